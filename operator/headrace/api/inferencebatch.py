@@ -1,0 +1,281 @@
+"""`InferenceBatch`: one input of records, one model, sharded over GPU pods, one result or error per record."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.alias_generators import to_camel
+
+from headrace.api import labels
+from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time
+from headrace.api.common import Batching, Engine, FailurePolicy, Input, Model, Output, Resources, Retries
+from headrace.api.freeobjects import Parameters
+from headrace.api.meta import Condition, ConditionStatus, ObjectMeta
+from headrace.api.reasons import ConditionType
+
+MAX_NAME_LENGTH = 52
+"""Children add a suffix, and a pod's host name ends at 63 characters; CronJob has the same limit."""
+
+
+class InferenceBatchSpec(ApiModel):
+    """What is wanted. Only parallelism, priority, deadline, suspend and cancel may change later."""
+
+    model: Model
+    engine: Engine = Field(default_factory=Engine)
+    input: Input
+    output: Output = Field(default_factory=Output)
+    parameters: Parameters = Field(default_factory=dict)
+    """Defaults of every request in OpenAI's names (`max_tokens`, `temperature`, …); a record's own body wins."""
+    batching: Batching = Field(default_factory=Batching)
+    shards: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Into how many parts the input is cut. A shard always means the same records; one pod works on one shard at a time."""
+    parallelism: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """Pods at once; may change while the batch runs."""
+    resources: Resources = Field(default_factory=Resources)
+    retries: Retries = Field(default_factory=Retries)
+    failure_policy: FailurePolicy = Field(default_factory=FailurePolicy)
+    completion_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    """Wall clock from the creation of the object to its end, suspended time included. What is not done by then is an error line."""
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """How long a worker may take to put its work away when it is told to stop."""
+    bulkhead_name: Name = "default"
+    """The compartment whose quota the pods count against."""
+    queue_name: Name | None = None
+    """A Kueue LocalQueue that admits the Jobs in place of the bulkhead."""
+    priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] = 0
+    """Higher goes first within the bulkhead."""
+    suspend: bool = False
+    """Put the work away and give the GPUs back; set to false to go on where it stopped."""
+    cancel: bool = False
+    """End the batch now and keep what is done. Cannot be taken back."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one pod."""
+        return int(self.engine.needs_gpu) if self.resources.gpus is None else self.resources.gpus
+
+
+IMMUTABLE = (
+    "model",
+    "engine",
+    "input",
+    "output",
+    "parameters",
+    "batching",
+    "shards",
+    "resources",
+    "retries",
+    "failure_policy",
+    "termination_grace_period_seconds",
+    "bulkhead_name",
+    "queue_name",
+)
+"""Spec fields that cannot change: results of different settings must never end in one file, and a Job keeps its pods' settings."""
+
+
+class RecordCounts(ApiModel):
+    """Where the records of the input are; succeeded, failed and pending always sum to total."""
+
+    total: Count = 0
+    """Records of the input."""
+    succeeded: Count = 0
+    """Records with a result."""
+    failed: Count = 0
+    """Records with an error."""
+    pending: Count = 0
+    """Records with neither yet."""
+
+
+class Usage(ApiModel):
+    """What the batch has used."""
+
+    prompt_tokens: Count = 0
+    """Tokens that were read."""
+    completion_tokens: Count = 0
+    """Tokens that were generated."""
+    gpu_seconds: Count = 0
+    """GPUs of the pods times the seconds that they were held."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            gpu_seconds=self.gpu_seconds + other.gpu_seconds,
+        )
+
+
+class ShardCounts(ApiModel):
+    """Where the shards are."""
+
+    total: Count = 0
+    """Parts that the input was cut into."""
+    active: Count = 0
+    """Shards that a pod works on."""
+    succeeded: Count = 0
+    """Shards that are committed."""
+    failed: Count = 0
+    """Shards that were given up."""
+
+
+class CountedShards(ApiModel):
+    """Sums over the shards whose final report has been taken in, so that a pod may be forgotten afterwards."""
+
+    indexes: Annotated[str, Field(max_length=65536)] = ""
+    """The shards, as ranges such as `0-3,7`."""
+    succeeded: Count = 0
+    """Their records with a result."""
+    failed: Count = 0
+    """Their records with an error."""
+    batches: Count = 0
+    """Batches that were run."""
+    batched_records: Count = 0
+    """Sum of the sizes of those batches."""
+    usage: Usage = Field(default_factory=Usage)
+
+
+class Queue(ApiModel):
+    """Where a batch stands while it waits to be admitted."""
+
+    position: Annotated[int, Field(ge=1, le=2**53)]
+    """1 is next."""
+    ahead: Count = 0
+    """Batches that go first."""
+    estimated_start_time: Time | None = None
+    """When it should be admitted."""
+
+
+class RecordProblem(ApiModel):
+    """One line of the input that cannot be worked on, in the form of OpenAI's batch errors."""
+
+    line: Annotated[int, Field(ge=1, le=2**53)]
+    """Line of the input, from 1; for a folder, line of the file that `file` names."""
+    code: ShortText
+    """One of the enumerated error codes."""
+    param: ShortText | None = None
+    """The field that is wrong."""
+    message: Annotated[str, Field(max_length=1024)]
+    """What is wrong and what must change."""
+    file: Annotated[str, Field(max_length=1024)] | None = None
+    """The file of a folder that the line is in."""
+
+
+class Validation(ApiModel):
+    """What is wrong with the input."""
+
+    error_count: Count = 0
+    """Bad lines in all."""
+    errors: Annotated[
+        tuple[RecordProblem, ...], Field(max_length=20, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
+    """The first ones; `uri` has them all."""
+    uri: Annotated[str, Field(max_length=4096)] | None = None
+    """Where the whole list is."""
+
+
+class OutputStatus(ApiModel):
+    """Where the results are."""
+
+    uri: Annotated[str, Field(max_length=4096)]
+    """The batch's own folder."""
+    manifest: Annotated[str, Field(max_length=4096)] | None = None
+    """The manifest, once everything is there."""
+
+
+class Summary(ApiModel):
+    """What `get` shows. For people: no program may read it."""
+
+    state: ShortText = ""
+    """What the batch is doing."""
+    progress: ShortText = ""
+    """Records done of all records."""
+    fill: ShortText = ""
+    """How full the batches are."""
+    eta: ShortText = ""
+    """When it should be done."""
+
+
+class InferenceBatchStatus(ApiModel):
+    """What was observed."""
+
+    observed_generation: Count = 0
+    """The generation of the spec that this status speaks of."""
+    retries: Count = 0
+    """How many of the retries asked for have been begun."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+        ),
+    ] = ()
+    """InputValidated, Admitted, Suspended, Complete, Failed."""
+    records: RecordCounts = Field(default_factory=RecordCounts)
+    shards: ShardCounts = Field(default_factory=ShardCounts)
+    counted_shards: CountedShards = Field(default_factory=CountedShards)
+    usage: Usage = Field(default_factory=Usage)
+    batch_fill_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Records in a batch as a share of maxBatchSize, over all batches so far."""
+    records_per_second: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")] | None = None
+    """Speed now, a decimal number."""
+    estimated_completion_time: Time | None = None
+    """When it should be done, at the speed so far."""
+    queue: Queue | None = None
+    validation: Validation | None = None
+    output: OutputStatus | None = None
+    start_time: Time | None = None
+    """When the batch was first looked at."""
+    completion_time: Time | None = None
+    """When it was Complete or Failed."""
+    deadline_time: Time | None = None
+    """When the batch is given up, on the wall clock."""
+    summary: Summary = Field(default_factory=Summary)
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The condition of that type; None when it has not been observed."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+    def is_true(self, kind: ConditionType) -> bool:
+        """Whether the condition of that type holds."""
+        found = self.condition(kind)
+        return found is not None and found.status == ConditionStatus.TRUE
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen any more."""
+        return self.is_true(ConditionType.COMPLETE) or self.is_true(ConditionType.FAILED)
+
+
+class InferenceBatch(ApiModel):
+    """One input of records, one model, sharded over GPU pods, one result or error per record."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && !self.metadata.name.contains('.')",
+            message=f"metadata.name must have at most {MAX_NAME_LENGTH} characters and no dot: pods are named after it",
+            check=lambda it: len(it.metadata.name) <= MAX_NAME_LENGTH and "." not in it.metadata.name,
+            field="metadata.name",
+        ),
+    )
+
+    api_version: Literal["headrace.dev/v1alpha1"] = "headrace.dev/v1alpha1"
+    kind: Literal["InferenceBatch"] = "InferenceBatch"
+    metadata: ObjectMeta
+    spec: InferenceBatchSpec
+    status: InferenceBatchStatus = Field(default_factory=InferenceBatchStatus)
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def retries_asked(self) -> int:
+        """How often a retry has been asked for, by annotation; anything that is not a number is none."""
+        asked = self.metadata.annotations.get(labels.RETRY, "0")
+        return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 9 else 0
+
+
+def forbidden_changes(old: InferenceBatchSpec, new: InferenceBatchSpec) -> list[str]:
+    """Names (camelCase) of the spec fields that were changed and may not be; the CRD says the same in CEL."""
+    changed = [to_camel(name) for name in IMMUTABLE if getattr(old, name) != getattr(new, name)]
+    return [*changed, "cancel"] if old.cancel and not new.cancel else changed

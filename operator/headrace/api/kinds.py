@@ -1,0 +1,81 @@
+"""The kinds that Headrace serves, and what the CRD of each says besides its schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic.alias_generators import to_camel
+
+from headrace.api.base import ApiModel, Rule
+from headrace.api.inferencebatch import IMMUTABLE, InferenceBatch, InferenceBatchSpec, InferenceBatchStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of `kubectl get`."""
+
+    name: str
+    type: str
+    json_path: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of object."""
+
+    name: str
+    plural: str
+    short_name: str
+    model: type[ApiModel]
+    spec: type[ApiModel]
+    status: type[ApiModel]
+    columns: tuple[Column, ...]
+    transition_rules: tuple[Rule, ...] = ()
+    """Rules over the old and the new spec."""
+
+
+def _unchanged(name: str) -> Rule:
+    field = to_camel(name)
+    both_ways = f"self.{field} == oldSelf.{field} && oldSelf.{field} == self.{field}"  # see freeobjects.py
+    return Rule(
+        cel=f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {both_ways})",
+        message=f"{field} cannot be changed once the batch exists: make a new one under another name",
+        check=lambda _: True,
+        field=field,
+    )
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        name="InferenceBatch",
+        plural="inferencebatches",
+        short_name="ib",
+        model=InferenceBatch,
+        spec=InferenceBatchSpec,
+        status=InferenceBatchStatus,
+        columns=(
+            Column("State", "string", ".status.summary.state", "What the batch is doing"),
+            Column("Progress", "string", ".status.summary.progress", "Records done of all records"),
+            Column("Failed", "integer", ".status.records.failed", "Records that ended in an error"),
+            Column("Fill", "string", ".status.summary.fill", "How full the batches are"),
+            Column("ETA", "string", ".status.summary.eta", "When it should be done"),
+            Column("Age", "date", ".metadata.creationTimestamp", "Time since the object was created"),
+        ),
+        transition_rules=(
+            *(_unchanged(name) for name in IMMUTABLE),
+            Rule(
+                cel="!oldSelf.cancel || self.cancel",
+                message="cancel cannot be taken back",
+                check=lambda _: True,
+                field="cancel",
+            ),
+        ),
+    ),
+)
+
+
+def kind_named(name: str) -> Kind | None:
+    """The kind that a user means by `InferenceBatch`, `inferencebatches`, `inferencebatch` or `ib`; None when there is none."""
+    wanted = name.lower()
+    return next((k for k in KINDS if wanted in (k.name.lower(), k.plural, k.short_name)), None)

@@ -1,0 +1,37 @@
+"""Names that Headrace puts on objects: the API group, labels, annotations and the field manager."""
+
+from __future__ import annotations
+
+GROUP = "headrace.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "headrace-operator"
+
+INFERENCE_BATCH = f"{GROUP}/inference-batch"
+"""On every child: the name of the InferenceBatch that it works for."""
+ROLE = f"{GROUP}/role"
+"""On every child Job: `plan`, `run` or `finalize`."""
+
+ROUND = f"{GROUP}/round"
+"""On every child Job: which retry of the batch it belongs to, from 0."""
+STOP_REASON = f"{GROUP}/stop-reason"
+"""On a `finalize` Job: the reason for which the batch ends."""
+RETRY = f"{GROUP}/retry"
+"""Annotation on a batch: how often a retry has been asked for; adding one to it asks again."""
+
+SCHEMA_DIGEST = f"{GROUP}/schema-digest"
+"""On every CustomResourceDefinition: what its schema is, so that an operator notices an older one."""
+
+CONTAINER = "worker"
+"""Name of the one container in every worker pod."""
+
+
+def recommended(instance: str, component: str) -> dict[str, str]:
+    """Labels that every Kubernetes tool knows, for a child of `instance`."""
+    return {
+        "app.kubernetes.io/name": "headrace-worker",
+        "app.kubernetes.io/instance": instance,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/part-of": "headrace",
+        "app.kubernetes.io/managed-by": "headrace-operator",
+    }

@@ -1,0 +1,62 @@
+"""The parts of `metadata` that Headrace reads or writes, and the condition that every status carries."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from headrace.api.base import ApiModel, Count, Name, Time
+
+
+class OwnerReference(ApiModel):
+    """Who an object belongs to; deleting the owner deletes the object."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool = False
+    block_owner_deletion: bool = False
+
+
+class ObjectMeta(ApiModel):
+    """`metadata`, as far as it is looked at. Fields of other writers are accepted and left alone."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+    name: Name
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 1
+    resource_version: str | None = None
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class ConditionStatus(StrEnum):
+    """Whether a condition holds; an absent condition means Unknown."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiModel):
+    """One observation about an object, in the form of `metav1.Condition`."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """An adjective or a past participle, such as `Complete`."""
+    status: ConditionStatus
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    """One CamelCase word from the enumerated reasons; for programs."""
+    message: Annotated[str, Field(max_length=32768)] = ""
+    """A sentence with numbers; for people."""
+    last_transition_time: Time
+    """When `status` last changed."""
+    observed_generation: Count = 0
+    """The generation of the spec that this was observed of."""

@@ -1,0 +1,59 @@
+"""What a finished batch leaves: `manifest.json`, the one file that readers trust."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from headrace.api.base import ApiModel, FreeObject
+from headrace.api.common import Engine, Input, Model
+from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.worker import BatchIdentity
+
+MANIFEST_FILE = "manifest.json"
+"""Its name in the output folder."""
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class OutputFile(ApiModel):
+    """One file of the output, JSON lines in the form of OpenAI's batch output."""
+
+    path: str
+    """Relative to the output folder."""
+    records: _Count
+    """Its lines."""
+    bytes: _Count
+    sha256: str
+
+
+class ShardOutput(ApiModel):
+    """What one shard has left; its records are in one of the two files, each in the order of the input."""
+
+    index: _Count
+    attempt: Annotated[int, Field(ge=1)]
+    """Which attempt has committed."""
+    results: OutputFile
+    errors: OutputFile
+
+
+class BatchManifest(ApiModel):
+    """`manifest.json`: everything to find the results, and everything to repeat the run."""
+
+    version: Literal[1] = 1
+    batch: BatchIdentity
+    created: _Count
+    """Seconds since the epoch, when the batch was planned."""
+    plan_sha256: str
+    """Of the shard manifest, which has the hash of every shard's input."""
+    model: Model
+    engine: Engine
+    input: Input
+    parameters: FreeObject
+    records: RecordCounts
+    usage: Usage
+    batches: _Count
+    batched_records: _Count
+    """Sum of the sizes of all batches: fill = batched_records / (batches · maxBatchSize)."""
+    shards: tuple[ShardOutput, ...]

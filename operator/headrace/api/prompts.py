@@ -1,0 +1,58 @@
+"""How a record that is not yet a request becomes one: a Jinja template and the shape that the task's endpoint wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from headrace.api.base import FieldError, InvalidSpec, JsonObject
+from headrace.api.common import Prompt, Task
+
+_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+
+
+_FIELD = "spec.input.prompt.template"
+
+
+class PromptError(ValueError):
+    """The template cannot be filled from this record; the message names the variable."""
+
+
+def compile_template(prompt: Prompt) -> Template:
+    """The prompt's template. Raises `InvalidSpec` when it is no template."""
+    try:
+        return _ENVIRONMENT.from_string(prompt.template)
+    except TemplateSyntaxError as error:
+        raise InvalidSpec([FieldError(_FIELD, f"line {error.lineno}: {error.message}")]) from error
+    except (RecursionError, SyntaxError) as error:  # Python's own limits on what Jinja compiles to
+        raise InvalidSpec([FieldError(_FIELD, "must not be nested so deeply")]) from error
+
+
+def requester(prompt: Prompt | None, task: Task) -> Callable[[Mapping[str, Any]], JsonObject]:
+    """A function from a record's fields to the body of its request for `task`.
+
+    Raises `InvalidSpec` at once when the template is wrong; the function raises `PromptError` for a record that does not fit it.
+    """
+    prompt = prompt or Prompt()
+    template = compile_template(prompt)
+
+    def request(fields: Mapping[str, Any]) -> JsonObject:
+        try:
+            text = template.render(fields)
+        except Exception as error:  # a template is a small program of the user's: whatever it raises is its own fault
+            raise PromptError(str(error) or type(error).__name__) from error
+        return _body(text, prompt.system, task)
+
+    return request
+
+
+def _body(text: str, system: str | None, task: Task) -> JsonObject:
+    if task == Task.EMBEDDING:
+        return {"input": text}
+    if task == Task.COMPLETION:
+        return {"prompt": text}
+    messages = [{"role": "system", "content": system}] if system else []
+    return {"messages": [*messages, {"role": "user", "content": text}]}

@@ -1,0 +1,44 @@
+"""Condition types and every reason they can carry. A reason is a contract: programs match on it, documents list it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """Conditions of an InferenceBatch."""
+
+    INPUT_VALIDATED = "InputValidated"
+    ADMITTED = "Admitted"
+    SUSPENDED = "Suspended"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is."""
+
+    # InputValidated
+    INPUT_VALID = "InputValid"
+    INPUT_INVALID = "InputInvalid"
+    PLANNING = "Planning"
+    PLAN_FAILED = "PlanFailed"
+    # Admitted
+    ADMITTED = "Admitted"
+    WAITING_FOR_QUOTA = "WaitingForQuota"
+    # Suspended
+    SUSPENDED = "SuspendedBySpec"
+    DRAINING = "Draining"
+    RESUMED = "Resumed"
+    # Complete
+    RECORDS_PROCESSED = "RecordsProcessed"
+    RECORDS_PROCESSED_WITH_ERRORS = "RecordsProcessedWithErrors"
+    # Failed
+    INVALID_SPEC = "InvalidSpec"
+    TOO_MANY_FAILED_RECORDS = "TooManyFailedRecords"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    CANCELLED = "Cancelled"
+    SHARD_FAILED = "ShardFailed"
+    WORKER_FAILED = "WorkerFailed"
+    FINALIZE_FAILED = "FinalizeFailed"
+    RETRYING = "Retrying"

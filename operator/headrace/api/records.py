@@ -1,0 +1,246 @@
+"""Records: one line of input becomes one `Request`, or one `RecordError` that says what is wrong with it.
+
+The forms are OpenAI's: an input line is `{custom_id, method, url, body}`, an output line `{id, custom_id, response, error}`.
+Everything here is pure and fast: it runs over a million lines on one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import orjson
+
+from headrace.api.base import JsonObject
+from headrace.api.common import Input, InputFormat, Model, Task
+from headrace.api.prompts import PromptError, requester
+
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+"""Longest line that is taken for a record; a longer one is an error and is not held in memory."""
+MAX_CUSTOM_ID_LENGTH = 512
+CHARACTERS_PER_TOKEN = 4
+"""What a token of running text has, roughly, whatever the model."""
+
+
+class ErrorCode(StrEnum):
+    """Why a record has no result. Input codes are found before any work; the others end in the error file."""
+
+    # found in the input
+    EMPTY_INPUT = "empty_input"
+    INPUT_TOO_LARGE = "input_too_large"
+    INVALID_UTF8 = "invalid_utf8"
+    INVALID_JSON = "invalid_json"
+    LINE_TOO_LONG = "line_too_long"
+    NOT_AN_OBJECT = "not_an_object"
+    UNKNOWN_FIELD = "unknown_field"
+    MISSING_CUSTOM_ID = "missing_custom_id"
+    INVALID_CUSTOM_ID = "invalid_custom_id"
+    DUPLICATE_CUSTOM_ID = "duplicate_custom_id"
+    INVALID_METHOD = "invalid_method"
+    WRONG_ENDPOINT = "wrong_endpoint"
+    INVALID_BODY = "invalid_body"
+    WRONG_MODEL = "wrong_model"
+    TEMPLATE_ERROR = "template_error"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    # found while working
+    INVALID_REQUEST = "invalid_request"
+    ENGINE_ERROR = "engine_error"
+    OUT_OF_MEMORY = "out_of_memory"
+    MOCK_ERROR = "mock_error"
+    # never worked on
+    BATCH_CANCELLED = "batch_cancelled"
+    BATCH_EXPIRED = "batch_expired"
+    BATCH_FAILED = "batch_failed"
+    TOO_MANY_FAILED_RECORDS = "too_many_failed_records"
+    SHARD_FAILED = "shard_failed"
+
+
+class RecordError(ValueError):
+    """What is wrong with one record: an enumerated code, the field, and a sentence that says what must change."""
+
+    def __init__(self, code: ErrorCode, message: str, param: str | None = None) -> None:
+        self.code, self.message, self.param = code, message, param
+        super().__init__(message)
+
+
+class Request(NamedTuple):
+    """One record, ready for an engine."""
+
+    custom_id: str
+    body: JsonObject
+    """The request in the names of the task's OpenAI endpoint; the batch's parameters are not yet merged in."""
+
+
+Reader = Callable[[bytes], Request]
+"""From one raw line (or, for text, one file's bytes) to its request. Raises `RecordError`."""
+
+
+def reader(spec: Input, model: Model) -> Reader:
+    """The reader for lines of `spec.format`, for requests to `model`.
+
+    For the format text use `text_reader`. Raises `InvalidSpec` when the prompt's template is wrong.
+    """
+    if spec.format == InputFormat.JSONL:
+        return _jsonl_reader(spec, model)
+    return _openai_reader(model)
+
+
+def text_reader(spec: Input, model: Model) -> Callable[[str, bytes], Request]:
+    """The reader for the format text: from a file's name (its `custom_id`) and its bytes to its request."""
+    request = requester(spec.prompt, model.task)
+
+    def read(name: str, raw: bytes) -> Request:
+        _custom_id({"custom_id": name})
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as error:
+            raise RecordError(ErrorCode.INVALID_UTF8, f"byte {error.start} is not UTF-8") from error
+        return _render(request, name, {"text": text, "custom_id": name})
+
+    return read
+
+
+def _openai_reader(model: Model) -> Reader:
+    endpoint, name = model.task.endpoint, model.name
+    required = {Task.CHAT: "messages", Task.COMPLETION: "prompt"}.get(model.task, "input")
+    known = {"custom_id", "method", "url", "body"}
+
+    def read(raw: bytes) -> Request:
+        record = _object(raw)
+        custom_id = _custom_id(record)
+        if not known.issuperset(record):
+            extra = min(record.keys() - known)
+            raise RecordError(ErrorCode.UNKNOWN_FIELD, f"{extra} is not a field of a batch request", extra)
+        if record.get("method", "POST") != "POST":
+            raise RecordError(ErrorCode.INVALID_METHOD, "method must be POST", "method")
+        if endpoint is not None and record.get("url", endpoint) != endpoint:
+            raise RecordError(
+                ErrorCode.WRONG_ENDPOINT,
+                f"url must be {endpoint} for the task {model.task}, not {record['url']}",
+                "url",
+            )
+        body = record.get("body")
+        if not isinstance(body, dict):
+            raise RecordError(ErrorCode.INVALID_BODY, "body must be an object", "body")
+        if body.get("model", name) != name:
+            raise RecordError(
+                ErrorCode.WRONG_MODEL, f"this batch runs the model {name}, not {body['model']}", "body.model"
+            )
+        _check_content(body, required)
+        return Request(custom_id, body)
+
+    return read
+
+
+def _jsonl_reader(spec: Input, model: Model) -> Reader:
+    request = requester(spec.prompt, model.task)
+
+    def read(raw: bytes) -> Request:
+        record = _object(raw)
+        return _render(request, _custom_id(record), record)
+
+    return read
+
+
+def _render(request: Callable[[Mapping[str, Any]], JsonObject], custom_id: str, fields: Mapping[str, Any]) -> Request:
+    try:
+        return Request(custom_id, request(fields))
+    except PromptError as error:
+        raise RecordError(
+            ErrorCode.TEMPLATE_ERROR, f"the prompt template does not fit this record: {error}", "input.prompt.template"
+        ) from error
+
+
+def _object(raw: bytes) -> JsonObject:
+    try:
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        try:
+            raw.decode()
+        except UnicodeDecodeError as wrong:
+            raise RecordError(ErrorCode.INVALID_UTF8, f"byte {wrong.start} of the line is not UTF-8") from wrong
+        column = min(error.pos, len(raw.rstrip())) + 1
+        raise RecordError(ErrorCode.INVALID_JSON, f"column {column}: {error.msg.split(':')[0]}") from error
+    if not isinstance(record, dict):
+        raise RecordError(ErrorCode.NOT_AN_OBJECT, "a record must be a JSON object")
+    return record
+
+
+def _custom_id(record: JsonObject) -> str:
+    custom_id = record.get("custom_id")
+    if custom_id is None:
+        raise RecordError(ErrorCode.MISSING_CUSTOM_ID, "custom_id must be set: results are matched by it", "custom_id")
+    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_CUSTOM_ID_LENGTH:
+        raise RecordError(
+            ErrorCode.INVALID_CUSTOM_ID,
+            f"custom_id must be a string of 1 to {MAX_CUSTOM_ID_LENGTH} characters",
+            "custom_id",
+        )
+    return custom_id
+
+
+def _check_content(body: JsonObject, required: str) -> None:
+    content = body.get(required)
+    if required == "messages":
+        if not isinstance(content, list) or not content:
+            raise RecordError(
+                ErrorCode.INVALID_BODY, "messages must be a list of at least one message", "body.messages"
+            )
+        for message in content:
+            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+                place = f"body.messages[{content.index(message)}]"
+                raise RecordError(ErrorCode.INVALID_BODY, "a message must be an object with a role", place)
+    elif not isinstance(content, str | list) or not content:
+        raise RecordError(
+            ErrorCode.INVALID_BODY, f"{required} must be a text or a list, and not empty", f"body.{required}"
+        )
+
+
+def estimate_prompt_tokens(body: JsonObject) -> int:
+    """Tokens of a request's prompt, at four characters each: good enough for plans and budgets, never for limits."""
+    messages = body.get("messages")
+    if messages is None:
+        return -(-_text_length(body.get("prompt") or body.get("input")) // CHARACTERS_PER_TOKEN)
+    length = 0
+    for message in messages:
+        content = message.get("content")
+        length += len(content) if isinstance(content, str) else _text_length(content)
+    return -(-length // CHARACTERS_PER_TOKEN)
+
+
+def _text_length(content: Any) -> int:
+    """Characters of the text in a prompt: a text, a token, a part of a message, or a list of these."""
+    length, todo = 0, [content]  # not by recursion: a record may be nested deeper than Python's stack
+    while todo:
+        part = todo.pop()
+        if isinstance(part, str):
+            length += len(part)
+        elif isinstance(part, list):
+            todo.extend(part)
+        elif isinstance(part, dict):
+            todo.append(part.get("text"))
+        elif isinstance(part, int):
+            length += CHARACTERS_PER_TOKEN
+    return length
+
+
+def result_line(record_id: str, custom_id: str, body: JsonObject, attempts: int) -> bytes:
+    """One line of the results file, newline included: OpenAI's form plus `attempts`."""
+    response = {"status_code": 200, "request_id": record_id, "body": body}
+    return _line(record_id, custom_id, attempts, response, None)
+
+
+def error_line(record_id: str, custom_id: str, error: RecordError, attempts: int) -> bytes:
+    """One line of the errors file, newline included; `attempts` is 0 for a record that was never worked on."""
+    shown = {"code": error.code.value, "message": error.message, "param": error.param}
+    return _line(record_id, custom_id, attempts, None, shown)
+
+
+def _line(
+    record_id: str, custom_id: str, attempts: int, response: JsonObject | None, error: JsonObject | None
+) -> bytes:
+    return orjson.dumps(
+        {"id": record_id, "custom_id": custom_id, "response": response, "error": error, "attempts": attempts},
+        option=orjson.OPT_APPEND_NEWLINE,
+    )

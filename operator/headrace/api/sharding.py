@@ -1,0 +1,113 @@
+"""How an input is cut into shards, and how that is written down.
+
+Imagine the input laid out in one row of bytes that is divided into `shards` equal runs: a record belongs to the run that its
+middle lies in, and a run that holds records is a shard. So shards are contiguous, of about equal size and never empty, and each
+cut is known while the input streams by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+
+import orjson
+
+from headrace.api.worker import BatchIdentity, ManifestHeader, Segment, Shard
+
+_NEVER = sys.maxsize
+
+
+class ShardCutter:
+    """Takes the records of an input in their order, and cuts them into shards."""
+
+    def __init__(self, shards: int, size: int, limit: int | None = None) -> None:
+        """Cut `size` bytes into at most `shards` parts.
+
+        With `limit` only the first so many records are taken, whose bytes nobody knows beforehand: then the parts are of equal
+        numbers of records, or of equal bytes where the input ends before the limit.
+        """
+        self.records = 0
+        self._bytes = 0
+        self._lines: list[bytes] = []
+        self._wanted, self._size, self._limit = shards, max(size, 1), limit or _NEVER
+        self._uri = ""
+        self._custom_id: str | None = None
+        self._offset = self._object_size = 0
+        self._segment: tuple[int, int] | None = None
+        """First byte and line of the segment that is still growing."""
+        self._end = 0
+        self._segments: list[Segment] = []
+        self._first_record = 0
+        self._digest = hashlib.sha256()
+        self._aim(0)
+
+    def begin(self, uri: str, size: int, custom_id: str | None = None) -> None:
+        """The records to come are from this object of `size` bytes; `custom_id`: it is one record, of that id."""
+        self._close_segment()
+        self._offset += self._object_size
+        self._uri, self._object_size, self._custom_id = uri, size, custom_id
+
+    def add(self, start: int, end: int, line: int, raw: bytes) -> None:
+        """The next record: bytes `start` to `end` of the object, from its line `line`."""
+        middle = self._offset + (start + end) // 2
+        if middle >= self._next_byte or self.records >= self._next_record:
+            self._cut(middle)
+        if self._segment is None:
+            self._segment = start, line
+        self._end = end
+        self._digest.update(raw)
+        self.records += 1
+
+    def manifest(self, batch: BatchIdentity, created: int, prompt_tokens: int) -> tuple[ManifestHeader, bytes]:
+        """There are no more records: the header of the shard manifest, and the whole of it.
+
+        `created` is in seconds since the epoch; `prompt_tokens` is an estimate of all prompts together.
+        """
+        self._close_shard()
+        header = ManifestHeader(
+            batch=batch,
+            created=created,
+            records=self.records,
+            shards=len(self._lines),
+            input_bytes=self._bytes,
+            estimated_prompt_tokens=prompt_tokens,
+        )
+        return header, _json_line(header) + b"".join(self._lines)
+
+    def _cut(self, middle: int) -> None:
+        self._close_shard()
+        run = max(middle * self._wanted // self._size, self.records * self._wanted // self._limit)
+        self._aim(run)
+
+    def _aim(self, run: int) -> None:
+        """Set where that run ends; the last one takes whatever comes, even when the input has grown since it was listed."""
+        last = run >= self._wanted - 1
+        self._next_byte = _NEVER if last else -(-(run + 1) * self._size // self._wanted)
+        self._next_record = _NEVER if last else -(-(run + 1) * self._limit // self._wanted)
+
+    def _close_segment(self) -> None:
+        if self._segment is not None:
+            start, line = self._segment
+            self._segments.append(
+                Segment(uri=self._uri, start=start, end=self._end, line=line, custom_id=self._custom_id)
+            )
+            self._bytes += self._end - start
+            self._segment = None
+
+    def _close_shard(self) -> None:
+        self._close_segment()
+        if not self._segments:
+            return
+        shard = Shard(
+            index=len(self._lines),
+            first_record=self._first_record,
+            records=self.records - self._first_record,
+            sha256=self._digest.hexdigest(),
+            segments=tuple(self._segments),
+        )
+        self._lines.append(_json_line(shard))
+        self._segments, self._first_record, self._digest = [], self.records, hashlib.sha256()
+
+
+def _json_line(model: ManifestHeader | Shard) -> bytes:
+    return orjson.dumps(model.to_object(), option=orjson.OPT_APPEND_NEWLINE)

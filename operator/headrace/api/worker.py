@@ -1,0 +1,227 @@
+"""The contract between the operator and its workers: what a worker is told, how it ends, and what it reports.
+
+A worker is told everything by environment variables and reports by its exit code and its termination message (durable in the
+pod's status, at most 4,096 bytes). While it runs, `GET /progress` on its metrics port answers with the same report.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import Field, TypeAdapter, ValidationError
+
+from headrace.api.base import ApiModel, Count, FreeObject
+from headrace.api.common import Batching, Engine, Input, Model, Retries
+from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
+
+TERMINATION_MESSAGE_BYTES = 4096
+
+
+class ExitCode(IntEnum):
+    """How a worker ends; rendered as `podFailurePolicy`."""
+
+    DONE = 0
+    """Its work is committed; records that failed are in the error file."""
+    DRAINED = 42
+    """Stopped or preempted with its work put away; started again free of charge."""
+    SHARD_FAILED = 43
+    """This shard cannot be done; the others can."""
+    JOB_FAILED = 44
+    """Nothing can be done: bad configuration, no model, no room for the output."""
+
+
+class Env(StrEnum):
+    """Environment variables of a worker."""
+
+    CONFIG = "HEADRACE_CONFIG"
+    """`WorkerConfig` as JSON."""
+    SHARD = "JOB_COMPLETION_INDEX"
+    """Which shard; set by the Job controller."""
+    TERMINATION_LOG = "HEADRACE_TERMINATION_LOG"
+    """File for the report; `/dev/termination-log` by default."""
+    METRICS_PORT = "HEADRACE_METRICS_PORT"
+    """Port of `/metrics` and `/progress`; 0 takes a free one, absent means none."""
+    METRICS_PORT_FILE = "HEADRACE_METRICS_PORT_FILE"
+    """Where to write the port that was taken."""
+    DRAIN_ON_EOF = "HEADRACE_DRAIN_ON_EOF"
+    """`1`: the end of standard input means the same as SIGTERM, so that no worker outlives the shell that started it."""
+    THREADS = "HEADRACE_THREADS"
+    """Threads for arithmetic; by default what the cgroup allows."""
+
+
+class Role(StrEnum):
+    """What a worker is started to do; the first argument of its command line."""
+
+    PLAN = "plan"
+    """Read the whole input, report every bad line, write the shard manifest. Needs no GPU."""
+    RUN = "run"
+    """Work on one shard and commit it."""
+    FINALIZE = "finalize"
+    """Give every record without a result an error line, and write the manifest of the batch. Needs no GPU."""
+
+
+class BatchIdentity(ApiModel):
+    """Which batch, so that no run ever writes into the output of another."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class WorkerConfig(ApiModel):
+    """All that a worker is told."""
+
+    batch: BatchIdentity
+    model: Model
+    engine: Engine
+    input: Input
+    """Never inline: inline records come as a file, like those of a ConfigMap."""
+    plan_uri: str
+    """The shard manifest: written by `plan`, read by `run` and `finalize`."""
+    output_uri: str
+    """The batch's own folder."""
+    parameters: FreeObject = Field(default_factory=dict)
+    batching: Batching
+    shards: Annotated[int, Field(ge=1)]
+    """Parts wanted; the manifest may have fewer, never more."""
+    retries: Retries
+    max_failed_records: Count | None = None
+    """Failed records in this shard alone after which the whole batch is given up."""
+    gpus: Count = 0
+    stop_reason: str | None = None
+    """For `finalize`: the error code of the records that were never worked on."""
+
+
+class Failure(ApiModel):
+    """Why a worker ended with an exit code other than 0 and 42."""
+
+    reason: Annotated[str, Field(max_length=128, pattern=r"^[A-Z][A-Za-z0-9]*$")]
+    """One CamelCase word."""
+    message: str
+    """What is wrong and what must change."""
+
+
+class PlanReport(ApiModel):
+    """What `plan` found."""
+
+    kind: Literal["plan"] = "plan"
+    records: Count = 0
+    shards: Count = 0
+    """Parts that the input was cut into."""
+    input_bytes: Count = 0
+    estimated_prompt_tokens: Count = 0
+    manifest_sha256: Annotated[str, Field(max_length=64)] = ""
+    error_count: Count = 0
+    errors: tuple[RecordProblem, ...] = ()
+    """The first errors, as many as fit."""
+    errors_uri: Annotated[str, Field(max_length=4096)] | None = None
+    """Where all of them are; left out when it is too long for a termination message."""
+    failure: Failure | None = None
+
+
+class ShardReport(ApiModel):
+    """How far one shard is. Only records that are safely on disk count, so it never goes backwards."""
+
+    kind: Literal["shard"] = "shard"
+    shard: Count
+    attempt: Count = 0
+    """Which pod of this shard, from 1; 0 before it has claimed the shard."""
+    committed: bool = False
+    """Whether this is the last word."""
+    records: RecordCounts = Field(default_factory=RecordCounts)
+    usage: Usage = Field(default_factory=Usage)
+    batches: Count = 0
+    batched_records: Count = 0
+    """Sum of the sizes of all batches: fill = batched_records / (batches · maxBatchSize)."""
+    reprocessed: Count = 0
+    """Records whose work an earlier attempt had begun and lost."""
+    records_per_second: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")] = "0"
+    failure: Failure | None = None
+
+
+class FinalizeReport(ApiModel):
+    """The sums of the whole batch, as its manifest has them."""
+
+    kind: Literal["finalize"] = "finalize"
+    records: RecordCounts = Field(default_factory=RecordCounts)
+    usage: Usage = Field(default_factory=Usage)
+    batches: Count = 0
+    batched_records: Count = 0
+    failure: Failure | None = None
+
+
+Report = PlanReport | ShardReport | FinalizeReport
+
+
+_REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
+
+
+def parse_report(text: str | bytes) -> Report | None:
+    """The report in a termination message; None when it is no report (a pod that died before it could write one)."""
+    try:
+        return _REPORT.validate_json(text)
+    except ValidationError:
+        return None
+
+
+def termination_message(report: Report) -> bytes:
+    """The report as JSON of at most 4,096 bytes: lists and sentences are shortened until it fits."""
+    while len(text := orjson.dumps(report.to_object())) > TERMINATION_MESSAGE_BYTES:
+        report = _shortened(report)
+    return text
+
+
+def _shortened(report: Report) -> Report:
+    """One step shorter, the least important part first. All other parts are bounded, and fit."""
+    if isinstance(report, PlanReport) and report.errors:
+        return report.model_copy(update={"errors": report.errors[:-1]})
+    if report.failure is not None and len(report.failure.message) > _SENTENCE:
+        message = report.failure.message
+        failure = report.failure.model_copy(update={"message": message[: len(message) * 3 // 4] + "…"})
+        return report.model_copy(update={"failure": failure})
+    return report.model_copy(update={"errors_uri": None})
+
+
+_SENTENCE = 256
+"""Characters that every message may keep, however they are escaped."""
+
+
+class Segment(ApiModel):
+    """A run of bytes of one input object."""
+
+    uri: str
+    start: Count
+    end: Count
+    """Exclusive."""
+    line: Annotated[int, Field(ge=1)] = 1
+    """Line number of its first line."""
+    custom_id: str | None = None
+    """For the format text: the id of the record that the segment is."""
+
+
+class Shard(ApiModel):
+    """One part of the input; always the same records."""
+
+    index: Count
+    first_record: Count
+    """Number of its first record in the whole input, from 0."""
+    records: Annotated[int, Field(ge=1)]
+    sha256: str
+    """Of its records' bytes, their line ends included, blank lines left out: an input that was changed after the plan is
+    noticed before anything is committed."""
+    segments: tuple[Segment, ...]
+
+
+class ManifestHeader(ApiModel):
+    """First line of the shard manifest; one `Shard` a line follows."""
+
+    version: Literal[1] = 1
+    batch: BatchIdentity
+    created: Count
+    """Seconds since the epoch; every result carries it as its `created`, so that a rerun gives the same bytes."""
+    records: Count
+    shards: Count
+    input_bytes: Count
+    estimated_prompt_tokens: Count = 0
