@@ -1,0 +1,60 @@
+"""What the schema cannot know: whether a spec can be acted on at the place where it is."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from headrace.api.base import FieldError, InvalidSpec
+from headrace.api.common import ModelSource
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.prompts import compile_template
+from headrace.core.observed import Installation
+from headrace.core.volumes import output_uri
+
+
+def spec_problems(batch: InferenceBatch, place: Installation) -> tuple[FieldError, ...]:
+    """All that is wrong with the spec at that place; empty when it can be acted on."""
+    return (
+        *_engine_problems(batch, place),
+        *_uri_problems(batch, place),
+        *_prompt_problems(batch),
+    )
+
+
+def _engine_problems(batch: InferenceBatch, place: Installation) -> list[FieldError]:
+    name = batch.spec.engine.name
+    if name not in place.unsupported_engines:
+        return []
+    return [FieldError("spec.engine.name", place.unsupported_engines[name])]
+
+
+def _uri_problems(batch: InferenceBatch, place: Installation) -> list[FieldError]:
+    spec = batch.spec
+    output = output_uri(batch, place)
+    missing = [] if output else [FieldError("spec.output.uri", "must be set: this installation has no default output")]
+    named = {
+        "spec.input.uri": spec.input.uri,
+        "spec.output.uri": output,
+        "spec.model.source": _source_uri(spec.model.source),
+    }
+    schemes = ((field, urlsplit(uri).scheme) for field, uri in named.items() if uri)
+    refused = place.unsupported_schemes
+    return missing + [FieldError(field, refused[scheme]) for field, scheme in schemes if scheme in refused]
+
+
+def _source_uri(source: ModelSource | None) -> str | None:
+    if source is None:
+        return None
+    if source.claim is not None:
+        return f"claim://{source.claim.name}"
+    return f"oci://{source.oci_image.reference}" if source.oci_image is not None else source.uri
+
+
+def _prompt_problems(batch: InferenceBatch) -> list[FieldError]:
+    if batch.spec.input.prompt is None:
+        return []
+    try:
+        compile_template(batch.spec.input.prompt)
+    except InvalidSpec as error:
+        return list(error.errors)
+    return []

@@ -1,0 +1,172 @@
+"""The children of an InferenceBatch, built from scratch with only the fields that we own."""
+
+from __future__ import annotations
+
+from headrace.api import labels
+from headrace.api.base import JsonObject
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.worker import Env, ExitCode, Role
+from headrace.core.observed import Installation
+from headrace.core.stopping import Stop
+from headrace.core.volumes import Volumes
+from headrace.core.workerconfig import worker_config
+
+
+def plan_job(batch: InferenceBatch, place: Installation) -> JsonObject:
+    """The preflight: one CPU pod that reads the whole input."""
+    return _job(batch, place, Role.PLAN, {"completions": 1, "parallelism": 1, "backoffLimit": 3})
+
+
+def finalize_job(batch: InferenceBatch, place: Installation, stop: Stop | None) -> JsonObject:
+    """The close: one CPU pod that gives every record without a result an error line."""
+    counts = {"completions": 1, "parallelism": 1, "backoffLimit": 6}
+    job = _job(batch, place, Role.FINALIZE, counts, stop)
+    if stop is not None:
+        job["metadata"]["labels"][labels.STOP_REASON] = str(stop.reason)
+    return job
+
+
+def run_job(batch: InferenceBatch, place: Installation, *, suspend: bool) -> JsonObject:
+    """The work: one pod a shard, `parallelism` of them at once."""
+    counts = {
+        "completionMode": "Indexed",
+        "completions": batch.status.shards.total,
+        "parallelism": batch.spec.parallelism,
+        "backoffLimitPerIndex": batch.spec.failure_policy.backoff_limit_per_index,
+        "suspend": suspend,
+    }
+    return _job(batch, place, Role.RUN, counts)
+
+
+def child_name(batch: InferenceBatch, role: Role) -> str:
+    """`reviews-run`, and `reviews-run-r2` in the second retry."""
+    suffix = f"-r{batch.retries_asked}" if batch.retries_asked else ""
+    return f"{batch.metadata.name}-{role}{suffix}"
+
+
+def owned(batch: InferenceBatch, name: str, component: str) -> JsonObject:
+    """Metadata of a child: deleted with its batch, found by its labels."""
+    return {
+        "name": name,
+        "namespace": batch.metadata.namespace,
+        "labels": {
+            **labels.recommended(batch.metadata.name, component),
+            labels.INFERENCE_BATCH: batch.metadata.name,
+        },
+        "ownerReferences": [
+            {
+                "apiVersion": labels.API_VERSION,
+                "kind": "InferenceBatch",
+                "name": batch.metadata.name,
+                "uid": batch.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+
+
+def _job(
+    batch: InferenceBatch, place: Installation, role: Role, counts: JsonObject, stop: Stop | None = None
+) -> JsonObject:
+    metadata = owned(batch, child_name(batch, role), role)
+    metadata["labels"] |= {labels.ROLE: str(role), labels.ROUND: str(batch.retries_asked)}
+    pod_labels = {key: metadata["labels"][key] for key in (labels.INFERENCE_BATCH, labels.ROLE, labels.ROUND)}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            **counts,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": _failure_rules(indexed=role == Role.RUN)},
+            "template": {
+                "metadata": {"labels": pod_labels | labels.recommended(batch.metadata.name, role)},
+                "spec": _pod(batch, place, role, stop),
+            },
+        },
+    }
+
+
+def _failure_rules(*, indexed: bool) -> list[JsonObject]:
+    """What the worker's exit codes mean to the Job controller; a node that goes away costs nobody a retry."""
+
+    def on_exit(code: ExitCode, action: str) -> JsonObject:
+        match = {"containerName": labels.CONTAINER, "operator": "In", "values": [int(code)]}
+        return {"action": action, "onExitCodes": match}
+
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        on_exit(ExitCode.DRAINED, "Ignore"),
+        on_exit(ExitCode.SHARD_FAILED, "FailIndex" if indexed else "FailJob"),
+        on_exit(ExitCode.JOB_FAILED, "FailJob"),
+    ]
+
+
+def _pod(batch: InferenceBatch, place: Installation, role: Role, stop: Stop | None) -> JsonObject:
+    volumes = Volumes.of(batch, place)
+    config = worker_config(batch, place, volumes, stop.error_code if stop else None)
+    container: JsonObject = {
+        "name": labels.CONTAINER,
+        "image": place.worker_image,
+        "command": ["headrace_worker"],
+        "args": [str(role)],
+        "env": [
+            {"name": Env.CONFIG.value, "value": config.model_dump_json(by_alias=True, exclude_none=True)},
+            {"name": Env.METRICS_PORT.value, "value": str(place.metrics_port)},
+            {"name": "HOME", "value": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own: the root file system is read-only
+            *_secrets(batch),
+        ],
+        "ports": [{"name": "metrics", "containerPort": place.metrics_port}],
+        "resources": _resources(batch, role),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [*volumes.mounts, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+    }
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": batch.spec.termination_grace_period_seconds,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": [*volumes.volumes, {"name": "tmp", "emptyDir": {}}],
+        **(_spread(batch) if role == Role.RUN else {}),
+    }
+
+
+def _secrets(batch: InferenceBatch) -> list[JsonObject]:
+    """Secrets reach a worker by reference, never by value."""
+    source = batch.spec.model.source
+    hub = source.hugging_face if source is not None else None
+    if hub is None or hub.token_secret_ref is None:
+        return []
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": hub.token_secret_ref.to_object()}}]
+
+
+def _resources(batch: InferenceBatch, role: Role) -> JsonObject:
+    asked = batch.spec.resources
+    requests, limits = asked.requests.to_object(), asked.limits.to_object()
+    if role != Role.RUN:
+        return {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
+    if batch.spec.gpus:
+        limits[asked.gpu_resource_name] = str(batch.spec.gpus)
+    return {"requests": requests, "limits": limits}
+
+
+def _spread(batch: InferenceBatch) -> JsonObject:
+    """One node's death should not take all shards with it, if there are other nodes."""
+    same_batch = {labels.INFERENCE_BATCH: batch.metadata.name, labels.ROLE: str(Role.RUN)}
+    return {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": same_batch},
+            }
+        ]
+    }

@@ -1,0 +1,66 @@
+"""Who acts: the decision of one candidate for a Lease. Pure; the shell reads and writes the Lease and keeps the time.
+
+A candidate never compares its clock with another machine's. It notes when it saw the Lease change last, by its own clock, and takes over
+only when nothing has changed for the whole lease duration since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+LEASE_SECONDS = 15.0
+"""How long a silent leader stays leader."""
+RENEW_SECONDS = 5.0
+"""How often a leader says that it is there, and a candidate looks."""
+GIVE_UP_SECONDS = 10.0
+"""A leader that could not renew for so long stops acting: well before anybody else may start."""
+
+
+class Action(StrEnum):
+    """What a candidate should do with the Lease."""
+
+    WAIT = "wait"
+    CREATE = "create"
+    TAKE = "take"
+    RENEW = "renew"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What the Lease says. `version` changes with every write to it."""
+
+    holder: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidacy:
+    """What one candidate knows; times are seconds of its own monotonic clock."""
+
+    identity: str
+    seen_version: str | None = None
+    seen_at: float = 0.0
+    renewed_at: float | None = None
+    """When it last wrote the Lease as its leader; None for a follower."""
+
+    def look(self, lease: Lease | None, now: float) -> tuple[Candidacy, Action]:
+        """What to do after a look at the Lease (None: there is none)."""
+        if lease is None:
+            return replace(self, seen_version=None, seen_at=now, renewed_at=None), Action.CREATE
+        if lease.holder == self.identity:
+            return self, Action.RENEW
+        mine = replace(self, renewed_at=None)
+        if not lease.holder:
+            return mine, Action.TAKE
+        if lease.version != self.seen_version:
+            return replace(mine, seen_version=lease.version, seen_at=now), Action.WAIT
+        return mine, Action.TAKE if now >= self.seen_at + LEASE_SECONDS else Action.WAIT
+
+    def wrote(self, version: str, now: float) -> Candidacy:
+        """It has written the Lease: it leads. `now` is when the request was sent, not when the answer came."""
+        return replace(self, seen_version=version, seen_at=now, renewed_at=now)
+
+    def leads(self, now: float) -> bool:
+        """Whether it may act."""
+        return self.renewed_at is not None and now < self.renewed_at + GIVE_UP_SECONDS

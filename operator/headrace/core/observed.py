@@ -1,0 +1,153 @@
+"""What `reconcile` looks at: one frozen snapshot of an InferenceBatch and of everything that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from headrace.api import labels
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.reasons import Reason
+from headrace.api.worker import FinalizeReport, PlanReport, Report, Role, ShardReport
+from headrace.core.ranges import parse_ranges
+
+
+@dataclass(frozen=True, slots=True)
+class JobSnapshot:
+    """A child Job, as far as decisions need it."""
+
+    name: str
+    uid: str
+    role: Role
+    suspended: bool = False
+    parallelism: int = 1
+    active: int = 0
+    """Pods that run or are about to, terminating ones included."""
+    succeeded_indexes: frozenset[int] = frozenset()
+    failed_indexes: frozenset[int] = frozenset()
+    complete: bool = False
+    failed: bool = False
+    failure_message: str = ""
+    round: int = 0
+    """Which retry of the batch it belongs to."""
+    stop_reason: str = ""
+    """For `finalize`: why the batch ends, as the Job was told."""
+    deleting: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the Job controller is done with it."""
+        return self.complete or self.failed
+
+    @classmethod
+    def from_object(cls, job: Mapping[str, Any]) -> JobSnapshot:
+        """Read a `batch/v1` Job that carries our role label."""
+        metadata, spec, status = job["metadata"], job["spec"], job.get("status", {})
+        conditions = {c["type"]: c for c in status.get("conditions", ()) if c["status"] == "True"}
+        failed = conditions.get("Failed", {})
+        return cls(
+            name=metadata["name"],
+            uid=metadata.get("uid", ""),
+            role=Role(metadata["labels"][labels.ROLE]),
+            suspended=spec.get("suspend", False),
+            parallelism=spec.get("parallelism", 1),
+            active=status.get("active", 0) + status.get("terminating", 0),
+            succeeded_indexes=parse_ranges(status.get("completedIndexes", "")),
+            failed_indexes=parse_ranges(status.get("failedIndexes", "")),
+            complete="Complete" in conditions,
+            failed="Failed" in conditions,
+            failure_message=failed.get("message", ""),
+            round=int(metadata["labels"].get(labels.ROUND, "0")),
+            stop_reason=metadata["labels"].get(labels.STOP_REASON, ""),
+            deleting="deletionTimestamp" in metadata,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What one pod has said, last or so far."""
+
+    role: Role
+    report: Report
+    final: bool
+    """Whether it is the pod's termination message; otherwise it was read from the metrics port of a running pod."""
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What admission has decided about a batch."""
+
+    admitted: bool
+    reason: Reason = Reason.ADMITTED
+    message: str = "no limit stands in the way"
+    position: int | None = None
+    ahead: int = 0
+    estimated_start: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What the place where Headrace runs has decided for all batches."""
+
+    worker_image: str = "headrace-worker"
+    default_output: str | None = None
+    """URI below which a batch without `output.uri` gets its folder; None: such a batch is refused."""
+    files_root: str = "/var/run/headrace"
+    """Where the files of mounted ConfigMaps and claims appear in a worker: `<files_root>/<volume>/`."""
+    metrics_port: int = 9400
+    unsupported_engines: Mapping[str, str] = field(default_factory=dict)
+    """Engines that this place cannot run, each with the reason."""
+    unsupported_schemes: Mapping[str, str] = field(default_factory=dict)
+    """URI schemes that this place cannot read or write, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One consistent look at one batch."""
+
+    batch: InferenceBatch
+    now: datetime
+    jobs: tuple[JobSnapshot, ...] = ()
+    reports: tuple[WorkerReport, ...] = ()
+    verdict: Verdict = Verdict(admitted=True)
+    installation: Installation = Installation()
+
+    def job(self, role: Role) -> JobSnapshot | None:
+        """The child Job of that role in this round of the batch."""
+        mine = (job for job in self.jobs if job.role == role and job.round == self.round and not job.deleting)
+        return next(mine, None)
+
+    @property
+    def round(self) -> int:
+        """How often the user has asked for a retry."""
+        return self.batch.retries_asked
+
+    @property
+    def plan_report(self) -> PlanReport | None:
+        """What the preflight has found, once it has ended well; finding bad lines is ending well."""
+        reports = (r.report for r in reversed(self.reports) if r.final and r.exit_code == 0)
+        return next((r for r in reports if isinstance(r, PlanReport)), None)
+
+    @property
+    def finalize_report(self) -> FinalizeReport | None:
+        """The sums of the whole batch, once `finalize` has ended well."""
+        reports = (r.report for r in reversed(self.reports) if r.final and r.exit_code == 0)
+        return next((r for r in reports if isinstance(r, FinalizeReport)), None)
+
+    @property
+    def shard_reports(self) -> tuple[ShardReport, ...]:
+        """The newest word of each shard: a commit before anything else, then the highest attempt."""
+        newest: dict[int, ShardReport] = {}
+        for report in (r.report for r in self.reports):
+            if isinstance(report, ShardReport):
+                known = newest.get(report.shard)
+                if known is None or _rank(report) >= _rank(known):
+                    newest[report.shard] = report
+        return tuple(newest[shard] for shard in sorted(newest))
+
+
+def _rank(report: ShardReport) -> tuple[bool, int, int]:
+    return (report.committed, report.attempt, report.records.succeeded + report.records.failed)

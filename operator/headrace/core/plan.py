@@ -1,0 +1,35 @@
+"""What `reconcile` answers: the children there should be, the status there should be, and when to look again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from headrace.api.base import JsonObject
+from headrace.api.inferencebatch import InferenceBatchStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A transition worth telling the user; emitted after the status that shows it has been written."""
+
+    reason: str
+    message: str
+    type: Literal["Normal", "Warning"] = "Normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole answer. Applying it twice changes nothing the second time.
+
+    `children` are manifests with the fields that we own and no others. An observed child that is not among them is deleted;
+    None leaves the children as they are (a finished batch keeps its Jobs for their logs).
+    Of a Job that exists, only `suspend` and `parallelism` are ever patched.
+    """
+
+    status: InferenceBatchStatus
+    children: tuple[JsonObject, ...] | None = ()
+    events: tuple[Event, ...] = ()
+    look_again_after: timedelta | None = None
+    """Latest next look when nothing happens; None: only when something happens."""

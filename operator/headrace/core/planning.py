@@ -1,0 +1,54 @@
+"""The first part of a batch's life: its input is read, and refused or cut into shards. No GPU is asked for."""
+
+from __future__ import annotations
+
+from headrace.api.base import JsonObject
+from headrace.api.inferencebatch import OutputStatus, RecordCounts, RecordProblem, ShardCounts, Validation
+from headrace.api.manifest import InlinePlan
+from headrace.api.reasons import ConditionType, Reason
+from headrace.api.worker import PlanReport
+from headrace.core.children import plan_job
+from headrace.core.conditions import false, true, unknown
+from headrace.core.observed import Observed
+from headrace.core.step import Step, failed, suspension
+from headrace.core.volumes import output_uri
+
+SHOWN_ERRORS = 20
+
+
+def planning(observed: Observed, inline: InlinePlan | None) -> Step:
+    """The input is being read, or has just been."""
+    report = inline.report if inline is not None else observed.plan_report
+    children = () if inline is not None else (plan_job(observed.batch, observed.installation),)
+    if report is None:
+        waiting = unknown(ConditionType.INPUT_VALIDATED, Reason.PLANNING, "the input is being read")
+        return Step(children, (waiting, *suspension(observed)))
+    return _refused(report) if report.error_count else _planned(observed, report, children)
+
+
+def _planned(observed: Observed, report: PlanReport, children: tuple[JsonObject, ...]) -> Step:
+    message = f"{report.records} records in {report.shards} shards"
+    valid = true(ConditionType.INPUT_VALIDATED, Reason.INPUT_VALID, message)
+    changes = {
+        "records": RecordCounts(total=report.records, pending=report.records),
+        "shards": ShardCounts(total=report.shards),
+        "output": OutputStatus(uri=output_uri(observed.batch, observed.installation) or ""),
+    }
+    return Step(children, (valid, *suspension(observed)), changes)
+
+
+def _refused(report: PlanReport) -> Step:
+    first = next(iter(report.errors), None)
+    lines = "1 bad line" if report.error_count == 1 else f"{report.error_count} bad lines"
+    message = f"{lines}; first: {_shown(first)}" if first is not None else lines
+    found = Validation(error_count=report.error_count, errors=report.errors[:SHOWN_ERRORS], uri=report.errors_uri)
+    end = failed(
+        Reason.INPUT_INVALID, f"{message}. Mend the input and submit it again; no GPU was used", {"validation": found}
+    )
+    invalid = false(ConditionType.INPUT_VALIDATED, Reason.INPUT_INVALID, message)
+    return Step(end.children, (invalid, *end.findings), end.changes)
+
+
+def _shown(problem: RecordProblem) -> str:
+    file = f"{problem.file} " if problem.file else ""
+    return f"{file}line {problem.line}: {problem.code}: {problem.message}"

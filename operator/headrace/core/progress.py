@@ -1,0 +1,65 @@
+"""What a person wants to read: state, progress, fill, and when it will be done."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from headrace.api.inferencebatch import InferenceBatchStatus, Summary
+from headrace.api.reasons import ConditionType, Reason
+from headrace.core.counts import Tally
+
+
+def fill_percent(counts: Tally, max_batch_size: int) -> int | None:
+    """Records in a batch as a share of `maxBatchSize`, over all batches so far; None before the first."""
+    if not counts.batches:
+        return None
+    return min(100, round(100 * counts.batched_records / (counts.batches * max_batch_size)))
+
+
+def completion_estimate(counts: Tally, now: datetime) -> datetime | None:
+    """When the batch will be done at its present speed; None while it does not move."""
+    if counts.records_per_second <= 0 or not counts.records.pending:
+        return None
+    return now + timedelta(seconds=counts.records.pending / counts.records_per_second)
+
+
+def summary(status: InferenceBatchStatus, now: datetime) -> Summary:
+    """The display columns for a status."""
+    records, eta = status.records, status.estimated_completion_time
+    done = records.succeeded + records.failed
+    return Summary(
+        state=_state(status),
+        progress=f"{done}/{records.total}" if records.total else "",
+        fill=f"{status.batch_fill_percent}%" if status.batch_fill_percent is not None else "",
+        eta=_duration(eta - now) if eta is not None and not status.finished else "",
+    )
+
+
+def _state(status: InferenceBatchStatus) -> str:
+    failed = status.condition(ConditionType.FAILED)
+    if failed is not None and status.is_true(ConditionType.FAILED):
+        return str(failed.reason)
+    if status.is_true(ConditionType.COMPLETE):
+        return "Complete"
+    if failed is not None and failed.reason != Reason.RETRYING:
+        return "Stopping"
+    suspended = status.condition(ConditionType.SUSPENDED)
+    if suspended is not None and suspended.reason != Reason.RESUMED:
+        return "Suspended" if status.is_true(ConditionType.SUSPENDED) else "Draining"
+    if not status.is_true(ConditionType.INPUT_VALIDATED):
+        return "Planning"
+    if not status.is_true(ConditionType.ADMITTED):
+        return "Waiting"
+    return "Running" if status.shards.active else "Starting"
+
+
+def _duration(span: timedelta) -> str:
+    """Two units at most, as kubectl writes ages: `45s`, `3m20s`, `2h5m`, `3d4h`."""
+    seconds = max(0, round(span.total_seconds()))
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    parts: list[tuple[int, str]] = []
+    for unit, size in units:
+        amount, seconds = divmod(seconds, size)
+        if amount or parts or unit == "s":
+            parts.append((amount, unit))
+    return "".join(f"{amount}{unit}" for amount, unit in parts[:2] if amount or len(parts) == 1)

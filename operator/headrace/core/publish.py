@@ -1,0 +1,35 @@
+"""When a status is worth writing: a transition at once, mere progress at most every five seconds."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from headrace.api.inferencebatch import InferenceBatchStatus
+
+PROGRESS_INTERVAL = timedelta(seconds=5)
+
+
+def write_due(
+    written: InferenceBatchStatus, desired: InferenceBatchStatus, last_write: datetime | None, now: datetime
+) -> timedelta | None:
+    """How long to wait before writing; zero for now, None when there is nothing new to write."""
+    if written == desired:
+        return None
+    if last_write is None or _transition(written, desired):
+        return timedelta(0)
+    return max(timedelta(0), last_write + PROGRESS_INTERVAL - now)
+
+
+def _transition(written: InferenceBatchStatus, desired: InferenceBatchStatus) -> bool:
+    def essence(status: InferenceBatchStatus) -> object:
+        conditions = tuple((c.type, c.status, c.reason, c.observed_generation) for c in status.conditions)
+        return (
+            conditions,
+            status.observed_generation,
+            status.retries,
+            status.shards.total,
+            status.output,
+            status.validation,
+        )
+
+    return essence(written) != essence(desired)

@@ -1,0 +1,113 @@
+"""The decision: from one look at an InferenceBatch to what there should be.
+
+`reconcile` is the life of a batch, top to bottom. Each step answers from what was observed and never from what is about to be
+done, so that any of them may be repeated, and a process may die between any two.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.reasons import ConditionType, Reason
+from headrace.api.worker import Role
+from headrace.core.check import spec_problems
+from headrace.core.conditions import false, transition_events, with_findings
+from headrace.core.counts import tally
+from headrace.core.ending import ending
+from headrace.core.inline import lay_out
+from headrace.core.observed import Observed
+from headrace.core.plan import Plan
+from headrace.core.planning import planning
+from headrace.core.progress import summary
+from headrace.core.step import Step, failed
+from headrace.core.stopping import deadline, find_stop
+from headrace.core.working import complete, working
+
+PROGRESS_LOOK = timedelta(seconds=5)
+WAITING_LOOK = timedelta(seconds=15)
+
+
+def reconcile(observed: Observed) -> Plan:
+    """What there should be: children, status, events, and when to look again."""
+    batch = observed.batch
+    if batch.metadata.deletion_timestamp is not None:
+        return Plan(status=batch.status, children=None)  # owner references take the children along
+    if batch.status.finished and not _retry_asked(batch):
+        return _plan(observed, Step())
+    problems = spec_problems(batch, observed.installation)
+    if problems:
+        return _plan(observed, failed(Reason.INVALID_SPEC, "; ".join(map(str, problems))))
+    if _retry_asked(batch):
+        return _plan(observed, _retry(batch))
+    return _plan(observed, _next_step(observed))
+
+
+def _next_step(observed: Observed) -> Step:
+    batch, job = observed.batch, observed.job(Role.RUN)
+    inline = lay_out(batch, observed.installation)
+    counts = tally(batch.status, observed.shard_reports, batch.status.records.total)
+    settled = job is None or job.finished or not job.active
+    if settled and counts.all_counted(batch.status.shards.total):
+        return complete(observed, counts)
+    stop = find_stop(observed, counts)
+    if stop is not None:
+        return ending(observed, counts, stop, inline)
+    if not batch.status.is_true(ConditionType.INPUT_VALIDATED):
+        return planning(observed, inline)
+    return working(observed, counts, inline)
+
+
+def _retry_asked(batch: InferenceBatch) -> bool:
+    return batch.retries_asked > batch.status.retries and not batch.status.is_true(ConditionType.COMPLETE)
+
+
+def _retry(batch: InferenceBatch) -> Step:
+    """Begin anew with what is on disk: the Jobs of the last round go, those of this round follow at the next look."""
+    message = f"retry {batch.retries_asked}: what is done is kept"
+    again = false(ConditionType.FAILED, Reason.RETRYING, message)
+    return Step((), (again,), {"retries": batch.retries_asked, "completion_time": None, "validation": None})
+
+
+def _plan(observed: Observed, step: Step) -> Plan:
+    """Turn a step into the whole answer."""
+    before, generation, now = observed.batch.status, observed.batch.metadata.generation, observed.now
+    conditions = with_findings(before.conditions, step.findings, generation, now)
+    common = {
+        "observed_generation": generation,
+        "conditions": conditions,
+        "start_time": before.start_time or now,
+        "deadline_time": deadline(observed.batch, now),
+    }
+    status = before.model_copy(update=common | dict(step.changes))
+    if status.finished:
+        end = {
+            "completion_time": before.completion_time or now,
+            "estimated_completion_time": None,
+            "records_per_second": None,
+        }
+        status = status.model_copy(update=end)
+    status = status.model_copy(update={"summary": summary(status, now)})
+    return Plan(
+        status=status,
+        children=None if status.finished else step.children,
+        events=transition_events(before.conditions, conditions),
+        look_again_after=_look_again(observed, status),
+    )
+
+
+def _look_again(observed: Observed, status: InferenceBatchStatus) -> timedelta | None:
+    if status.finished:
+        return None
+    if _opens_next_step(observed.batch.status, status):
+        return timedelta(0)
+    looks = [PROGRESS_LOOK if status.shards.active else WAITING_LOOK]
+    if status.deadline_time is not None:
+        looks.append(max(timedelta(0), status.deadline_time - observed.now))
+    return min(looks)
+
+
+def _opens_next_step(before: InferenceBatchStatus, after: InferenceBatchStatus) -> bool:
+    """Whether this status, once it is written, lets the next step begin at once."""
+    opening = (ConditionType.INPUT_VALIDATED, ConditionType.ADMITTED)
+    return before.retries != after.retries or any(before.is_true(kind) != after.is_true(kind) for kind in opening)

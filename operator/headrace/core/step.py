@@ -1,0 +1,91 @@
+"""One step in the life of a batch, and the pieces that several steps are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.api.base import JsonObject
+from headrace.api.inferencebatch import ShardCounts
+from headrace.api.manifest import InlinePlan
+from headrace.api.reasons import ConditionType, Reason
+from headrace.api.worker import Role
+from headrace.core.children import plan_job, run_job
+from headrace.core.conditions import Finding, false, true
+from headrace.core.counts import Tally
+from headrace.core.inline import inline_config_map
+from headrace.core.observed import JobSnapshot, Observed
+from headrace.core.progress import completion_estimate, fill_percent
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step comes to."""
+
+    children: tuple[JsonObject, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Status fields that this step sets, in snake_case."""
+
+
+def failed(reason: Reason, message: str, changes: Mapping[str, Any] | None = None) -> Step:
+    """The end of a batch that is not complete."""
+    return Step((), (true(ConditionType.FAILED, reason, message),), changes or {})
+
+
+def input_children(observed: Observed, inline: InlinePlan | None) -> tuple[JsonObject, ...]:
+    """The children that carry the input: inline records, or the Job whose pod has read it."""
+    if inline is not None:
+        return (inline_config_map(observed.batch, inline),)
+    if observed.job(Role.PLAN) is None:
+        return ()  # its work is done and in the status; nobody needs it again
+    return (plan_job(observed.batch, observed.installation),)
+
+
+def held_run(observed: Observed) -> tuple[JsonObject, ...]:
+    """The run Job, if there is one, told to drain."""
+    if observed.job(Role.RUN) is None:
+        return ()
+    return (run_job(observed.batch, observed.installation, suspend=True),)
+
+
+def suspension(observed: Observed) -> tuple[Finding, ...]:
+    """Whether the batch has put its work away, as the user asked."""
+    job = observed.job(Role.RUN)
+    if observed.batch.spec.suspend:
+        if job is not None and job.active:
+            message = f"{job.active} pods are putting their work away"
+            return (false(ConditionType.SUSPENDED, Reason.DRAINING, message),)
+        message = "no GPU is held; set spec.suspend to false to go on"
+        return (true(ConditionType.SUSPENDED, Reason.SUSPENDED, message),)
+    if observed.batch.status.condition(ConditionType.SUSPENDED) is None:
+        return ()
+    return (false(ConditionType.SUSPENDED, Reason.RESUMED, "goes on where it stopped"),)
+
+
+def progress(observed: Observed, counts: Tally) -> dict[str, Any]:
+    """The status fields that tell how far the batch is."""
+    job = observed.job(Role.RUN)
+    moving = counts.records_per_second > 0
+    return {
+        "records": counts.records,
+        "shards": _shards(observed, job),
+        "counted_shards": counts.counted,
+        "usage": counts.usage,
+        "batch_fill_percent": fill_percent(counts, observed.batch.spec.batching.max_batch_size),
+        "records_per_second": f"{counts.records_per_second:.1f}" if moving else None,
+        "estimated_completion_time": completion_estimate(counts, observed.now),
+    }
+
+
+def _shards(observed: Observed, job: JobSnapshot | None) -> ShardCounts:
+    before = observed.batch.status.shards
+    if job is None:
+        return before.model_copy(update={"active": 0})
+    return ShardCounts(
+        total=before.total,
+        active=0 if job.finished else job.active,
+        succeeded=len(job.succeeded_indexes),
+        failed=len(job.failed_indexes),
+    )

@@ -1,0 +1,102 @@
+"""Which volumes a batch's pods mount, and where the objects on them appear as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from headrace.api.base import JsonObject
+from headrace.api.common import Input, Model, ModelSource
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.core.observed import Installation
+
+RECORDS_FILE = "records.jsonl"
+PLAN_FILE = "plan.jsonl"
+
+
+def inline_config_map_name(batch: InferenceBatch) -> str:
+    """The ConfigMap that carries inline records to the workers."""
+    return f"{batch.metadata.name}-input"
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """The pod's volumes, and the places that a worker reads and writes, as it sees them."""
+
+    volumes: tuple[JsonObject, ...]
+    mounts: tuple[JsonObject, ...]
+    model: Model
+    input: Input
+    plan_uri: str
+    output_uri: str
+
+    @classmethod
+    def of(cls, batch: InferenceBatch, place: Installation) -> Volumes:
+        """The volumes of a batch's pods at that place."""
+        spec, found = batch.spec.input, _Mounts(place.files_root)
+        output = found.visible(output_uri(batch, place) or "", writable=True)
+        plan = f"{output.rstrip('/')}/_headrace/{PLAN_FILE}"
+        if spec.inline is not None:
+            folder = found.config_map(inline_config_map_name(batch))
+            uri, plan = f"{folder}/{RECORDS_FILE}", f"{folder}/{PLAN_FILE}"
+        elif spec.config_map_ref is not None:
+            uri = f"{found.config_map(spec.config_map_ref.name)}/{spec.config_map_ref.key or ''}"
+        else:
+            uri = found.visible(spec.uri or "")
+        seen = spec.model_copy(update={"uri": uri, "inline": None, "config_map_ref": None})
+        model = found.model(batch.spec.model)
+        return cls(tuple(found.volumes), tuple(found.mounts), model, seen, plan, output)
+
+
+class _Mounts:
+    """Collects volumes; each is mounted at `<files_root>/<name>`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.volumes: list[JsonObject] = []
+        self.mounts: list[JsonObject] = []
+
+    def config_map(self, name: str) -> str:
+        return self._mount(name, {"configMap": {"name": name}}, read_only=True)
+
+    def visible(self, uri: str, *, writable: bool = False) -> str:
+        """The URI as a worker sees it: `claim://NAME/PATH` becomes a file below the claim's mount."""
+        parts = urlsplit(uri)
+        if parts.scheme != "claim":
+            return uri
+        claim = {"persistentVolumeClaim": {"claimName": parts.netloc}}
+        return self._mount(parts.netloc, claim, read_only=not writable) + parts.path
+
+    def model(self, model: Model) -> Model:
+        """The model as a worker sees it: weights on a claim or in an image become a path."""
+        source = model.source
+        if source is None or (source.claim is None and source.oci_image is None):
+            return model
+        if source.claim is not None:
+            folder = self.visible(f"claim://{source.claim.name}/{source.claim.path.lstrip('/')}")
+        else:
+            assert source.oci_image is not None
+            image = {"image": {"reference": source.oci_image.reference, "pullPolicy": "IfNotPresent"}}
+            folder = f"{self._mount('model', image, read_only=True)}/{source.oci_image.path.lstrip('/')}"
+        path = folder.removeprefix("file://").rstrip("/")
+        return model.model_copy(update={"source": ModelSource(path=path)})
+
+    def _mount(self, name: str, source: JsonObject, *, read_only: bool) -> str:
+        path = f"{self.root}/{name}"
+        known = next((m for m in self.mounts if m["mountPath"] == path), None)
+        if known is None:
+            volume = f"files-{len(self.volumes)}"
+            self.volumes.append({"name": volume, **source})
+            self.mounts.append({"name": volume, "mountPath": path, "readOnly": read_only})
+        elif not read_only:
+            known["readOnly"] = False
+        return f"file://{path}"
+
+
+def output_uri(batch: InferenceBatch, place: Installation) -> str | None:
+    """The batch's own output folder; None when neither the batch nor the place names one."""
+    if batch.spec.output.uri is not None:
+        return batch.spec.output.uri
+    if place.default_output is None:
+        return None
+    return f"{place.default_output.rstrip('/')}/{batch.metadata.namespace}/{batch.metadata.name}/"

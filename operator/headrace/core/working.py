@@ -1,0 +1,70 @@
+"""The main part of a batch's life: it waits to be admitted, runs, and is complete when every record has its line."""
+
+from __future__ import annotations
+
+from headrace.api.inferencebatch import OutputStatus, Queue
+from headrace.api.manifest import InlinePlan
+from headrace.api.reasons import ConditionType, Reason
+from headrace.api.worker import Role
+from headrace.core.children import finalize_job, run_job
+from headrace.core.conditions import Finding, false, true
+from headrace.core.counts import Tally, from_finalize
+from headrace.core.ending import finalize_failed
+from headrace.core.observed import Observed
+from headrace.core.step import Step, failed, held_run, input_children, progress, suspension
+from headrace.core.stopping import too_many_failed
+from headrace.core.volumes import output_uri
+
+
+def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
+    """The input is good: wait to be admitted, and run."""
+    batch, job = observed.batch, observed.job(Role.RUN)
+    if job is not None and job.complete:
+        return _recount(observed, counts, inline)
+    children = input_children(observed, inline)
+    # The run Job is made, and let go, only once the status says Admitted: who counts quota from statuses never counts too little.
+    admitted = batch.status.is_true(ConditionType.ADMITTED) and observed.verdict.admitted
+    if job is not None or (admitted and not batch.spec.suspend):
+        held = batch.spec.suspend or not admitted
+        children = (*children, run_job(batch, observed.installation, suspend=held))
+    findings = (_admission(observed), *suspension(observed))
+    return Step(children, findings, progress(observed, counts) | {"queue": _queue(observed)})
+
+
+def complete(observed: Observed, counts: Tally) -> Step:
+    """Every record has its line. Too many of them may still be errors."""
+    uri = output_uri(observed.batch, observed.installation) or ""
+    output = OutputStatus(uri=uri, manifest=f"{uri.rstrip('/')}/manifest.json")
+    changes = progress(observed, counts) | {"queue": None, "output": output}
+    stop = too_many_failed(observed, counts)
+    if stop is not None:
+        return failed(stop.reason, stop.message, changes)
+    records = counts.records
+    reason = Reason.RECORDS_PROCESSED_WITH_ERRORS if records.failed else Reason.RECORDS_PROCESSED
+    message = f"{records.succeeded} of {records.total} records succeeded, {records.failed} failed"
+    return Step((), (true(ConditionType.COMPLETE, reason, message),), changes)
+
+
+def _recount(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
+    """All shards are done, but some last words were lost with their pods: `finalize` reads the commits themselves."""
+    report = observed.finalize_report
+    if report is not None:
+        return complete(observed, from_finalize(report, counts.counted))
+    end = finalize_failed(observed)
+    if end is not None:
+        return end
+    finalize = finalize_job(observed.batch, observed.installation, None)
+    return Step((*input_children(observed, inline), *held_run(observed), finalize), (), progress(observed, counts))
+
+
+def _admission(observed: Observed) -> Finding:
+    verdict = observed.verdict
+    found = true if verdict.admitted else false
+    return found(ConditionType.ADMITTED, verdict.reason, verdict.message)
+
+
+def _queue(observed: Observed) -> Queue | None:
+    verdict = observed.verdict
+    if verdict.admitted or verdict.position is None:
+        return None
+    return Queue(position=verdict.position, ahead=verdict.ahead, estimated_start_time=verdict.estimated_start)

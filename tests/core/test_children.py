@@ -1,0 +1,177 @@
+"""The children: golden manifests of every example, and what must hold for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from builders import NOON, PLACE, BatchBuilder, a_batch, a_job, look
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.worker import Role, WorkerConfig
+from headrace.core.children import finalize_job, plan_job, run_job
+from headrace.core.reconcile import reconcile
+from headrace.core.volumes import Volumes
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "manifests/examples").glob("*.yaml"))
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def load_example(path: Path) -> InferenceBatch:
+    """The example as the API server would hand it out."""
+    manifest = yaml.safe_load(path.read_text())
+    manifest["metadata"] |= {
+        "namespace": "default",
+        "uid": "0000-1111",
+        "generation": 1,
+        "creationTimestamp": NOON.isoformat(),
+    }
+    uri = manifest["spec"]["input"].get("uri")
+    if uri is not None and "://" not in uri:
+        manifest["spec"]["input"]["uri"] = f"s3://examples/{uri}"
+    return InferenceBatch.parse(manifest)
+
+
+def life_of(batch: InferenceBatch) -> dict[str, Any]:
+    """What is asked for on the way of a batch that goes well: while it is planned, and while it runs."""
+    asked: dict[str, Any] = {}
+    first = reconcile(look(batch))
+    asked["planning"] = first.children
+    status = first.status
+    if not status.is_true("InputValidated"):  # type: ignore[arg-type]
+        builder = BatchBuilder(batch.metadata.name, batch.spec.to_object()).validated(32)
+        status = builder.status
+    running = batch.model_copy(update={"status": status})
+    admitted = running.model_copy(update={"status": reconcile(look(running)).status})
+    asked["running"] = reconcile(look(admitted)).children
+    return asked
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
+def test_children_of_an_example_are_as_they_were(example: Path) -> None:
+    found = json.dumps(life_of(load_example(example)), indent=1, sort_keys=True) + "\n"
+    golden = GOLDEN / f"{example.stem}.json"
+    if os.environ.get("HEADRACE_UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(found)
+    assert found == golden.read_text(), (
+        "if the change is meant: HEADRACE_UPDATE_GOLDEN=1 pytest tests/core, and read the diff"
+    )
+
+
+def jobs() -> list[dict[str, Any]]:
+    batch = a_batch().sharded(4).validated(100).admitted().build()
+    return [plan_job(batch, PLACE), run_job(batch, PLACE, suspend=False), finalize_job(batch, PLACE, None)]
+
+
+@pytest.mark.parametrize("job", jobs(), ids=lambda j: j["metadata"]["name"])
+def test_job_pods_pass_the_restricted_standard(job: dict[str, Any]) -> None:
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("job", jobs(), ids=lambda j: j["metadata"]["name"])
+def test_job_is_found_and_deleted_with_its_batch(job: dict[str, Any]) -> None:
+    (owner,) = job["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"], owner["controller"]) == ("InferenceBatch", "uid-reviews", True)
+    assert job["metadata"]["labels"]["headrace.dev/inference-batch"] == "reviews"
+    assert all(len(v) <= 63 for v in job["metadata"]["labels"].values())
+
+
+def actions(job: dict[str, Any]) -> dict[str, str]:
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    return {str(r.get("onExitCodes", {}).get("values", ["disruption"])[0]): r["action"] for r in rules}
+
+
+def test_job_exit_codes_mean_what_the_contract_says() -> None:
+    plan, run, _ = jobs()
+    assert actions(run) == {"disruption": "Ignore", "42": "Ignore", "43": "FailIndex", "44": "FailJob"}
+    assert actions(plan)["43"] == "FailJob", "only an indexed Job may fail an index"
+
+
+def test_run_job_asks_for_gpus_and_the_others_do_not() -> None:
+    batch = (
+        a_batch()
+        .with_spec(resources={"gpus": 2, "gpuResourceName": "amd.com/gpu", "requests": {"cpu": "2"}})
+        .validated()
+        .build()
+    )
+    asked = {
+        r: j["spec"]["template"]["spec"]["containers"][0]["resources"]
+        for r, j in [("run", run_job(batch, PLACE, suspend=False)), ("plan", plan_job(batch, PLACE))]
+    }
+    assert asked["run"] == {"requests": {"cpu": "2"}, "limits": {"amd.com/gpu": "2"}}
+    assert "amd.com/gpu" not in str(asked["plan"])
+
+
+def test_worker_is_told_all_and_never_inline_records() -> None:
+    batch = (
+        a_batch()
+        .inline({"custom_id": "a", "text": "x"})
+        .with_spec(parameters={"max_tokens": 9})
+        .validated(1)
+        .admitted()
+        .build()
+    )
+    env = {
+        e["name"]: e.get("value")
+        for e in run_job(batch, PLACE, suspend=False)["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    config = WorkerConfig.model_validate_json(env["HEADRACE_CONFIG"] or "", by_alias=True, by_name=False)
+    assert config.input.inline is None
+    assert config.input.uri == "file:///var/run/headrace/reviews-input/records.jsonl"
+    assert config.plan_uri == "file:///var/run/headrace/reviews-input/plan.jsonl"
+    assert config.parameters == {"max_tokens": 9}
+
+
+def test_hub_token_goes_by_reference() -> None:
+    source = {"huggingFace": {"id": "org/model", "tokenSecretRef": {"name": "hub", "key": "token"}}}
+    batch = a_batch().with_spec(model={"name": "m", "source": source}).build()
+    env = plan_job(batch, PLACE)["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}} in env
+
+
+def test_volumes_mount_a_claim_once_and_writable_only_for_output() -> None:
+    spec = {"input": {"uri": "claim://data/in/a.jsonl"}, "output": {"uri": "claim://data/out"}}
+    volumes = Volumes.of(a_batch().with_spec(**spec).build(), PLACE)
+    assert [m["readOnly"] for m in volumes.mounts] == [False]
+    assert volumes.input.uri == "file:///var/run/headrace/data/in/a.jsonl"
+    assert volumes.output_uri == "file:///var/run/headrace/data/out"
+    apart = Volumes.of(
+        a_batch().with_spec(input={"uri": "claim://data/a"}, output={"uri": "claim://out/b"}).build(), PLACE
+    )
+    assert {m["mountPath"]: m["readOnly"] for m in apart.mounts} == {
+        "/var/run/headrace/out": False,
+        "/var/run/headrace/data": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        pytest.param({"claim": {"name": "models", "path": "smol"}}, "/var/run/headrace/models/smol", id="on a claim"),
+        pytest.param({"ociImage": {"reference": "models/smol:1"}}, "/var/run/headrace/model", id="in an image"),
+    ],
+)
+def test_volumes_make_weights_a_path(source: dict[str, Any], path: str) -> None:
+    volumes = Volumes.of(a_batch().with_spec(model={"name": "m", "source": source}).build(), PLACE)
+    assert volumes.model.source is not None
+    assert volumes.model.source.path == path
+
+
+def test_config_map_input_is_mounted() -> None:
+    batch = a_batch().with_spec(input={"configMapRef": {"name": "docs"}, "format": "text"}).build()
+    volumes = Volumes.of(batch, PLACE)
+    assert volumes.volumes[0]["configMap"] == {"name": "docs"}
+    assert volumes.input.uri == "file:///var/run/headrace/docs/"
+    assert reconcile(look(batch, jobs=[a_job(Role.PLAN)])).children is not None

@@ -1,0 +1,380 @@
+"""The life of a batch, as a table: what was observed, and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from builders import (
+    BatchBuilder,
+    a_batch,
+    a_job,
+    committed,
+    finalized,
+    gave_up,
+    live,
+    look,
+    planned,
+    refused,
+)
+from headrace.api.inferencebatch import RecordProblem
+from headrace.api.meta import ConditionStatus
+from headrace.api.reasons import ConditionType, Reason
+from headrace.api.worker import ExitCode, Role
+from headrace.core.observed import Installation, Observed, Verdict
+from headrace.core.plan import Plan
+from headrace.core.reconcile import reconcile
+
+RUNNING = a_batch().sharded(2).validated(200).admitted()
+RUN = a_job(Role.RUN, active=2)
+PLANNED = a_job(Role.PLAN, complete=True)
+
+
+def children(plan: Plan) -> dict[str, bool]:
+    """Names of the desired children; for Jobs, whether they are suspended."""
+    assert plan.children is not None
+    return {c["metadata"]["name"]: c.get("spec", {}).get("suspend", False) for c in plan.children}
+
+
+def conditions(plan: Plan) -> dict[str, tuple[str, str]]:
+    """Status and reason of each condition."""
+    return {c.type: (c.status.value, c.reason) for c in plan.status.conditions}
+
+
+def suspended(batch: BatchBuilder) -> BatchBuilder:
+    return batch.with_spec(suspend=True)
+
+
+BAD = RecordProblem(line=7, code="invalid_json", message="column 3: unexpected end")
+FAILED_RUN = a_job(Role.RUN, failed=True)
+LOST_SHARD = a_job(Role.RUN, failed=True, failed_indexes=frozenset({1}), succeeded_indexes=frozenset({0}))
+DONE = a_job(Role.RUN, complete=True, succeeded_indexes=frozenset({0, 1}))
+CANCELLED = RUNNING.with_spec(cancel=True)
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(look(a_batch()), {"reviews-plan": False}, id="a new batch has its input read"),
+        pytest.param(
+            look(a_batch(), jobs=[PLANNED], reports=[planned()]),
+            {"reviews-plan": False},
+            id="a plan that has ended is kept, not run again",
+        ),
+        pytest.param(look(a_batch().validated()), {}, id="no GPU is asked for before the status says admitted"),
+        pytest.param(look(RUNNING), {"reviews-run": False}, id="an admitted batch runs"),
+        pytest.param(
+            look(
+                RUNNING, verdict=Verdict(admitted=False, reason=Reason.WAITING_FOR_QUOTA, message="2 of 2 GPUs in use")
+            ),
+            {},
+            id="a verdict taken back holds the start",
+        ),
+        pytest.param(
+            look(
+                RUNNING,
+                jobs=[RUN],
+                verdict=Verdict(admitted=False, reason=Reason.WAITING_FOR_QUOTA, message="preempted"),
+            ),
+            {"reviews-run": True},
+            id="a preempted batch drains",
+        ),
+        pytest.param(look(suspended(RUNNING)), {}, id="a suspended batch does not start"),
+        pytest.param(
+            look(suspended(RUNNING), jobs=[RUN]), {"reviews-run": True}, id="a running batch that is suspended drains"
+        ),
+        pytest.param(
+            look(CANCELLED, jobs=[RUN]),
+            {"reviews-run": True},
+            id="a cancelled batch drains before its books are closed",
+        ),
+        pytest.param(
+            look(CANCELLED, jobs=[a_job(Role.RUN, suspended=True)]),
+            {"reviews-run": True, "reviews-finalize": False},
+            id="a drained one has its books closed",
+        ),
+        pytest.param(look(CANCELLED), {"reviews-finalize": False}, id="one that never ran has its books closed too"),
+        pytest.param(
+            look(a_batch().with_spec(cancel=True), jobs=[a_job(Role.PLAN, active=1)]),
+            {},
+            id="a batch cancelled while it is read loses its plan Job",
+        ),
+        pytest.param(
+            look(RUNNING, jobs=[DONE], reports=[committed(0, 100)]),
+            {"reviews-run": True, "reviews-finalize": False},
+            id="a lost last word is recounted",
+        ),
+        pytest.param(
+            look(RUNNING, jobs=[LOST_SHARD]),
+            {"reviews-run": True, "reviews-finalize": False},
+            id="a shard that cannot be done is closed with error lines",
+        ),
+        pytest.param(
+            look(RUNNING.with_meta(annotations={"headrace.dev/retry": "2"}).with_status(retries=2)),
+            {"reviews-run-r2": False},
+            id="each retry has Jobs of its own",
+        ),
+    ],
+)
+def test_reconcile_children(observed: Observed, expected: dict[str, bool]) -> None:
+    assert children(reconcile(observed)) == expected
+
+
+def failing(reason: str) -> dict[str, tuple[str, str]]:
+    return {"Failed": ("True", reason)}
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(look(a_batch()), {"InputValidated": ("Unknown", "Planning")}, id="a new batch is being planned"),
+        pytest.param(
+            look(a_batch(), jobs=[PLANNED], reports=[planned()]),
+            {"InputValidated": ("True", "InputValid")},
+            id="good input",
+        ),
+        pytest.param(
+            look(a_batch(), jobs=[PLANNED], reports=[refused(BAD)]),
+            {"InputValidated": ("False", "InputInvalid"), "Failed": ("True", "InputInvalid")},
+            id="bad input ends the batch",
+        ),
+        pytest.param(look(a_batch().validated()), {"Admitted": ("True", "Admitted")}, id="nothing stands in the way"),
+        pytest.param(
+            look(
+                a_batch().validated(),
+                verdict=Verdict(
+                    admitted=False, reason=Reason.WAITING_FOR_QUOTA, message="8 of 8 GPUs in use", position=3, ahead=2
+                ),
+            ),
+            {"Admitted": ("False", "WaitingForQuota")},
+            id="a waiting batch says why",
+        ),
+        pytest.param(look(suspended(RUNNING), jobs=[RUN]), {"Suspended": ("False", "Draining")}, id="draining"),
+        pytest.param(look(suspended(RUNNING)), {"Suspended": ("True", "SuspendedBySpec")}, id="suspended"),
+        pytest.param(
+            look(RUNNING.with_condition(ConditionType.SUSPENDED, ConditionStatus.TRUE, Reason.SUSPENDED)),
+            {"Suspended": ("False", "Resumed")},
+            id="resumed",
+        ),
+        pytest.param(
+            look(RUNNING, jobs=[DONE], reports=[committed(0, 100), committed(1, 100)]),
+            {"Complete": ("True", "RecordsProcessed")},
+            id="complete",
+        ),
+        pytest.param(
+            look(RUNNING, jobs=[DONE], reports=[committed(0, 100), committed(1, 97, 3)]),
+            {"Complete": ("True", "RecordsProcessedWithErrors")},
+            id="complete with errors",
+        ),
+        pytest.param(
+            look(RUNNING, jobs=[DONE], reports=[finalized(198, 2)]),
+            {"Complete": ("True", "RecordsProcessedWithErrors")},
+            id="complete by recount",
+        ),
+        pytest.param(
+            look(CANCELLED, jobs=[DONE], reports=[committed(0, 100), committed(1, 100)]),
+            {"Complete": ("True", "RecordsProcessed")},
+            id="a cancel that comes after the last record changes nothing",
+        ),
+        pytest.param(look(CANCELLED, jobs=[RUN]), {"Failed": ("False", "Cancelled")}, id="cancelling"),
+        pytest.param(
+            look(CANCELLED, jobs=[a_job(Role.FINALIZE, complete=True)], reports=[finalized(50, 150)]),
+            failing("Cancelled"),
+            id="cancelled",
+        ),
+        pytest.param(
+            look(a_batch().with_spec(cancel=True)), failing("Cancelled"), id="cancelled before anything was read"
+        ),
+        pytest.param(
+            look(RUNNING.with_spec(completionDeadlineSeconds=60), jobs=[RUN], after=60),
+            {"Failed": ("False", "DeadlineExceeded")},
+            id="the deadline passes",
+        ),
+        pytest.param(
+            look(RUNNING.with_spec(completionDeadlineSeconds=60), jobs=[RUN], after=59),
+            {"Admitted": ("True", "Admitted")},
+            id="a second before it",
+        ),
+        pytest.param(
+            look(suspended(RUNNING).with_spec(completionDeadlineSeconds=60), after=61),
+            {"Failed": ("False", "DeadlineExceeded")},
+            id="suspending gains no time",
+        ),
+        pytest.param(
+            look(RUNNING.with_spec(failurePolicy={"maxFailedRecords": "1%"}), jobs=[RUN], reports=[live(0, 10, 3)]),
+            {"Failed": ("False", "TooManyFailedRecords")},
+            id="three of 200 are more than 1%",
+        ),
+        pytest.param(
+            look(RUNNING.with_spec(failurePolicy={"maxFailedRecords": "1%"}), jobs=[RUN], reports=[live(0, 10, 2)]),
+            {"Admitted": ("True", "Admitted")},
+            id="two of 200 are 1%",
+        ),
+        pytest.param(
+            look(
+                RUNNING.with_spec(failurePolicy={"maxFailedRecords": 0}),
+                jobs=[DONE],
+                reports=[committed(0, 100), committed(1, 99, 1)],
+            ),
+            failing("TooManyFailedRecords"),
+            id="too many failed, seen only at the end",
+        ),
+        pytest.param(
+            look(
+                RUNNING.with_spec(failurePolicy={"maxFailedRecords": 1}),
+                jobs=[FAILED_RUN],
+                reports=[gave_up(Role.RUN, "TooManyFailedRecords", "2 failed")],
+            ),
+            {"Failed": ("False", "TooManyFailedRecords")},
+            id="a worker saw too many failed before we did",
+        ),
+        pytest.param(
+            look(RUNNING, jobs=[FAILED_RUN], reports=[gave_up(Role.RUN, "ModelNotFound", "no such model")]),
+            failing("WorkerFailed"),
+            id="no model",
+        ),
+        pytest.param(
+            look(
+                a_batch(),
+                jobs=[a_job(Role.PLAN, failed=True)],
+                reports=[gave_up(Role.PLAN, "InputNotFound", "no such file")],
+            ),
+            {"InputValidated": ("False", "PlanFailed"), "Failed": ("True", "WorkerFailed")},
+            id="no input",
+        ),
+        pytest.param(
+            look(a_batch(), jobs=[a_job(Role.PLAN, failed=True)]),
+            failing("WorkerFailed"),
+            id="a plan that died without a word",
+        ),
+        pytest.param(
+            look(RUNNING, jobs=[LOST_SHARD, a_job(Role.FINALIZE, complete=True)], reports=[finalized(100, 100)]),
+            failing("ShardFailed"),
+            id="a lost shard",
+        ),
+        pytest.param(
+            look(
+                CANCELLED,
+                jobs=[a_job(Role.FINALIZE, failed=True)],
+                reports=[gave_up(Role.FINALIZE, "OutputFull", "no room")],
+            ),
+            failing("FinalizeFailed"),
+            id="the books cannot be closed",
+        ),
+        pytest.param(
+            look(
+                CANCELLED.with_spec(completionDeadlineSeconds=1),
+                jobs=[a_job(Role.FINALIZE, stop_reason="DeadlineExceeded")],
+                after=5,
+            ),
+            {"Failed": ("False", "DeadlineExceeded")},
+            id="an end that has begun does not change its reason",
+        ),
+    ],
+)
+def test_reconcile_conditions(observed: Observed, expected: dict[str, tuple[str, str]]) -> None:
+    found = conditions(reconcile(observed))
+    assert {kind: found.get(kind) for kind in expected} == expected
+    both = {found.get("Complete", ("",))[0], found.get("Failed", ("",))[0]}
+    assert len(both) == 2 or both == {""}, "a batch is never complete and failed at once"
+
+
+def test_reconcile_failed_worker_keeps_its_work_for_a_retry() -> None:
+    observed = look(RUNNING, jobs=[FAILED_RUN], reports=[gave_up(Role.RUN, "ModelNotFound", "no such model")])
+    failed = reconcile(observed)
+    assert failed.children is None
+    assert "retry" in (failed.status.condition(ConditionType.FAILED) or pytest.fail("no condition")).message
+
+    asked = (
+        RUNNING.with_meta(annotations={"headrace.dev/retry": "1"}).build().model_copy(update={"status": failed.status})
+    )
+    begun = reconcile(look(asked, jobs=[FAILED_RUN]))
+    assert children(begun) == {}, "the Jobs of the last round go"
+    assert conditions(begun)["Failed"] == ("False", "Retrying")
+    assert begun.look_again_after == timedelta(0)
+
+    again = reconcile(look(asked.model_copy(update={"status": begun.status})))
+    assert children(again) == {"reviews-run-r1": False}
+
+
+def test_reconcile_leaves_a_finished_batch_alone() -> None:
+    done = reconcile(look(RUNNING, jobs=[DONE], reports=[committed(0, 100), committed(1, 100)]))
+    later = look(RUNNING.build().model_copy(update={"status": done.status}), after=3600)
+    again = reconcile(later)
+    assert (again.status, again.children, again.events, again.look_again_after) == (done.status, None, (), None)
+
+
+def test_reconcile_says_at_once_that_it_has_more_to_do() -> None:
+    assert reconcile(look(a_batch(), jobs=[PLANNED], reports=[planned()])).look_again_after == timedelta(0)
+    assert reconcile(look(a_batch().validated())).look_again_after == timedelta(0)
+    assert reconcile(look(RUNNING, jobs=[RUN])).look_again_after is not None
+
+
+def test_reconcile_looks_again_at_the_deadline() -> None:
+    observed = look(RUNNING.with_spec(completionDeadlineSeconds=60), jobs=[RUN], after=58)
+    assert reconcile(observed).look_again_after == timedelta(seconds=2)
+
+
+def test_reconcile_emits_each_transition_once() -> None:
+    first = reconcile(look(a_batch(), jobs=[PLANNED], reports=[planned(100, 1)]))
+    assert [(e.reason, e.message) for e in first.events] == [("InputValid", "100 records in 1 shards")]
+    again = look(a_batch().build().model_copy(update={"status": first.status}), jobs=[PLANNED], reports=[planned()])
+    assert "InputValid" not in {e.reason for e in reconcile(again).events}
+
+
+def test_reconcile_warns_of_bad_input_with_the_first_line() -> None:
+    plan = reconcile(look(a_batch(), jobs=[PLANNED], reports=[refused(BAD)]))
+    assert {e.type for e in plan.events} == {"Warning"}
+    assert "line 7: invalid_json: column 3" in plan.events[0].message
+    assert plan.status.validation is not None
+    assert plan.status.validation.errors == (BAD,)
+
+
+@pytest.mark.parametrize(
+    ("batch", "field"),
+    [
+        pytest.param(
+            a_batch().with_spec(output={"uri": "s3://out"}, input={"uri": "claim://docs/a.jsonl"}),
+            "spec.input.uri",
+            id="a scheme that this place cannot read",
+        ),
+        pytest.param(a_batch(), "spec.output.uri", id="no output, and no default for it"),
+        pytest.param(
+            a_batch().with_spec(output={"uri": "s3://out"}, engine={"name": "vllm"}),
+            "spec.engine.name",
+            id="an engine that is not here",
+        ),
+        pytest.param(
+            a_batch().with_spec(
+                output={"uri": "s3://o"}, input={"uri": "s3://a", "format": "jsonl", "prompt": {"template": "{{ text"}}
+            ),
+            "spec.input.prompt.template",
+            id="a template that is none",
+        ),
+    ],
+)
+def test_reconcile_refuses_what_this_place_cannot_do(batch: BatchBuilder, field: str) -> None:
+    place = Installation(
+        unsupported_engines={"vllm": "not in this image"}, unsupported_schemes={"claim": "no volumes here"}
+    )
+    plan = reconcile(replace(look(batch), installation=place))
+    assert conditions(plan) == failing("InvalidSpec")
+    assert field in plan.events[0].message
+
+
+def test_reconcile_shows_the_queue_while_it_waits() -> None:
+    verdict = Verdict(
+        admitted=False, reason=Reason.WAITING_FOR_QUOTA, message="needs 1 GPU, 8 of 8 used", position=3, ahead=2
+    )
+    waiting = reconcile(look(a_batch().validated(), verdict=verdict)).status
+    assert waiting.queue is not None
+    assert (waiting.queue.position, waiting.queue.ahead, waiting.summary.state) == (3, 2, "Waiting")
+    assert reconcile(look(a_batch().validated())).status.queue is None
+
+
+def test_reconcile_exit_codes_of_shards_are_told_in_the_end() -> None:
+    word = gave_up(Role.RUN, "InputChanged", "reviews.jsonl was changed", ExitCode.SHARD_FAILED, shard=1)
+    plan = reconcile(look(RUNNING, jobs=[LOST_SHARD], reports=[committed(0, 100), word]))
+    assert "1 shards could not be done (shard 1: reviews.jsonl was changed)" in plan.events[-1].message
