@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, Model
+from headrace.api.common import Input, InputFormat, Model
 from headrace.api.inferencebatch import RecordProblem
-from headrace.api.records import ErrorCode, RecordError, estimate_prompt_tokens, reader
+from headrace.api.prompts import substitutes_only
+from headrace.api.records import ErrorCode, RecordError, estimate_prompt_tokens, id_reader, reader
 from headrace.api.sharding import ShardCutter
 from headrace.api.worker import BatchIdentity, ManifestHeader, PlanReport
 
@@ -52,8 +53,9 @@ class InlinePlan:
     lines: bytes
     """The records as JSON lines."""
     manifest: bytes
-    """Empty when the report has errors."""
-    report: PlanReport
+    """Empty when the report has errors, and when there is none."""
+    report: PlanReport | None
+    """None: the records are well-formed, but filling their template is work for a pod."""
 
 
 def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, each by its name
@@ -66,7 +68,7 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
     created: int,
     uri: str,
 ) -> InlinePlan:
-    """Check inline records and cut them into shards as `plan` does with a file at `uri`.
+    """Check inline records and cut them into shards as `plan` does with a file at `uri`, unless their template is a program.
 
     `created` is in seconds since the epoch. A problem's line is the record's place in the list, from 1.
     Raises `InvalidSpec` when the prompt's template is wrong.
@@ -76,6 +78,8 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
     if problems:
         report = PlanReport(error_count=len(problems), errors=tuple(problems[:SHOWN_ERRORS]))
         return InlinePlan(lines, b"", report)
+    if not readable_here(spec):
+        return InlinePlan(lines, b"", None)
     cutter = ShardCutter(shards, len(lines))
     cutter.begin(uri, len(lines))
     start = 0
@@ -84,6 +88,11 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
         start += len(row)
     header, manifest = cutter.manifest(batch, created, tokens)
     return InlinePlan(lines, manifest, plan_report(header, hashlib.sha256(manifest).hexdigest()))
+
+
+def readable_here(spec: Input) -> bool:
+    """Whether inline records can be read without running a program of the user's."""
+    return spec.format != InputFormat.JSONL or spec.prompt is None or substitutes_only(spec.prompt)
 
 
 def plan_report(header: ManifestHeader, sha256: str) -> PlanReport:
@@ -101,7 +110,7 @@ def _check_inline(
     records: Sequence[JsonObject], spec: Input, model: Model
 ) -> tuple[list[bytes], list[RecordProblem], int]:
     """The records as JSON lines, what is wrong with them, and the estimate of their prompt tokens."""
-    read = reader(spec, model)
+    read = reader(spec, model) if readable_here(spec) else id_reader()
     rows: list[bytes] = []
     problems: list[RecordProblem] = []
     first_uses: dict[str, int] = {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
+from jinja2.nodes import Getattr, Name, Node, Output, TemplateData
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.api.base import FieldError, InvalidSpec, JsonObject
@@ -28,6 +29,31 @@ def compile_template(prompt: Prompt) -> Template:
     except TemplateSyntaxError as error:
         raise InvalidSpec([FieldError(_FIELD, f"line {error.lineno}: {error.message}")]) from error
     except (RecursionError, SyntaxError) as error:  # Python's own limits on what Jinja compiles to
+        raise InvalidSpec([FieldError(_FIELD, "must not be nested so deeply")]) from error
+
+
+def check_template(prompt: Prompt) -> None:
+    """Raise `InvalidSpec` when the template is none. It is only parsed: compiling would already run its constant parts."""
+    _parse(prompt)
+
+
+def substitutes_only(prompt: Prompt) -> bool:
+    """Whether the template does nothing but put fields in their places.
+
+    Any other template is a small program of the user's, and no sandbox bounds its time and memory: it belongs into a pod.
+    """
+    return all(isinstance(node, _SUBSTITUTION) for node in _parse(prompt).find_all(Node))
+
+
+_SUBSTITUTION = (Output, TemplateData, Name, Getattr)
+
+
+def _parse(prompt: Prompt) -> nodes.Template:
+    try:
+        return _ENVIRONMENT.parse(prompt.template)
+    except TemplateSyntaxError as error:
+        raise InvalidSpec([FieldError(_FIELD, f"line {error.lineno}: {error.message}")]) from error
+    except RecursionError as error:
         raise InvalidSpec([FieldError(_FIELD, "must not be nested so deeply")]) from error
 
 

@@ -86,6 +86,11 @@ def reader(spec: Input, model: Model) -> Reader:
     return _openai_reader(model)
 
 
+def id_reader() -> Reader:
+    """A reader that looks at the `custom_id` alone and leaves the body empty: the template is not filled."""
+    return lambda raw: Request(_custom_id(_object(raw)), {})
+
+
 def text_reader(spec: Input, model: Model) -> Callable[[str, bytes], Request]:
     """The reader for the format text: from a file's name (its `custom_id`) and its bytes to its request."""
     request = requester(spec.prompt, model.task)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from headrace.api.base import FieldError, InvalidSpec
 from headrace.api.common import ModelSource
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.prompts import compile_template
+from headrace.api.prompts import check_template
 from headrace.core.observed import Installation
 from headrace.core.volumes import output_uri
 
@@ -54,7 +54,7 @@ def _prompt_problems(batch: InferenceBatch) -> list[FieldError]:
     if batch.spec.input.prompt is None:
         return []
     try:
-        compile_template(batch.spec.input.prompt)
+        check_template(batch.spec.input.prompt)
     except InvalidSpec as error:
         return list(error.errors)
     return []

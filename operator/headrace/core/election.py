@@ -11,8 +11,8 @@ from enum import StrEnum
 
 LEASE_SECONDS = 15.0
 """How long a silent leader stays leader."""
-RENEW_SECONDS = 5.0
-"""How often a leader says that it is there, and a candidate looks."""
+RENEW_SECONDS = 2.0
+"""How often a leader says that it is there, and a candidate looks: so a dead leader is replaced after 17 seconds at the latest."""
 GIVE_UP_SECONDS = 10.0
 """A leader that could not renew for so long stops acting: well before anybody else may start."""
 
@@ -61,6 +61,11 @@ class Candidacy:
         """It has written the Lease: it leads. `now` is when the request was sent, not when the answer came."""
         return replace(self, seen_version=version, seen_at=now, renewed_at=now)
 
-    def leads(self, now: float) -> bool:
-        """Whether it may act."""
-        return self.renewed_at is not None and now < self.renewed_at + GIVE_UP_SECONDS
+    def may_act_for(self, now: float) -> float:
+        """For how many seconds it may still act, should it never renew again; 0 for a follower."""
+        return 0.0 if self.renewed_at is None else max(0.0, self.renewed_at + GIVE_UP_SECONDS - now)
+
+    def look_again_after(self, now: float) -> float:
+        """In how many seconds to look again: soon, or at the very moment when the Lease runs out."""
+        runs_out = self.seen_at + LEASE_SECONDS - now
+        return min(RENEW_SECONDS, runs_out) if self.seen_version is not None and runs_out > 0 else RENEW_SECONDS

@@ -47,7 +47,7 @@ def estimate(
     """
     problems = tuple(map(str, spec_problems(batch, place)))
     inline = lay_out(batch, place) if not problems else None
-    report = inline.report if inline is not None else found
+    report = (inline.report if inline is not None else None) or found
     shards = report.shards if report is not None and report.records else batch.spec.shards
     pods = min(batch.spec.parallelism, shards)
     prompt, completion = _tokens(batch, report)

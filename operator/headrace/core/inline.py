@@ -28,10 +28,11 @@ def lay_out(batch: InferenceBatch, place: Installation) -> InlinePlan | None:
 
 
 def inline_config_map(batch: InferenceBatch, inline: InlinePlan) -> JsonObject:
-    """The ConfigMap with the records and their shard manifest."""
+    """The ConfigMap with the records and, where they were read here, their shard manifest."""
+    manifest = {PLAN_FILE: inline.manifest.decode()} if inline.manifest else {}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": owned(batch, inline_config_map_name(batch), "input"),
-        "data": {RECORDS_FILE: inline.lines.decode(), PLAN_FILE: inline.manifest.decode()},
+        "data": {RECORDS_FILE: inline.lines.decode()} | manifest,
     }

@@ -9,6 +9,7 @@ from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import PlanReport
 from headrace.core.children import plan_job
 from headrace.core.conditions import false, true, unknown
+from headrace.core.inline import inline_config_map
 from headrace.core.observed import Observed
 from headrace.core.step import Step, failed, suspension
 from headrace.core.volumes import output_uri
@@ -18,8 +19,11 @@ SHOWN_ERRORS = 20
 
 def planning(observed: Observed, inline: InlinePlan | None) -> Step:
     """The input is being read, or has just been."""
-    report = inline.report if inline is not None else observed.plan_report
-    children = () if inline is not None else (plan_job(observed.batch, observed.installation),)
+    read_here = inline.report if inline is not None else None
+    report = read_here or observed.plan_report
+    children = (inline_config_map(observed.batch, inline),) if inline is not None else ()
+    if read_here is None:
+        children = (*children, plan_job(observed.batch, observed.installation))
     if report is None:
         waiting = unknown(ConditionType.INPUT_VALIDATED, Reason.PLANNING, "the input is being read")
         return Step(children, (waiting, *suspension(observed)))

@@ -35,12 +35,11 @@ def failed(reason: Reason, message: str, changes: Mapping[str, Any] | None = Non
 
 
 def input_children(observed: Observed, inline: InlinePlan | None) -> tuple[JsonObject, ...]:
-    """The children that carry the input: inline records, or the Job whose pod has read it."""
-    if inline is not None:
-        return (inline_config_map(observed.batch, inline),)
+    """The children that carry the input: inline records, and the Job whose pod has read it."""
+    records = (inline_config_map(observed.batch, inline),) if inline is not None else ()
     if observed.job(Role.PLAN) is None:
-        return ()  # its work is done and in the status; nobody needs it again
-    return (plan_job(observed.batch, observed.installation),)
+        return records  # its work is done and in the status; nobody needs it again
+    return (*records, plan_job(observed.batch, observed.installation))
 
 
 def held_run(observed: Observed) -> tuple[JsonObject, ...]:

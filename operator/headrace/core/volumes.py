@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from headrace.api.base import JsonObject
 from headrace.api.common import Input, Model, ModelSource
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.manifest import readable_here
 from headrace.core.observed import Installation
 
 RECORDS_FILE = "records.jsonl"
@@ -38,7 +39,8 @@ class Volumes:
         plan = f"{output.rstrip('/')}/_headrace/{PLAN_FILE}"
         if spec.inline is not None:
             folder = found.config_map(inline_config_map_name(batch))
-            uri, plan = f"{folder}/{RECORDS_FILE}", f"{folder}/{PLAN_FILE}"
+            uri = f"{folder}/{RECORDS_FILE}"
+            plan = f"{folder}/{PLAN_FILE}" if readable_here(spec) else plan
         elif spec.config_map_ref is not None:
             uri = f"{found.config_map(spec.config_map_ref.name)}/{spec.config_map_ref.key or ''}"
         else:

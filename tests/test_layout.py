@@ -1,0 +1,106 @@
+"""How the repository is laid out, and who may import whom: what no unit test of a part would notice."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parents[1]
+HEADRACE = ROOT / "operator" / "headrace"
+WORKER = ROOT / "worker-image" / "headrace_worker"
+CLOCKS = {
+    f"{of}.{name}"
+    for of in ("datetime", "date", "datetime.datetime", "datetime.date")
+    for name in ("now", "utcnow", "today")
+}
+
+
+def modules(folder: Path) -> list[Path]:
+    found = sorted(folder.rglob("*.py"))
+    assert found, f"there is no Python in {folder}"
+    return found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The full names of all that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+
+
+def top_level(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def offenders(folder: Path, is_wrong: Callable[[Path], bool]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in modules(folder) if is_wrong(path)]
+
+
+def test_the_folder_operator_is_no_package() -> None:
+    """It would hide the standard library's module of that name."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("path", ["", str(ROOT)], ids=["in the root", "with the root on the path"])
+def test_import_operator_gives_the_standard_library(path: str) -> None:
+    script = "import operator; print(operator.__file__)"
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()).parent == Path(sysconfig.get_path("stdlib"))
+
+
+def test_tests_are_no_packages_but_for_the_harness() -> None:
+    """Test files of two folders may then have one name, and `tests` shadows nobody's."""
+    packages = {path.parent.name for path in (ROOT / "tests").rglob("__init__.py")}
+    assert packages <= {"cluster"}
+
+
+def test_the_import_contracts_hold(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of pyproject.toml, as `make lint` checks them."""
+    monkeypatch.chdir(ROOT)
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert status == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["core", "api"])
+def test_core_and_api_know_no_clock(part: str) -> None:
+    """The time comes in with what was observed."""
+
+    def reads_a_clock(path: Path) -> bool:
+        attributes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute))
+        return any(ast.unparse(attribute) in CLOCKS for attribute in attributes) or "time" in imports(path)
+
+    assert offenders(HEADRACE / part, reads_a_clock) == []
+
+
+def test_torch_is_imported_under_the_engines_alone() -> None:
+    """Planning and finalizing run in an image and on machines that have no torch."""
+
+    def needs_torch(path: Path) -> bool:
+        return "torch" in map(top_level, imports(path))
+
+    assert [path for path in offenders(WORKER, needs_torch) if "/engines/" not in path] == []
+    assert offenders(HEADRACE, needs_torch) == []
+
+
+def test_headrace_starts_the_worker_and_never_imports_it() -> None:
+    assert offenders(HEADRACE, lambda path: "headrace_worker" in map(top_level, imports(path))) == []
+
+
+def test_the_worker_knows_the_vocabulary_and_nothing_else_of_headrace() -> None:
+    def knows_more(path: Path) -> bool:
+        return any(top_level(name) == "headrace" and not name.startswith("headrace.api") for name in imports(path))
+
+    assert offenders(WORKER, knows_more) == []
