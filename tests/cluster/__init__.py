@@ -1,0 +1,1 @@
+"""A real Kubernetes cluster for tests, on any machine: see README.md beside this file."""

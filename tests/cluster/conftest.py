@@ -1,0 +1,5 @@
+"""Gives the tests of this folder a real cluster; another folder's conftest may import the same names."""
+
+from .fixtures import cluster, kubectl, namespace, node, pytest_runtest_call, pytest_runtest_setup, say
+
+__all__ = ["cluster", "kubectl", "namespace", "node", "pytest_runtest_call", "pytest_runtest_setup", "say"]

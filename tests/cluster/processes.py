@@ -1,0 +1,114 @@
+"""Processes that outlive the command that started them, and are ended by nobody else.
+
+A process is remembered by its id and its start time: an id alone may belong to a stranger by the time it is used.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .messages import ClusterError, Unavailable
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    started: int
+    """Clock ticks between the machine's boot and the process's start."""
+
+
+def require_linux() -> None:
+    if not sys.platform.startswith("linux"):
+        raise Unavailable(
+            f"the control plane runs on Linux, this is {sys.platform}: "
+            "start a cluster yourself (kind, minikube) and set HEADRACE_TEST_KUBECONFIG"
+        )
+
+
+def spawn(argv: Sequence[str | Path], log: Path, environment: dict[str, str] | None = None) -> Process:
+    """Start a process in its own session, so that no terminal and no parent takes it along when it goes."""
+    command = [str(word) for word in argv]
+    output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+    pid = os.posix_spawnp(
+        command[0],
+        command,
+        {**os.environ, **(environment or {})},
+        file_actions=[nothing, output, (os.POSIX_SPAWN_DUP2, 1, 2)],
+        setsid=True,
+        setsigdef=[signal.SIGPIPE],  # Python ignores it, and a child would inherit that
+    )
+    return identify(pid)
+
+
+def identify(pid: int) -> Process:
+    return Process(pid, _start_time(pid) or 0)  # zero matches no process: this one is gone already
+
+
+def is_alive(process: Process) -> bool:
+    # A child that has ended stays in the table until its parent asks for it, and the parent may be us.
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)
+    return _start_time(process.pid) == process.started
+
+
+def stop(processes: Iterable[Process], grace_seconds: float = 10) -> None:
+    """End all of them at once: ask first, and insist when the grace is over."""
+    asked = list(processes)
+    _send(asked, signal.SIGTERM)
+    kill(_wait_for_end(asked, grace_seconds))
+
+
+def kill(processes: Iterable[Process]) -> None:
+    """End all of them with no warning, as a crash would."""
+    doomed = list(processes)
+    _send(doomed, signal.SIGKILL)
+    if remaining := _wait_for_end(doomed, seconds=30):
+        raise ClusterError(f"the kernel does not end {remaining}: look at their state with `ps`, then try again")
+
+
+def _send(processes: list[Process], number: signal.Signals) -> None:
+    for process in filter(is_alive, processes):
+        with contextlib.suppress(ProcessLookupError):  # it ended this very moment
+            os.kill(process.pid, number)
+
+
+def _wait_for_end(processes: list[Process], seconds: float) -> list[Process]:
+    deadline = time.monotonic() + seconds
+    while (remaining := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return remaining
+
+
+def _start_time(pid: int) -> int | None:
+    """Give the start time of a running process, None for one that is gone or only waits to be collected."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name in parentheses may hold spaces and parentheses itself; the numbered fields begin after it.
+    fields = stat[stat.rindex(")") + 2 :].split()
+    state, start_time = fields[0], int(fields[19])
+    return None if state in "ZX" else start_time
+
+
+def tail(log: Path, lines: int = 25) -> str:
+    """Give the last lines of a log, for a message about the process that wrote it."""
+    if not log.exists():
+        return f"(nothing was written to {log})"
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) or f"({log} is empty)"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ask the kernel for ports that nobody has, all before any is given back, so that they differ."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

@@ -1,0 +1,133 @@
+"""The CRDs on a real API server: it takes them, and says the same as the models of every spec, good or bad."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.api.common import EngineName
+from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus, RecordCounts, Summary, Usage
+from headrace.api.kinds import KINDS, Kind
+from headrace.api.meta import Condition, ConditionStatus
+from spec_cases import BAD, CHANGES, GOOD, MINIMAL, UNSET, Bad, Change, Good, manifest
+
+from .cluster import Cluster
+from .kubectl import Kubectl, KubectlError
+
+CRDS = Path(__file__).parents[2] / "crds"
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crds(cluster: Cluster) -> None:
+    """Install crds/ as a user does, and wait until objects of their kinds can be made."""
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
+    names = [f"crd/{kind.plural}.headrace.dev" for kind in KINDS]
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+
+
+def dry_run(kubectl: Kubectl, verb: str, document: dict[str, Any], namespace: str = "default") -> dict[str, Any]:
+    """Ask the API server what it would store. Raises `KubectlError` with its words when it refuses."""
+    flags = ("--dry-run=server", "--output=json", "--namespace", namespace, "--filename=-")
+    stored: dict[str, Any] = json.loads(kubectl(verb, *flags, stdin=json.dumps(document)))
+    return stored
+
+
+def refusal(kubectl: Kubectl, verb: str, document: dict[str, Any], namespace: str = "default") -> str:
+    with pytest.raises(KubectlError) as caught:
+        dry_run(kubectl, verb, document, namespace)
+    return caught.value.stderr
+
+
+def names_field(words: str, field: str) -> bool:
+    """Whether an API server's refusal blames that field, and not only one below it."""
+    return re.search(rf"(?<![\w.]){re.escape(field)}(?![\w.\[])", words) is not None
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_api_server_finds_nothing_wrong_with_a_crd(kubectl: Kubectl, kind: Kind) -> None:
+    """A schema that is not structural, or names that clash, become conditions, not errors."""
+    conditions = kubectl.get("crd", f"{kind.plural}.headrace.dev")["status"]["conditions"]
+    assert {c["type"]: c["status"] for c in conditions} == {"NamesAccepted": "True", "Established": "True"}
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.what)
+def test_a_bad_spec_is_refused_with_the_same_field(kubectl: Kubectl, case: Bad) -> None:
+    words = refusal(kubectl, "create", case.manifest)
+    assert names_field(words, case.at), words
+
+
+@pytest.mark.parametrize("case", GOOD + UNSET, ids=lambda case: case.what)
+def test_a_good_spec_is_stored_as_the_models_see_it(kubectl: Kubectl, case: Good) -> None:
+    """With the same defaults, and with everything in parameters and inline records."""
+    stored = dry_run(kubectl, "create", case.manifest)
+    assert stored["spec"] == InferenceBatch.parse(case.manifest).to_object()["spec"]
+    assert InferenceBatch.parse(stored).spec == InferenceBatch.parse(case.manifest).spec
+
+
+@pytest.mark.parametrize("case", CHANGES, ids=lambda case: case.what)
+def test_a_change_is_refused_or_taken(kubectl: Kubectl, namespace: str, case: Change) -> None:
+    kubectl("create", "--namespace", namespace, "--filename=-", stdin=json.dumps(case.old))
+    if case.forbidden:
+        words = refusal(kubectl, "replace", case.new, namespace)
+        assert names_field(words, f"spec.{case.forbidden}"), words
+    else:
+        stored = dry_run(kubectl, "replace", case.new, namespace)
+        assert stored["spec"] == InferenceBatch.parse(case.new).to_object()["spec"]
+
+
+def test_a_status_is_stored_whole_and_shown_in_columns(kubectl: Kubectl, namespace: str) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    status = InferenceBatchStatus(
+        observed_generation=1,
+        conditions=(
+            Condition(type="Complete", status=ConditionStatus.FALSE, reason="Planning", last_transition_time=now),
+        ),
+        records=RecordCounts(total=1000, succeeded=817, failed=3, pending=180),
+        usage=Usage(prompt_tokens=10**12),
+        batch_fill_percent=97,
+        records_per_second="12.5",
+        start_time=now,
+        summary=Summary(state="Running", progress="820/1000", fill="97%", eta="4m"),
+    ).to_object()
+    kubectl("create", "--namespace", namespace, "--filename=-", stdin=json.dumps(manifest(MINIMAL)))
+    patch = json.dumps({"status": status})
+    kubectl(
+        "patch", "ib", "reviews", "--namespace", namespace, "--subresource=status", "--type=merge", "--patch", patch
+    )
+
+    assert kubectl.get("ib", "reviews", "--namespace", namespace)["status"] == status
+    header, row = kubectl("get", "ib", "--namespace", namespace).splitlines()
+    assert header.split() == ["NAME", "STATE", "PROGRESS", "FAILED", "FILL", "ETA", "AGE"]
+    assert row.split()[:-1] == ["reviews", "Running", "820/1000", "3", "97%", "4m"]
+
+
+def test_a_status_cannot_be_written_with_the_spec(kubectl: Kubectl) -> None:
+    document = manifest(MINIMAL) | {"status": {"summary": {"state": "Complete"}}}
+    assert "status" not in dry_run(kubectl, "create", document)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_kind_answers_to_its_short_name_and_its_category(kubectl: Kubectl, namespace: str, kind: Kind) -> None:
+    resources = kubectl("api-resources", "--api-group=headrace.dev", "--categories=headrace", "--no-headers")
+    assert [kind.plural, kind.short_name] in [line.split()[:2] for line in resources.splitlines()]
+
+
+def test_explain_describes_a_part_and_its_fields(kubectl: Kubectl) -> None:
+    words = " ".join(kubectl("explain", "inferencebatch.spec.batching").split())
+    assert "When waiting records become a batch: whichever limit is reached first." in words
+    assert "maxWaitMilliseconds <integer> How long a batch that is not full may wait for more records." in words
+
+
+def test_explain_lists_the_choices_of_a_field(kubectl: Kubectl) -> None:
+    words = " ".join(kubectl("explain", "inferencebatch.spec.engine.name").split())
+    assert f"ENUM: {' '.join(name.value for name in EngineName)}" in words
+
+
+def test_explain_knows_the_usual_parameters(kubectl: Kubectl) -> None:
+    assert "Most tokens to generate for one record." in kubectl("explain", "inferencebatch.spec.parameters.max_tokens")
