@@ -1,0 +1,386 @@
+"""The shard loop with an engine that does as it is told, real files, and a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from headrace.api.records import ErrorCode, RecordError, Request
+from headrace.api.worker import PlanReport, ShardReport
+from headrace_worker import engines
+from headrace_worker.commit import ShardCommit
+from headrace_worker.drain import Drain
+from headrace_worker.engines.base import EngineStats, Outcome, Work
+from headrace_worker.errors import Drained, JobFailed
+from headrace_worker.journal import ShardJournal
+from headrace_worker.ledger import Entry
+from headrace_worker.manifest import read_header, read_shard_entry
+from headrace_worker.plan import plan
+from headrace_worker.progress import Live, Speed
+from headrace_worker.recorder import Surroundings
+from headrace_worker.shard import FENCE_SECONDS, ShardRun, run_shard
+from headrace_worker.stores.local import LocalStore
+from worker_rig import CREATED, Folder, chat_line
+
+Answer = Callable[[Work], Outcome]
+
+
+def succeed(work: Work) -> Outcome:
+    return Outcome(work, {"answer_to": work.request.custom_id}, prompt_tokens=work.tokens, completion_tokens=2)
+
+
+def fail(work: Work, *, retriable: bool = False) -> Outcome:
+    return Outcome(work, error=RecordError(ErrorCode.ENGINE_ERROR, "it broke"), retriable=retriable)
+
+
+@dataclass
+class Clock:
+    """Seconds that pass only when somebody waits, or when an engine works."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class PatientDrain(Drain):
+    """Waiting costs the test nothing."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def wait(self, seconds: float) -> bool:
+        self._clock.now += max(seconds, 1e-3)
+        return self.requested
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers each record as `answer` says, `per_step` records a step; a step takes a second."""
+
+    clock: Clock
+    answer: Answer = succeed
+    slots: int = 4
+    per_step: int = 4
+    before_step: Callable[[], None] = lambda: None
+    refuses: frozenset[str] = frozenset()
+    loads: int = 0
+    seen: list[Request] = field(default_factory=list)
+    submitted: list[list[Work]] = field(default_factory=list)
+    stats: EngineStats = field(default_factory=EngineStats)
+    _running: list[Work] = field(default_factory=list)
+
+    def prepare(self, position: int, request: Request) -> Work:
+        self.seen.append(request)
+        if request.custom_id in self.refuses:
+            raise RecordError(ErrorCode.INVALID_REQUEST, "not like this", "body.n")
+        return Work(position, request, tokens=10)
+
+    def load(self) -> None:
+        self.loads += 1
+
+    @property
+    def room(self) -> int:
+        return self.slots - len(self._running)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def submit(self, batch: Sequence[Work]) -> None:
+        assert self.loads == 1
+        self.submitted.append(list(batch))
+        self._running += batch
+        assert len(self._running) <= self.slots
+
+    def step(self) -> list[Outcome]:
+        self.before_step()
+        self.clock.now += 1.0
+        self.stats.batches += 1
+        self.stats.batched_records += len(self._running)
+        done, self._running = self._running[: self.per_step], self._running[self.per_step :]
+        return [self.answer(work) for work in done]
+
+    def close(self) -> None:
+        self._running.clear()
+
+
+@dataclass
+class Scene:
+    """A planned batch of one shard."""
+
+    folder: Folder
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.around = Surroundings(
+            Live(PlanReport()), PatientDrain(self.clock), clock=self.clock, started=self.clock.now
+        )
+        report = plan(self.folder.config(), None, CREATED, lambda _: None)
+        assert report.error_count == 0
+
+    def engine(self, answer: Answer = succeed, **settings: object) -> ScriptedEngine:
+        engine = ScriptedEngine(self.clock, answer)
+        for name, value in settings.items():
+            setattr(engine, name, value)
+        return engine
+
+    def claim(self) -> ShardJournal:
+        config = self.folder.config()
+        header, shard = read_header(LocalStore(), config.plan_uri), read_shard_entry(LocalStore(), config.plan_uri, 0)
+        claimed = ShardJournal.claim(LocalStore(), config.output_uri, shard, header)
+        assert isinstance(claimed, ShardJournal)
+        return claimed
+
+    def work(self, engine: ScriptedEngine) -> ShardCommit:
+        config = self.folder.config()
+        shard = read_shard_entry(LocalStore(), config.plan_uri, 0)
+        with self.claim() as journal:
+            return ShardRun(config, shard, journal, engine, self.around).run()
+
+    @property
+    def report(self) -> ShardReport:
+        report = self.around.live.report
+        assert isinstance(report, ShardReport)
+        return report
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.around.metrics.registry.get_sample_value(name, labels)
+
+
+def a_scene(path: Path, records: int = 10, **fields: object) -> Scene:
+    """So many records, batches of four, and no waiting between tries."""
+    usual = {
+        "batching": {"maxBatchSize": 4, "maxWaitMilliseconds": 500, "orderBy": "none"},
+        "retries": {"limit": 2, "backoff": {"baseSeconds": 5, "capSeconds": 5}},
+    }
+    folder = Folder(path, {**usual, **fields})
+    folder.write_input(*(chat_line(number) for number in range(records)))
+    return Scene(folder)
+
+
+def test_run_answers_every_record_in_the_order_of_the_input(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path)
+    commit = scene.work(scene.engine())
+    lines = scene.folder.lines("results")
+    assert [line["custom_id"] for line in lines] == [f"r{i}" for i in range(10)]
+    assert [line["response"]["body"]["answer_to"] for line in lines] == [f"r{i}" for i in range(10)]
+    assert lines[3]["id"] == "batch_req_000000000003"
+    assert {line["attempts"] for line in lines} == {1}
+    assert (commit.batches, commit.batched_records, commit.usage.prompt_tokens) == (3, 10, 100)
+
+
+def test_run_merges_the_batchs_parameters_under_each_request(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, {"parameters": {"temperature": 0, "max_tokens": 7}})
+    folder.write_input(chat_line(0), chat_line(1, max_tokens=99))
+    scene = Scene(folder)
+    engine = scene.engine()
+    scene.work(engine)
+    asked = [(request.body["temperature"], request.body["max_tokens"]) for request in engine.seen]
+    assert asked == [(0, 7), (0, 99)]
+
+
+def test_run_of_a_continuous_engine_keeps_its_slots_full(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path)
+    engine = scene.engine(per_step=1)
+    scene.work(engine)
+    assert [len(batch) for batch in engine.submitted] == [4, 1, 1, 1, 1, 1, 1]
+
+
+def test_run_refuses_what_the_engine_cannot_do_and_loads_no_model_for_it(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 2)
+    engine = scene.engine(refuses=frozenset({"r0", "r1"}))
+    scene.work(engine)
+    assert engine.loads == 0
+    assert scene.folder.lines("results") == []
+    assert [(line["error"]["code"], line["attempts"]) for line in scene.folder.lines("errors")] == [
+        ("invalid_request", 0)
+    ] * 2
+    assert scene.metric("headrace_errors_total", code="invalid_request") == 2
+
+
+def test_run_tries_a_record_again_after_its_backoff(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path)
+    moments: list[float] = []
+
+    def answer(work: Work) -> Outcome:
+        if work.position != 3:
+            return succeed(work)
+        moments.append(scene.clock.now)
+        return succeed(work) if work.attempt == 3 else fail(work, retriable=True)
+
+    scene.work(scene.engine(answer))
+    lines = scene.folder.lines("results")
+    assert [line["attempts"] for line in lines] == [1, 1, 1, 3, 1, 1, 1, 1, 1, 1]
+    assert all(1.0 <= later - earlier <= 7.0 for earlier, later in pairwise(moments))
+    assert scene.metric("headrace_record_retries_total") == 2
+
+
+def test_run_gives_up_a_record_after_its_last_try(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 2)
+    scene.work(scene.engine(lambda work: fail(work, retriable=True)))
+    errors = scene.folder.lines("errors")
+    assert [(line["error"]["code"], line["attempts"]) for line in errors] == [("engine_error", 3)] * 2
+
+
+def test_run_does_not_try_again_what_no_try_would_mend(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 2)
+    scene.work(scene.engine(fail))
+    assert [line["attempts"] for line in scene.folder.lines("errors")] == [1, 1]
+
+
+def test_run_stops_when_too_many_records_have_failed(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 100, maxFailedRecords=5)
+    engine = scene.engine(fail)
+    with pytest.raises(JobFailed, match=r"TooManyFailedRecords: 8 of the 100 records of shard 0 .* tolerates 5"):
+        scene.work(engine)
+    assert len(engine.submitted) == 2
+    assert (scene.report.records.failed, scene.report.records.pending) == (8, 92)
+    with pytest.raises(JobFailed, match="TooManyFailedRecords"):
+        scene.work(again := scene.engine())
+    assert again.loads == 0
+
+
+def test_run_that_has_just_as_many_failures_as_are_tolerated_commits(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 8, maxFailedRecords=8)
+    assert scene.work(scene.engine(fail)).records.failed == 8
+
+
+def test_run_that_is_told_to_stop_puts_its_work_away(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path)
+    engine = scene.engine(per_step=2)
+    engine.before_step = lambda: scene.around.drain.request() if engine.stats.batches == 2 else None
+    with pytest.raises(Drained, match="told to stop with 6 of 10 records of shard 0 done"):
+        scene.work(engine)
+    assert scene.report.records.succeeded == 6
+    later = Scene(scene.folder)
+    second = later.engine()
+    commit = later.work(second)
+    assert [len(batch) for batch in second.submitted] == [4]
+    assert (commit.attempt, commit.reprocessed, commit.records.succeeded) == (2, 2, 10)
+    assert [line["attempts"] for line in scene.folder.lines("results")] == [1] * 6 + [2] * 2 + [1] * 2
+
+
+def test_run_that_is_told_to_stop_while_the_model_loads_ends_at_once(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path)
+
+    class SlowToLoad(ScriptedEngine):
+        def load(self) -> None:
+            scene.around.drain.request()
+            pytest.fail("loading went on after the request")
+
+    with pytest.raises(Drained):
+        scene.work(SlowToLoad(scene.clock))
+
+
+def test_run_ends_when_a_newer_attempt_has_taken_the_shard(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 100)
+    engine = scene.engine()
+    engine.before_step = lambda: scene.claim().__exit__(None, None, None) if engine.stats.batches == 1 else None
+    began = scene.clock.now
+    with pytest.raises(Drained, match="a newer attempt works on shard 0"):
+        scene.work(engine)
+    assert scene.clock.now - began <= FENCE_SECONDS + 2
+
+
+def test_run_ends_with_the_commit_of_whoever_was_faster(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 100)
+    other = Scene(scene.folder)
+    engine, commits = scene.engine(), list[ShardCommit]()
+    engine.before_step = lambda: commits.append(other.work(other.engine())) if engine.stats.batches == 1 else None
+    assert scene.work(engine) == commits[0]
+    assert commits[0].attempt == 2
+
+
+def test_run_holds_only_so_many_records_in_memory(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 200)
+    engine = scene.engine(slots=1)
+    ahead: list[int] = []
+    engine.before_step = lambda: ahead.append(len(engine.seen) - engine.stats.batches)
+    scene.work(engine)
+    assert max(ahead) == 16 * 4
+
+
+def test_run_counts_gpu_seconds_over_all_attempts(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 10, gpus=2)
+    engine = scene.engine()
+    engine.before_step = lambda: scene.around.drain.request() if engine.stats.batches == 1 else None
+    with pytest.raises(Drained):
+        scene.work(engine)
+    assert scene.report.usage.gpu_seconds == 4
+    later = Scene(scene.folder)
+    assert later.work(later.engine()).usage.gpu_seconds == 6
+
+
+def test_run_reports_only_what_is_durable(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 40)
+    reported: list[int] = []
+    engine = scene.engine(per_step=1)
+    engine.before_step = lambda: reported.append(scene.report.records.succeeded)
+    scene.work(engine)
+    assert reported == sorted(reported)
+    assert reported[-1] < 40
+    assert scene.report.records.succeeded == 40
+
+
+def test_run_counts_what_it_does(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path)
+    scene.work(scene.engine(lambda work: fail(work) if work.position < 2 else succeed(work)))
+    assert scene.metric("headrace_records_total", outcome="succeeded") == 8
+    assert scene.metric("headrace_records_total", outcome="failed") == 2
+    assert scene.metric("headrace_completion_tokens_total") == 16
+    assert scene.metric("headrace_batch_fill_ratio_count") == 3
+    assert scene.metric("headrace_batch_fill_ratio_sum") == 2.5
+    assert scene.metric("headrace_record_latency_seconds_count") == 10
+    assert scene.metric("headrace_queue_depth") == 0
+
+
+def test_run_of_a_shard_that_is_all_done_only_commits(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 3)
+    with scene.claim() as journal:
+        journal.append([Entry(position, b"{}\n") for position in range(3)])
+    idle = scene.engine()
+    assert scene.work(idle).records.succeeded == 3
+    assert (idle.loads, idle.seen) == (0, [])
+
+
+def test_run_that_is_told_to_stop_with_the_last_record_commits_all_the_same(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 4)
+    engine = scene.engine()
+    engine.before_step = scene.around.drain.request
+    assert scene.work(engine).records.succeeded == 4
+
+
+def test_run_shard_that_is_committed_asks_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = a_scene(tmp_path)
+    commit = scene.work(scene.engine())
+    monkeypatch.setattr(engines, "create", lambda *_: pytest.fail("an engine was made"))
+    config = scene.folder.config()
+    header, shard = read_header(LocalStore(), config.plan_uri), read_shard_entry(LocalStore(), config.plan_uri, 0)
+    report = run_shard(config, header, shard, scene.around)
+    assert report.committed
+    assert report.records == commit.records
+
+
+def test_run_of_an_input_that_has_changed_does_nothing(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path)
+    lines = (tmp_path / "input.jsonl").read_bytes().splitlines(keepends=True)
+    scene.folder.write_input(*lines[:-1], lines[-1].replace(b"How", b"Who"))
+    engine = scene.engine()
+    with pytest.raises(JobFailed, match="InputChanged"):
+        scene.work(engine)
+    assert engine.loads == 0
+    assert not (scene.folder.private() / "commit.json").exists()
+
+
+def test_speed_is_that_of_the_last_half_minute() -> None:
+    speed = Speed(0.0, 0)
+    assert speed.measure(0.0, 0) == 0.0
+    assert speed.measure(10.0, 100) == 10.0
+    assert speed.measure(20.0, 100) == 5.0
+    assert speed.measure(45.0, 100) == 0.0

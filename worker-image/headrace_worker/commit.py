@@ -1,0 +1,160 @@
+"""The manifest of one shard, and how its two files are put together from the journals.
+
+`commit.json` is written last and by one worker only; the files that it names are whole by then. Until it is there nothing of
+another attempt may be swept up: a slow worker could be about to commit it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Annotated, BinaryIO, Literal
+
+import orjson
+from pydantic import Field, ValidationError
+
+from headrace.api.base import ApiModel, Count
+from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.output import OutputFile
+from headrace.api.worker import BatchIdentity
+from headrace_worker.errors import JobFailed, ShardFailed
+from headrace_worker.layout import ShardFolder
+from headrace_worker.ledger import Entry, Ledger, Place, entry_of
+from headrace_worker.stores.base import NotFound, Store
+
+WINDOW_BYTES = 32 * 1024 * 1024
+"""So many bytes of lines are brought into the order of the input at a time."""
+
+
+class ShardCommit(ApiModel):
+    """What `commit.json` says: the last word about a shard."""
+
+    version: Literal[1] = 1
+    batch: BatchIdentity
+    shard: Count
+    attempt: Annotated[int, Field(ge=1)]
+    """Which attempt has committed."""
+    results: OutputFile
+    errors: OutputFile
+    records: RecordCounts
+    usage: Usage
+    batches: Count
+    batched_records: Count
+    reprocessed: Count
+    """Times that a record was begun again because the attempt before had lost it."""
+
+
+def read_commit(store: Store, folder: ShardFolder) -> ShardCommit | None:
+    """The commit of a shard; None when there is none yet. Raises `ShardFailed` when it is damaged."""
+    try:
+        raw = store.read(folder.commit)
+    except NotFound:
+        return None
+    try:
+        return ShardCommit.model_validate_json(raw)
+    except ValidationError as error:
+        raise ShardFailed("CommitDamaged", f"{folder.commit} is not the manifest of a shard: {error}") from error
+
+
+def same_batch(found: BatchIdentity, wanted: BatchIdentity, uri: str) -> None:
+    """Refuse to touch the output of another batch: raises `JobFailed`."""
+    if found != wanted:
+        raise JobFailed(
+            "OutputInUse",
+            f"{uri} belongs to the batch {found.namespace}/{found.name} (uid {found.uid}): "
+            f"output.uri of {wanted.namespace}/{wanted.name} (uid {wanted.uid}) must be a folder of its own",
+        )
+
+
+def sweep(store: Store, folder: ShardFolder, commit: ShardCommit) -> None:
+    """Delete what the commit of a shard has made superfluous: the files of attempts that lost, and last its journals.
+
+    Where no journal is left, all this has been done.
+    """
+    with suppress(NotFound):  # another worker sweeps up as well
+        journals = [found.uri for found in store.list(folder.private) if found.uri != folder.commit]
+        kept = {folder.uri(commit.results.path), folder.uri(commit.errors.path)}
+        for pattern in folder.output_patterns if journals else ():
+            for found in list(store.list(pattern)):
+                if found.uri not in kept:
+                    store.delete(found.uri)
+        for journal in journals:
+            store.delete(journal)
+
+
+def write_outputs(store: Store, folder: ShardFolder, ledger: Ledger, attempt: int) -> tuple[OutputFile, OutputFile]:
+    """Write the results and the errors of a shard in the order of the input; returns what was written, results first."""
+    with ExitStack() as stack:
+        journals = _Journals(store, folder, stack)
+        results = _OutputWriter(store, folder, folder.results(attempt), stack)
+        errors = _OutputWriter(store, folder, folder.errors(attempt), stack)
+        for window in _windows(ledger):
+            found = {
+                position: journals.entry(position, ledger.place(position)) for position in _by_place(window, ledger)
+            }
+            for position in window:
+                entry = found[position]
+                (errors if entry.failed else results).write(entry.line)
+    return results.file(), errors.file()
+
+
+def _windows(ledger: Ledger) -> Iterator[range]:
+    """The positions in runs whose lines fit into memory together."""
+    records = len(ledger)
+    average = max(1, ledger.line_bytes // records)
+    size = max(1, WINDOW_BYTES // average)
+    for first in range(0, records, size):
+        yield range(first, min(first + size, records))
+
+
+def _by_place(window: range, ledger: Ledger) -> list[int]:
+    """The positions in the order of their lines, so that each journal is read forwards."""
+    return sorted(window, key=ledger.place)
+
+
+class _Journals:
+    """The journals of a shard, open for reading; best read forwards."""
+
+    def __init__(self, store: Store, folder: ShardFolder, stack: ExitStack) -> None:
+        self._store, self._folder, self._stack = store, folder, stack
+        self._open: dict[int, BinaryIO] = {}
+
+    def entry(self, position: int, place: Place) -> Entry:
+        journal = self._open.get(place.attempt)
+        if journal is None:
+            journal = self._stack.enter_context(self._store.open(self._folder.journal(place.attempt)))
+            self._open[place.attempt] = journal
+        if journal.tell() != place.offset:
+            journal.seek(place.offset)
+        entry = entry_of(journal.readline())
+        if entry is None or entry.position != position:
+            raise ShardFailed(
+                "JournalDamaged",
+                f"{self._folder.journal(place.attempt)} has changed at byte {place.offset}, where record {position} was",
+            )
+        return entry
+
+
+class _OutputWriter:
+    """One file of the output while it is written."""
+
+    def __init__(self, store: Store, folder: ShardFolder, path: str, stack: ExitStack) -> None:
+        self._path = path
+        self._stream = stack.enter_context(store.writer(folder.uri(path)))
+        self._sha256 = hashlib.sha256()
+        self._records = self._bytes = 0
+
+    def write(self, line: bytes) -> None:
+        self._stream.write(line)
+        self._sha256.update(line)
+        self._records += 1
+        self._bytes += len(line)
+
+    def file(self) -> OutputFile:
+        return OutputFile(path=self._path, records=self._records, bytes=self._bytes, sha256=self._sha256.hexdigest())
+
+
+def commit_bytes(commit: ShardCommit) -> bytes:
+    """`commit.json` of a commit."""
+    return orjson.dumps(commit.to_object(), option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,85 @@
+"""What an engine is: it takes prepared records as long as it has room, and hands back outcomes as they finish.
+
+`prepare` is cheap and needs no weights, so that a record that cannot be answered costs no model load. `submit` and `step` fit
+every way of batching: a static engine runs a whole batch in one step, a continuous one finishes a few sequences in each, an
+engine of remote endpoints returns whatever answers have come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from headrace.api.base import JsonObject
+from headrace.api.records import RecordError, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One record on its way through an engine."""
+
+    position: int
+    """Place of the record in its shard, from 0."""
+    request: Request
+    """Its body has the batch's parameters merged in."""
+    tokens: int
+    """Length of the prompt in tokens, exact where the engine tokenises, else estimated."""
+    expected_tokens: int = 0
+    """The most that may be generated."""
+    prepared: Any = None
+    """What the engine made of it in `prepare` (token ids); no one else looks inside."""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one record: a response body, or an error."""
+
+    work: Work
+    body: JsonObject | None = None
+    """The response in the form of the task's OpenAI endpoint."""
+    error: RecordError | None = None
+    retriable: bool = False
+    """Whether trying again might help."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """How full the batches were."""
+
+    batches: int = 0
+    """Batches run; for a continuous engine, steps."""
+    batched_records: int = 0
+    """Sum of their sizes in records."""
+
+
+class Engine(Protocol):
+    """A running model."""
+
+    stats: EngineStats
+
+    def prepare(self, position: int, request: Request) -> Work:
+        """Check and tokenise one record. Raises `RecordError` (context_length_exceeded, invalid_request)."""
+
+    def load(self) -> None:
+        """Load the weights; called once, before the first `submit`. Raises `JobFailed` when there is no such model."""
+
+    @property
+    def room(self) -> int:
+        """How many more records it would take now; may be asked before `load`."""
+
+    @property
+    def running(self) -> int:
+        """Records submitted and not yet handed back."""
+
+    def submit(self, batch: Sequence[Work]) -> None:
+        """Take records, at most `room` of them."""
+
+    def step(self) -> list[Outcome]:
+        """Work for a while (a batch, a token, at most about a second) and hand back what is finished; maybe nothing."""
+
+    def close(self) -> None:
+        """Give back what the engine holds."""

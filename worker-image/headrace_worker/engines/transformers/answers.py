@@ -1,0 +1,56 @@
+"""When an answer is finished, and what comes of it."""
+
+from __future__ import annotations
+
+from headrace.api.common import Task
+from headrace_worker.engines.base import Outcome
+from headrace_worker.engines.transformers.responses import Responses
+from headrace_worker.engines.transformers.sequences import Sequence
+from headrace_worker.engines.transformers.tokens import Prompts
+
+_SPARE_TOKENS = 8
+"""Special tokens have no text, so a stop text may end a few tokens earlier than its bytes say."""
+
+
+class Answers:
+    """Watches sequences for their end."""
+
+    def __init__(self, prompts: Prompts, end_tokens: frozenset[int], task: Task, responses: Responses) -> None:
+        """`end_tokens` are the ids by which the model says that it is finished."""
+        self._prompts = prompts
+        self._end_tokens = end_tokens
+        self._task = task
+        self._responses = responses
+
+    def outcome(self, sequence: Sequence) -> Outcome | None:
+        """The outcome of a sequence that has just got a token; None when it goes on."""
+        if sequence.tokens[-1] in self._end_tokens:
+            return self._finished(sequence, self._text(sequence, sequence.answer[:-1]), "stop")
+        if sequence.sampling.stop and (text := self._stopped(sequence)) is not None:
+            return self._finished(sequence, text, "stop")
+        if sequence.generated >= sequence.sampling.max_tokens:
+            return self._finished(sequence, self._text(sequence, sequence.answer), "length")
+        return None
+
+    def _finished(self, sequence: Sequence, text: str, reason: str) -> Outcome:
+        usage = (len(sequence.prompt), sequence.generated)
+        body = self._responses.generated(sequence.work.request.custom_id, text, reason, usage)
+        return Outcome(sequence.work, body, prompt_tokens=usage[0], completion_tokens=usage[1])
+
+    def _stopped(self, sequence: Sequence) -> str | None:
+        """The text before the first stop text; None when there is none. Looks at the last tokens before it decodes all of them."""
+        stop = sequence.sampling.stop
+        # A token is at least one byte, so the stop text that a new token completes lies within so many tokens.
+        window = max(len(text.encode()) for text in stop) + _SPARE_TOKENS
+        answer = sequence.answer
+        tail = self._prompts.text(answer[-window:])
+        if not any(text in tail for text in stop):
+            return None
+        whole = self._text(sequence, answer)
+        found = [place for place in map(whole.find, stop) if place >= 0]
+        return whole[: min(found)] if found else None
+
+    def _text(self, sequence: Sequence, answer: list[int]) -> str:
+        if self._task == Task.COMPLETION:
+            return self._prompts.continuation(sequence.prompt, answer)
+        return self._prompts.text(answer)

@@ -1,0 +1,136 @@
+"""The engine `transformers`: PyTorch and any causal language model or text encoder of Hugging Face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from headrace.api import common
+from headrace.api.base import JsonObject
+from headrace.api.common import Task
+from headrace.api.records import Request
+from headrace.api.worker import WorkerConfig
+from headrace_worker.engines.base import EngineStats, Outcome, Work
+from headrace_worker.engines.transformers import limits, weights
+from headrace_worker.engines.transformers.answers import Answers
+from headrace_worker.engines.transformers.decoder import PackedDecoder
+from headrace_worker.engines.transformers.embedding import Embedding, Encoder, Inputs
+from headrace_worker.engines.transformers.generation import Generation, StepLimits
+from headrace_worker.engines.transformers.kv_cache import KVCache
+from headrace_worker.engines.transformers.memory import release_memory
+from headrace_worker.engines.transformers.parameters import invalid, sampling
+from headrace_worker.engines.transformers.pooling import read_longest_input, read_pooling
+from headrace_worker.engines.transformers.responses import Responses
+from headrace_worker.engines.transformers.sequences import Prompt
+from headrace_worker.engines.transformers.tokens import Prompts
+from headrace_worker.errors import JobFailed
+
+_TASKS = (Task.CHAT, Task.COMPLETION, Task.EMBEDDING)
+
+
+class TransformersEngine:
+    """Answers chats, completions and embeddings. The constructor reads configuration and tokeniser; `load` reads the weights."""
+
+    def __init__(self, config: WorkerConfig, created: int) -> None:
+        """Raises `JobFailed` when there is no such model, or the task is none of this engine."""
+        self._model, self._task = config.model, config.model.task
+        if self._task not in _TASKS:
+            raise JobFailed(
+                "TaskNotSupported",
+                f"model.task must be one of {', '.join(_TASKS)} for the engine transformers, not {self._task}",
+            )
+        self.stats = EngineStats()
+        self._config = config
+        self._responses = Responses(config, created)
+        self._files = weights.find_files(self._model)
+        self._prompts = self._read_prompts()
+        self._runner: Generation | Embedding | None = None
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest sequence in tokens."""
+        return self._prompts.context
+
+    def prepare(self, position: int, request: Request) -> Work:
+        """Check and tokenise one record. Raises `RecordError`."""
+        if self._task == Task.EMBEDDING:
+            inputs = Inputs(self._prompts.inputs(request.body), _wants_base64(request.body))
+            return Work(position, request, sum(map(len, inputs.ids)), prepared=inputs)
+        read = self._prompts.chat if self._task == Task.CHAT else self._prompts.completion
+        ids = read(request.body)
+        chosen = sampling(request, self._task, self._prompts.context - len(ids))
+        return Work(position, request, len(ids), chosen.max_tokens, Prompt(ids, chosen))
+
+    def load(self) -> None:
+        """Load the weights."""
+        torch.set_num_threads(limits.threads())
+        on_gpu = self._config.gpus > 0 and torch.cuda.is_available()
+        device = torch.device("cuda" if on_gpu else "cpu")
+        settings = self._config.engine.transformers or common.TransformersEngine()
+        model = weights.load_model(self._model, self._files, settings.dtype, device)
+        batching = self._config.batching
+        most = StepLimits(batching.max_batch_size, min(batching.max_batch_tokens, limits.STEP_TOKENS[device.type]))
+        if self._task == Task.EMBEDDING:
+            encoder = Encoder(model, read_pooling(self._files))
+            self._runner = Embedding(encoder, self._responses, most, self.stats)
+        else:
+            decoder = PackedDecoder(model, KVCache(limits.cache_budget(device)))
+            answers = Answers(self._prompts, self._end_tokens(model.generation_config), self._task, self._responses)
+            self._runner = Generation(decoder, answers, most, self.stats)
+
+    @property
+    def room(self) -> int:
+        """How many more records it would take now; before the weights are loaded, a whole batch."""
+        return self._config.batching.max_batch_size if self._runner is None else self._runner.room
+
+    @property
+    def running(self) -> int:
+        """Records submitted and not yet handed back."""
+        return 0 if self._runner is None else self._runner.running
+
+    def submit(self, batch: Sequence[Work]) -> None:
+        """Take records, at most `room` of them."""
+        self._loaded.submit(batch)
+
+    def step(self) -> list[Outcome]:
+        """One forward pass."""
+        return self._loaded.step()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._runner = None
+        release_memory()
+
+    @property
+    def _loaded(self) -> Generation | Embedding:
+        assert self._runner is not None, "load() comes before the first submit"
+        return self._runner
+
+    def _read_prompts(self) -> Prompts:
+        config = weights.load_config(self._model, self._files)
+        context = weights.context_tokens(self._model, config)
+        embeds = self._task == Task.EMBEDDING
+        if embeds and self._model.context_tokens is None:
+            context = min(context, read_longest_input(self._files) or context)
+        tokenizer = weights.load_tokenizer(self._model, self._files)
+        prompts = Prompts(tokenizer, context=context, answer=0 if embeds else 1, vocabulary=config.vocab_size)
+        if self._task == Task.CHAT:
+            _ = prompts.chat_template  # a model without one cannot chat, and that is known now
+        return prompts
+
+    def _end_tokens(self, generation: object) -> frozenset[int]:
+        """The ids that end an answer, as the model's generation settings say, else its tokeniser."""
+        found = getattr(generation, "eos_token_id", None)
+        if found is None:
+            found = self._prompts.tokenizer.eos_token_id
+        return frozenset(() if found is None else found if isinstance(found, list) else [found])
+
+
+def _wants_base64(body: JsonObject) -> bool:
+    wanted = body.get("encoding_format", "float")
+    if wanted not in ("float", "base64"):
+        raise invalid("encoding_format", "must be float or base64")
+    if body.get("dimensions") is not None:
+        raise invalid("dimensions", "must be absent: the engine transformers does not shorten embeddings")
+    return bool(wanted == "base64")

@@ -1,0 +1,172 @@
+"""Iteration-level (continuous) batching: which sequences run in each forward pass.
+
+Every step is one forward pass: one token of each running sequence, and the whole prompts of sequences that have just been let in. A
+sequence that is finished leaves at once and its place is taken in the next step, so short answers never wait for long ones.
+
+Sequences are let in while `max_sequences`, the tokens of a step and the KV cache allow. Memory is not set aside for the longest answer
+that might come: when the cache is full, the sequence that came last is put back (preempted) and computed again later, prompt and
+answer so far in one go. That costs time and changes no answer. Running out of memory puts all of them back and halves both limits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from headrace.api.records import ErrorCode, RecordError
+from headrace_worker.engines.base import EngineStats, Outcome, Work
+from headrace_worker.engines.transformers.answers import Answers
+from headrace_worker.engines.transformers.decoder import PackedDecoder
+from headrace_worker.engines.transformers.memory import is_out_of_memory, release_memory
+from headrace_worker.engines.transformers.sampling import next_tokens
+from headrace_worker.engines.transformers.sequences import Sequence
+
+RECOVERY_STEPS = 128
+"""After so many steps without running out of memory, limits that were halved are doubled."""
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """How much one forward pass may do."""
+
+    max_sequences: int
+    max_tokens: int
+    """New tokens; a prompt longer than this comes alone."""
+
+    def halved(self, running: int) -> StepLimits:
+        """Limits for when `running` sequences were too many."""
+        return StepLimits(max(1, running // 2), max(1, self.max_tokens // 2))
+
+    def doubled(self, most: StepLimits) -> StepLimits:
+        """Limits on the way back."""
+        return StepLimits(min(most.max_sequences, self.max_sequences * 2), min(most.max_tokens, self.max_tokens * 2))
+
+
+class Generation:
+    """Runs sequences until they are finished."""
+
+    def __init__(self, decoder: PackedDecoder, answers: Answers, limits: StepLimits, stats: EngineStats) -> None:
+        self._decoder = decoder
+        self._answers = answers
+        self._most = self._limits = limits
+        self._stats = stats
+        self._good_steps = 0
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+        """Row i of the cache belongs to the i-th; all but its last token is there."""
+
+    @property
+    def room(self) -> int:
+        """How many more records may be submitted."""
+        return self._most.max_sequences - self.running
+
+    @property
+    def running(self) -> int:
+        """Records that are not finished."""
+        return len(self._waiting) + len(self._running)
+
+    def submit(self, batch: Iterable[Work]) -> None:
+        """Take prepared records; they are let in in this order."""
+        self._waiting.extend(map(Sequence.of, batch))
+
+    def step(self) -> list[Outcome]:
+        """One forward pass; the outcomes of the sequences that it finished."""
+        outcomes = self._make_room()
+        admitted = self._admit()
+        if not self._running and not admitted:
+            return outcomes
+        tokens = self._forward(admitted)
+        if tokens is None:
+            return outcomes + self._back_off(admitted)
+        self._stats.batches += 1
+        self._stats.batched_records += len(tokens)
+        self._recover()
+        self._running += admitted
+        return outcomes + self._advance(tokens)
+
+    def _make_room(self) -> list[Outcome]:
+        """Preempt the youngest sequences until the cache can hold the others; fail one that does not fit even alone."""
+        while len(self._running) > 1 and not self._fits(self._running):
+            self._waiting.appendleft(self._running.pop())
+        if self._running and not self._fits(self._running):
+            return [self._too_large(self._running.pop())]
+        if not self._running and self._waiting and not self._fits([self._waiting[0]]):
+            return [self._too_large(self._waiting.popleft())]
+        return []
+
+    def _admit(self) -> list[Sequence]:
+        """Take from those that wait, in their order, while they fit; a prompt that is longer than a step comes alone."""
+        admitted: list[Sequence] = []
+        tokens = self._limits.max_tokens - len(self._running)
+        while self._waiting and len(self._running) + len(admitted) < self._limits.max_sequences:
+            sequence = self._waiting[0]
+            tokens -= len(sequence.tokens)
+            if (admitted and tokens < 0) or not self._fits([*self._running, *admitted, sequence]):
+                break
+            admitted.append(self._waiting.popleft())
+        return admitted
+
+    def _fits(self, sequences: list[Sequence]) -> bool:
+        return self._decoder.cache.fits(len(sequences), max(len(one.tokens) for one in sequences))
+
+    def _forward(self, admitted: list[Sequence]) -> list[int] | None:
+        """The next token of every sequence, those just admitted last; None when there is no memory for it.
+
+        Memory can be given back only after this has returned: until then the error holds on to all that the step had made.
+        """
+        try:
+            logits = self._decoder.forward([one.tokens for one in self._running], [one.tokens for one in admitted])
+            return next_tokens(logits, [*self._running, *admitted])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _advance(self, tokens: list[int]) -> list[Outcome]:
+        """Give each sequence its token, and take out those that are finished."""
+        outcomes: list[Outcome] = []
+        for sequence, token in zip(self._running, tokens, strict=True):
+            sequence.tokens.append(token)
+        for row in reversed(range(len(self._running))):
+            outcome = self._answers.outcome(self._running[row])
+            if outcome is not None:
+                outcomes.append(outcome)
+                self._leave(row)
+        return outcomes
+
+    def _leave(self, row: int) -> None:
+        """Take a sequence out; the last one moves into its row, so that the rows in use stay together."""
+        last = self._running.pop()
+        if row < len(self._running):
+            self._running[row] = last
+            self._decoder.cache.move(len(self._running), row, len(last.tokens) - 1)
+
+    def _back_off(self, admitted: list[Sequence]) -> list[Outcome]:
+        """Out of memory: put all sequences back and halve the limits; one that is alone has failed."""
+        victims = [*self._running, *admitted]
+        self._running = []
+        self._good_steps = 0
+        self._decoder.cache.release()
+        release_memory()
+        if len(victims) == 1:
+            self._limits = self._most
+            return [self._too_large(victims[0])]
+        self._limits = self._limits.halved(len(victims))
+        self._waiting.extendleft(reversed(victims))
+        return []
+
+    def _recover(self) -> None:
+        self._good_steps += 1
+        if self._good_steps >= RECOVERY_STEPS and self._limits != self._most:
+            self._limits = self._limits.doubled(self._most)
+            self._good_steps = 0
+
+    def _too_large(self, sequence: Sequence) -> Outcome:
+        cache, length = self._decoder.cache, len(sequence.tokens)
+        message = (
+            f"a sequence of {length} tokens does not fit into memory: its keys and values take {cache.bytes_for(1, length) // _MIB} "
+            f"MiB of {cache.budget // _MIB} MiB. Shorten the prompt, lower max_tokens, or give the worker more memory"
+        )
+        return Outcome(sequence.work, error=RecordError(ErrorCode.OUT_OF_MEMORY, message))

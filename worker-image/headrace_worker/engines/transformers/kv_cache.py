@@ -1,0 +1,95 @@
+"""The KV cache: one row for each running sequence, in one tensor a layer.
+
+Row i belongs to the i-th running sequence, so that the attention of all decoding sequences is one batched product over the first
+rows, with nothing gathered. Tensors are as large as the running sequences need, in steps, and are made when a layer is first used: their
+shapes come from the keys and values themselves, so no model needs to be known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_ROW_STEP = 8
+"""Rows are made in steps of this, from 1, 2, 4 on."""
+_LENGTH_STEP = 128
+
+
+@dataclass(slots=True)
+class LayerCache:
+    """Keys and values of one layer, each of shape [rows, heads, length, head size]."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class KVCache:
+    """Keys and values of all layers, within a budget."""
+
+    def __init__(self, budget: int) -> None:
+        """`budget` in bytes."""
+        self.budget = budget
+        self.rows = self.length = 0
+        self._layers: dict[int, LayerCache] = {}
+        self._token_bytes = 0
+
+    def bytes_for(self, rows: int, length: int) -> int:
+        """What so many sequences of so many tokens would take; exact once every layer has been used."""
+        return _whole_rows(rows) * _round_up(length, _LENGTH_STEP) * self._token_bytes
+
+    def fits(self, rows: int, length: int) -> bool:
+        """Whether so many sequences of so many tokens are within the budget."""
+        return self.bytes_for(rows, length) <= self.budget
+
+    def reserve(self, rows: int, length: int) -> None:
+        """Make room. When one side must grow the other shrinks to what is needed, else the product would only ever grow."""
+        if rows > self.rows or length > self.length:
+            self.rows, self.length = _whole_rows(rows), _round_up(length, _LENGTH_STEP)
+
+    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
+        """The cache of a layer as large as reserved, for keys and values of shape [1, heads, tokens, head size]."""
+        held = self._layers.get(index)
+        if held is None:
+            held = LayerCache(self._empty(key), self._empty(value))
+            self._token_bytes += key[0, :, 0].nbytes + value[0, :, 0].nbytes
+        elif (held.keys.shape[0], held.keys.shape[2]) != (self.rows, self.length):
+            held = LayerCache(self._resized(held.keys), self._resized(held.values))
+        self._layers[index] = held
+        return held
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens of one row to another."""
+        for layer in self._layers.values():
+            layer.keys[target, :, :length] = layer.keys[source, :, :length]
+            layer.values[target, :, :length] = layer.values[source, :, :length]
+
+    @torch.inference_mode()
+    def release(self) -> None:
+        """Give the memory back; every row is lost."""
+        for layer in self._layers.values():
+            layer.keys, layer.values = layer.keys[:0, :, :0].clone(), layer.values[:0, :, :0].clone()
+        self.rows = self.length = 0
+
+    def _empty(self, like: Tensor) -> Tensor:
+        """Zeros, because what lies beyond a sequence is multiplied by zero and must not be NaN."""
+        _, heads, _, size = like.shape
+        if like.is_cuda:  # the GPU's kernel wants the heads of one token side by side
+            return like.new_zeros(self.rows, self.length, heads, size).transpose(1, 2)
+        return like.new_zeros(self.rows, heads, self.length, size)
+
+    def _resized(self, old: Tensor) -> Tensor:
+        new = self._empty(old)
+        rows, length = min(old.shape[0], self.rows), min(old.shape[2], self.length)
+        new[:rows, :, :length] = old[:rows, :, :length]
+        return new
+
+
+def _whole_rows(rows: int) -> int:
+    return 1 << (rows - 1).bit_length() if 0 < rows < _ROW_STEP else _round_up(rows, _ROW_STEP)
+
+
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step

@@ -1,0 +1,44 @@
+"""A sequence: the prompt of one record and what has been generated after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from headrace_worker.engines.base import Work
+from headrace_worker.engines.transformers.parameters import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What `prepare` makes of a record that a model answers by generating."""
+
+    ids: list[int]
+    sampling: Sampling
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One record while it waits or runs."""
+
+    work: Work
+    prompt: list[int]
+    sampling: Sampling
+    tokens: list[int]
+    """Prompt and answer so far."""
+
+    @classmethod
+    def of(cls, work: Work) -> Self:
+        """The sequence of a prepared record."""
+        prepared: Prompt = work.prepared
+        return cls(work, prepared.ids, prepared.sampling, list(prepared.ids))
+
+    @property
+    def answer(self) -> list[int]:
+        """The tokens generated so far."""
+        return self.tokens[len(self.prompt) :]
+
+    @property
+    def generated(self) -> int:
+        """Their number."""
+        return len(self.tokens) - len(self.prompt)

@@ -1,0 +1,33 @@
+"""From the objects of an input to its records: where each one lies, and how its bytes are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import BinaryIO
+
+from headrace.api.common import Input, InputFormat, Model
+from headrace.api.records import Reader, reader, text_reader
+from headrace_worker.formats.lines import Line, lines, whole
+
+
+def locate(stream: BinaryIO, spec: Input, start: int = 0, number: int = 1, end: int | None = None) -> Iterator[Line]:
+    """The records of an object, or of its bytes `start` to `end`, where the stream stands at `start`, in line `number`.
+
+    Of the format text the whole object is one record.
+    """
+    if spec.format == InputFormat.TEXT:
+        return whole(stream, start)
+    return lines(stream, start, number, end)
+
+
+def readers(spec: Input, model: Model) -> Callable[[str], Reader]:
+    """From the name of an object (for text, its `custom_id`) to the reader of the records in it.
+
+    Raises `InvalidSpec` when the prompt's template is wrong.
+    """
+    if spec.format == InputFormat.TEXT:
+        read_text = text_reader(spec, model)
+        return lambda name: partial(read_text, name)
+    read = reader(spec, model)
+    return lambda _: read

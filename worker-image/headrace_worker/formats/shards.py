@@ -1,0 +1,73 @@
+"""Reading one shard again, with the proof that its bytes are still those that were planned."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from headrace.api.common import Input, Model
+from headrace.api.records import Reader, RecordError, Request
+from headrace.api.worker import Segment, Shard
+from headrace_worker.errors import JobFailed
+from headrace_worker.formats import locate, readers
+from headrace_worker.stores.base import NotFound, Store, StoreError
+
+
+def read_shard(store: Store, shard: Shard, spec: Input, model: Model) -> Iterator[tuple[int, Request]]:
+    """The records of a shard with their positions from 0, as a stream.
+
+    Raises `JobFailed` (`InputChanged`) when the bytes are not those of the plan; for a change that leaves every line readable
+    that is known only at the end, so nothing may be committed before this iterator has ended. `InputUnreadable`: the
+    place of the input refuses to be read.
+    """
+    reader_for = readers(spec, model)
+    for position, (segment, raw) in enumerate(_proven(store, shard, spec)):
+        yield position, _read(reader_for(segment.custom_id or ""), raw, shard, segment)
+
+
+def verify_shard(store: Store, shard: Shard, spec: Input) -> None:
+    """Read the bytes of a shard and nothing more, as fast as they can be hashed. Raises `JobFailed` like `read_shard`."""
+    for _ in _proven(store, shard, spec):
+        pass
+
+
+def _proven(store: Store, shard: Shard, spec: Input) -> Iterator[tuple[Segment, bytes]]:
+    """The bytes of each record. Ends well only if they are those of the plan, and never gives more records than it has."""
+    digest, records = hashlib.sha256(), 0
+    for segment in shard.segments:
+        for raw in _bytes_of(store, segment, spec):
+            if records == shard.records:
+                raise _changed(shard, segment)
+            digest.update(raw)
+            yield segment, raw
+            records += 1
+    if records != shard.records or digest.hexdigest() != shard.sha256:
+        raise _changed(shard, shard.segments[-1])
+
+
+def _bytes_of(store: Store, segment: Segment, spec: Input) -> Iterator[bytes]:
+    try:
+        with store.open(segment.uri, segment.start) as stream:
+            for *_, raw in locate(stream, spec, segment.start, segment.line, segment.end):
+                if isinstance(raw, RecordError):
+                    raise JobFailed("InputChanged", _sentence(segment, f"has another line now: {raw.message}"))
+                yield raw
+    except NotFound as error:
+        raise JobFailed("InputChanged", _sentence(segment, "is not there any more")) from error
+    except StoreError as error:
+        raise JobFailed("InputUnreadable", str(error)) from error
+
+
+def _read(read: Reader, raw: bytes, shard: Shard, segment: Segment) -> Request:
+    try:
+        return read(raw)
+    except RecordError as error:
+        raise _changed(shard, segment) from error
+
+
+def _changed(shard: Shard, segment: Segment) -> JobFailed:
+    return JobFailed("InputChanged", _sentence(segment, f"has changed: shard {shard.index} is not what it was"))
+
+
+def _sentence(segment: Segment, what: str) -> str:
+    return f"{segment.uri} {what} since the input was planned; put the old content back, or make a new batch"

@@ -1,0 +1,60 @@
+"""Names of everything in the output folder of a batch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from headrace.api.worker import Shard
+
+_JOURNAL = re.compile(r"a(\d+)\.journal$")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFolder:
+    """Names of what belongs to one shard. Paths are relative to the output folder, URIs are whole."""
+
+    output_uri: str
+    index: int
+
+    def uri(self, path: str) -> str:
+        """The URI of a path in the output folder."""
+        return f"{self.output_uri.rstrip('/')}/{path}"
+
+    @property
+    def private(self) -> str:
+        """URI of the folder of the journals and the commit; it ends with a slash."""
+        return self.uri(f"_headrace/shards/{self.index:05}/")
+
+    @property
+    def commit(self) -> str:
+        """URI of the shard's manifest."""
+        return f"{self.private}commit.json"
+
+    def journal(self, attempt: int) -> str:
+        """URI of the journal of one attempt."""
+        return f"{self.private}a{attempt}.journal"
+
+    def results(self, attempt: int) -> str:
+        """Path of the results that one attempt commits."""
+        return f"results/{self.index:05}.a{attempt}.jsonl"
+
+    def errors(self, attempt: int) -> str:
+        """Path of the errors that one attempt commits."""
+        return f"errors/{self.index:05}.a{attempt}.jsonl"
+
+    @property
+    def output_patterns(self) -> tuple[str, str]:
+        """Globs for the results and the errors of all attempts."""
+        return self.uri(f"results/{self.index:05}.a*.jsonl"), self.uri(f"errors/{self.index:05}.a*.jsonl")
+
+
+def journal_attempt(uri: str) -> int | None:
+    """Which attempt a journal is of; None when the URI is no journal's."""
+    found = _JOURNAL.search(uri)
+    return int(found[1]) if found else None
+
+
+def record_id(shard: Shard, position: int) -> str:
+    """The `id` of a record's line in the output: its number in the whole input, so that a rerun gives the same bytes."""
+    return f"batch_req_{shard.first_record + position:012}"

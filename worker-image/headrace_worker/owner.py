@@ -1,0 +1,41 @@
+"""Whose the output folder is: the first batch that writes its name into `_headrace/owner.json`, for good."""
+
+from __future__ import annotations
+
+import orjson
+from pydantic import ValidationError
+
+from headrace.api.worker import BatchIdentity
+from headrace_worker.commit import same_batch
+from headrace_worker.errors import JobFailed
+from headrace_worker.stores import join
+from headrace_worker.stores.base import AlreadyExists, NotFound, Store
+
+
+def claim_output(store: Store, output_uri: str, batch: BatchIdentity) -> None:
+    """Make the folder this batch's own. Raises `JobFailed` (`OutputInUse`) when it is another's."""
+    data = orjson.dumps(batch.to_object(), option=orjson.OPT_APPEND_NEWLINE)
+    try:
+        store.put(_uri(output_uri), data, if_absent=True)
+    except AlreadyExists:
+        check_owner(store, output_uri, batch)
+
+
+def check_owner(store: Store, output_uri: str, batch: BatchIdentity) -> None:
+    """Raises `JobFailed` (`OutputInUse`) when the folder is another batch's; one that is nobody's is fine."""
+    uri = _uri(output_uri)
+    try:
+        raw = store.read(uri)
+    except NotFound:
+        return
+    try:
+        owner = BatchIdentity.model_validate_json(raw)
+    except ValidationError as error:
+        raise JobFailed(
+            "OutputInUse", f"{uri} does not name a batch: output.uri must be a folder of its own"
+        ) from error
+    same_batch(owner, batch, uri)
+
+
+def _uri(output_uri: str) -> str:
+    return join(output_uri, "_headrace", "owner.json")

@@ -1,0 +1,192 @@
+"""Keeping the books of one attempt: outcomes become journal lines, and everything that can be counted is counted once, here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic
+
+from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.records import RecordError, Request, error_line, result_line
+from headrace.api.worker import Shard, ShardReport, WorkerConfig
+from headrace_worker.commit import ShardCommit
+from headrace_worker.drain import Drain
+from headrace_worker.engines.base import Engine, EngineStats, Outcome, Work
+from headrace_worker.journal import ShardJournal
+from headrace_worker.layout import record_id
+from headrace_worker.ledger import Entry, Used
+from headrace_worker.metrics import Metrics
+from headrace_worker.progress import Live, Speed
+
+LOG_SECONDS = 30.0
+"""How often a worker says in its log how far it is."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What a shard is worked on with."""
+
+    live: Live
+    drain: Drain = field(default_factory=Drain)
+    metrics: Metrics = field(default_factory=Metrics)
+    clock: Callable[[], float] = monotonic
+    """Seconds that do not go back."""
+    started: float = field(default_factory=monotonic)
+    """When this worker began to hold its GPUs, by the same clock."""
+
+
+class Recorder:
+    """The journal, the metrics and the live report of one attempt."""
+
+    def __init__(
+        self, config: WorkerConfig, shard: Shard, journal: ShardJournal, engine: Engine, around: Surroundings
+    ) -> None:
+        self._shard, self._journal, self._engine = shard, journal, engine
+        self._gpus, self._batch_size = config.gpus, config.batching.max_batch_size
+        self._live, self._metrics = around.live, around.metrics
+        self._started = around.started
+        self._before = replace(journal.ledger.used)
+        self._seen = EngineStats()
+        self._submitted: dict[int, float] = {}
+        now = around.clock()
+        self._speed = Speed(now, self.finished)
+        self._logged = now
+        self._live.report = self._report("0")
+
+    @property
+    def finished(self) -> int:
+        """Records that have their result or their error."""
+        return len(self._journal.ledger) - self._journal.ledger.pending
+
+    def begin(self, batch: Iterable[Work], now: float, *, again: Callable[[int], bool]) -> None:
+        """Records go to the engine; `again` says whether this attempt has tried one before."""
+        counts = self._journal.ledger.counts
+        reprocessed, fresh = counts.reprocessed, []
+        for work in batch:
+            self._submitted[work.position] = now
+            if not again(work.position):
+                fresh.append(work.position)
+        if fresh:
+            self._journal.begin(fresh)
+        self._metrics.reprocessed.inc(counts.reprocessed - reprocessed)
+
+    def came_back(self, work: Work, now: float) -> None:
+        """The engine has handed back a record."""
+        self._metrics.latency.observe(now - self._submitted.pop(work.position))
+
+    def retry(self) -> None:
+        """A record has been parked for another try."""
+        self._metrics.retries.inc()
+
+    def waiting(self, records: int) -> None:
+        """So many records wait in this worker."""
+        self._metrics.queue_depth.set(records)
+
+    def finish(self, outcomes: Iterable[Outcome]) -> None:
+        """Journal what will not be tried again."""
+        self._record([self._entry(outcome) for outcome in outcomes])
+
+    def refuse(self, refused: Iterable[tuple[int, Request, RecordError]]) -> None:
+        """Journal records that the engine would not take; they were never worked on, so they have no attempts."""
+        self._record([self._error(*one, attempts=0) for one in refused])
+
+    def keep(self, now: float) -> None:
+        """Make durable what is due, and only then say that it is done."""
+        self._note(now)
+        if self._journal.maybe_sync(now):
+            self._publish(now)
+
+    def close_books(self, now: float) -> None:
+        """Make everything durable now."""
+        self._note(now)
+        self._journal.sync()
+        self._publish(now)
+
+    def _entry(self, outcome: Outcome) -> Entry:
+        work = outcome.work
+        if outcome.error is not None:
+            error = self._error(work.position, work.request, outcome.error, attempts=work.attempt)
+            return error._replace(prompt_tokens=outcome.prompt_tokens, completion_tokens=outcome.completion_tokens)
+        record = record_id(self._shard, work.position)
+        line = result_line(record, work.request.custom_id, outcome.body or {}, work.attempt)
+        return Entry(
+            work.position, line, prompt_tokens=outcome.prompt_tokens, completion_tokens=outcome.completion_tokens
+        )
+
+    def _error(self, position: int, request: Request, error: RecordError, *, attempts: int) -> Entry:
+        self._metrics.errors.labels(error.code).inc()
+        line = error_line(record_id(self._shard, position), request.custom_id, error, attempts)
+        return Entry(position, line, failed=True)
+
+    def _record(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        self._journal.append(entries)
+        failed = sum(entry.failed for entry in entries)
+        self._metrics.succeeded.inc(len(entries) - failed)
+        self._metrics.failed.inc(failed)
+        self._metrics.prompt_tokens.inc(sum(entry.prompt_tokens for entry in entries))
+        self._metrics.completion_tokens.inc(sum(entry.completion_tokens for entry in entries))
+
+    def _note(self, now: float) -> None:
+        stats, seen, before = self._engine.stats, self._seen, self._before
+        new_batches = stats.batches - seen.batches
+        if new_batches:
+            fill = (stats.batched_records - seen.batched_records) / (new_batches * self._batch_size)
+            for _ in range(new_batches):
+                self._metrics.batch_fill.observe(fill)
+            seen.batches, seen.batched_records = stats.batches, stats.batched_records
+        self._journal.note(
+            Used(
+                gpu_seconds=before.gpu_seconds + (now - self._started) * self._gpus,
+                batches=before.batches + stats.batches,
+                batched_records=before.batched_records + stats.batched_records,
+            )
+        )
+
+    def _publish(self, now: float) -> None:
+        speed = self._speed.measure(now, self.finished)
+        self._live.report = self._report(f"{speed:.2f}")
+        if now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            log.info("%d of %d records done, %.1f a second", self.finished, self._shard.records, speed)
+
+    def _report(self, speed: str) -> ShardReport:
+        durable, used = self._journal.durable, self._journal.ledger.used
+        total = self._shard.records
+        return ShardReport(
+            shard=self._shard.index,
+            attempt=self._journal.attempt,
+            records=RecordCounts(
+                total=total,
+                succeeded=durable.succeeded,
+                failed=durable.failed,
+                pending=total - durable.succeeded - durable.failed,
+            ),
+            usage=Usage(
+                prompt_tokens=durable.prompt_tokens,
+                completion_tokens=durable.completion_tokens,
+                gpu_seconds=int(used.gpu_seconds),
+            ),
+            batches=used.batches,
+            batched_records=used.batched_records,
+            reprocessed=durable.reprocessed,
+            records_per_second=speed,
+        )
+
+
+def committed_report(commit: ShardCommit) -> ShardReport:
+    """The last word about a shard."""
+    return ShardReport(
+        shard=commit.shard,
+        attempt=commit.attempt,
+        committed=True,
+        records=commit.records,
+        usage=commit.usage,
+        batches=commit.batches,
+        batched_records=commit.batched_records,
+        reprocessed=commit.reprocessed,
+    )

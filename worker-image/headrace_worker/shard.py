@@ -1,0 +1,179 @@
+"""Working on one shard: take records in, hand them over in batches, journal what comes back, and commit when all are done.
+
+The journal is the only truth. Whatever ends this loop (a signal, a full disk, a kill), the next attempt begins by reading it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from headrace.api.worker import ManifestHeader, Shard, ShardReport, WorkerConfig
+from headrace_worker import engines
+from headrace_worker.batcher import Batcher, BatchLimits
+from headrace_worker.commit import ShardCommit
+from headrace_worker.engines.base import Engine, Outcome
+from headrace_worker.errors import Drained, JobFailed
+from headrace_worker.formats.shards import read_shard, verify_shard
+from headrace_worker.intake import Intake
+from headrace_worker.journal import ShardJournal
+from headrace_worker.recorder import Recorder, Surroundings, committed_report
+from headrace_worker.retry import RetryQueue
+from headrace_worker.stores import open_store
+
+LOOK_AHEAD_BATCHES = 16
+"""So many full batches may wait: the batcher finds batch mates among them."""
+MOST_WAITING = 16_384
+"""But no more records than this, unless two batches are larger."""
+FENCE_SECONDS = 5.0
+"""How often a worker looks whether a newer attempt has taken its shard."""
+LONGEST_WAIT_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def run_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, around: Surroundings) -> ShardReport:
+    """Do one shard, or find that it is done. Raises `WorkerError`, `StoreError`; what is finished is on disk then."""
+    claimed = ShardJournal.claim(open_store(config.output_uri), config.output_uri, shard, header)
+    if isinstance(claimed, ShardCommit):
+        log.info("shard %d is done: attempt %d has committed it", shard.index, claimed.attempt)
+        return committed_report(claimed)
+    with claimed as journal:
+        engine = engines.create(config, header.created)
+        try:
+            commit = ShardRun(config, shard, journal, engine, around).run()
+        finally:
+            engine.close()
+    log.info(
+        "shard %d: %d results and %d errors committed by attempt %d",
+        shard.index, commit.records.succeeded, commit.records.failed, commit.attempt,
+    )  # fmt: skip
+    return committed_report(commit)
+
+
+class ShardRun:
+    """One attempt at a shard."""
+
+    def __init__(
+        self, config: WorkerConfig, shard: Shard, journal: ShardJournal, engine: Engine, around: Surroundings
+    ) -> None:
+        self._config, self._shard, self._journal, self._engine = config, shard, journal, engine
+        self._clock, self._drain = around.clock, around.drain
+        self._recorder = Recorder(config, shard, journal, engine, around)
+        self._input = open_store(shard.segments[0].uri)
+        records = read_shard(self._input, shard, config.input, config.model)
+        self._intake = Intake(records, journal.ledger, config.parameters, engine.prepare)
+        self._batcher = Batcher(BatchLimits.of(config.batching))
+        self._retries = RetryQueue(config.retries, seed=config.batch.uid)
+        size = config.batching.max_batch_size
+        self._look_ahead = max(2 * size, min(LOOK_AHEAD_BATCHES * size, MOST_WAITING))
+        self._loaded = False
+        self._fence_due = self._clock() + FENCE_SECONDS
+
+    def run(self) -> ShardCommit:
+        """Work until the shard is committed, by this attempt or by another."""
+        self._greet()
+        with self._drain.interrupting():
+            verify_shard(self._input, self._shard, self._config.input)
+        while not self._done:
+            if self._fenced():
+                return self._journal.concede()
+            self._obey()
+            self._take_in()
+            self._hand_over()
+            self._step()
+            self._recorder.keep(self._clock())
+        self._obey_limit()
+        self._recorder.close_books(self._clock())
+        return self._journal.commit()
+
+    @property
+    def _done(self) -> bool:
+        return self._intake.exhausted and not (self._waiting or self._engine.running)
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._batcher) + len(self._retries)
+
+    def _greet(self) -> None:
+        done, total = self._recorder.finished, self._shard.records
+        log.info(
+            "shard %d, attempt %d: %d of %d records are done", self._shard.index, self._journal.attempt, done, total
+        )
+
+    def _fenced(self) -> bool:
+        """Whether another worker has taken over; looked up every few seconds."""
+        now = self._clock()
+        if now < self._fence_due:
+            return False
+        self._fence_due = now + FENCE_SECONDS
+        return self._journal.fenced()
+
+    def _obey(self) -> None:
+        """Stop when told to, or when too much has failed; with the books closed."""
+        if self._drain.requested:
+            self._recorder.close_books(self._clock())
+            done, total = self._recorder.finished, self._shard.records
+            raise Drained(f"told to stop with {done} of {total} records of shard {self._shard.index} done")
+        self._obey_limit()
+
+    def _obey_limit(self) -> None:
+        failed, tolerated = self._journal.ledger.counts.failed, self._config.max_failed_records
+        if tolerated is not None and failed > tolerated:
+            self._recorder.close_books(self._clock())
+            raise JobFailed(
+                "TooManyFailedRecords",
+                f"{failed} of the {self._shard.records} records of shard {self._shard.index} have failed; "
+                f"failurePolicy.maxFailedRecords tolerates {tolerated} in the whole batch",
+            )
+
+    def _take_in(self) -> None:
+        """Wake the parked records whose time has come, and read on until enough records wait."""
+        now = self._clock()
+        for work in self._retries.due(now):
+            self._batcher.add(work, now)
+        room = self._look_ahead - self._waiting
+        if room > 0 and not self._intake.exhausted:
+            taken = self._intake.take(room)
+            for work in taken.work:
+                self._batcher.add(work, now)
+            self._recorder.refuse(taken.refused)
+
+    def _hand_over(self) -> None:
+        """Give the engine as much as it has room for."""
+        more_coming = len(self._retries) > 0 or not self._intake.exhausted
+        while batch := self._batcher.next_batch(self._clock(), self._engine.room, more_coming=more_coming):
+            self._load()
+            self._recorder.begin(batch, self._clock(), again=self._retries.has_failed)
+            self._engine.submit(batch)
+        self._recorder.waiting(self._waiting)
+
+    def _load(self) -> None:
+        """Load the model when there is work for it, and not before."""
+        if not self._loaded:
+            began = self._clock()
+            with self._drain.interrupting():
+                self._engine.load()
+            self._loaded = True
+            log.info("the engine %s was ready after %.1f s", self._config.engine.name, self._clock() - began)
+
+    def _step(self) -> None:
+        """Let the engine work; when it has nothing to do, wait until there is something."""
+        if self._engine.running:
+            self._settle(self._engine.step())
+        elif self._intake.exhausted and not self._done:
+            now = self._clock()
+            moments = (self._batcher.next_deadline(), self._retries.next_due(), now + LONGEST_WAIT_SECONDS)
+            self._drain.wait(min(moment for moment in moments if moment is not None) - now)
+
+    def _settle(self, outcomes: Iterable[Outcome]) -> None:
+        """Park what is worth another try; the rest is finished."""
+        now = self._clock()
+        finished: list[Outcome] = []
+        for outcome in outcomes:
+            self._recorder.came_back(outcome.work, now)
+            if outcome.retriable and self._retries.park(outcome.work, now):
+                self._recorder.retry()
+            else:
+                finished.append(outcome)
+        self._recorder.finish(finished)

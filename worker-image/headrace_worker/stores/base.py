@@ -1,0 +1,82 @@
+"""Where inputs are read from and outputs are committed to: one small interface, made so that an object store can serve it.
+
+Two promises carry exactly-once: `put(if_absent=True)` succeeds for one caller only, and nothing written through `writer` can be
+seen before it is whole. Appending is the one thing that object stores cannot do; there a log is a row of numbered objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+
+class StoreError(Exception):
+    """A store said no, and trying again will not help. The message names the URI."""
+
+
+class NotFound(StoreError):
+    """There is nothing at that URI."""
+
+
+class AlreadyExists(StoreError):
+    """`put(if_absent=True)` lost: somebody else has written that URI."""
+
+
+class NotWritable(StoreError):
+    """The place cannot be written: no permission, a read-only file system, a file where a folder must be."""
+
+
+class NoSpace(StoreError):
+    """The place is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object of a listing."""
+
+    uri: str
+    size: int
+    """Bytes."""
+
+
+class Log(Protocol):
+    """A file that only grows. What was appended before `sync` returned survives a crash of the machine."""
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end. Raises `NoSpace`, `NotWritable`."""
+
+    def sync(self) -> None:
+        """Make everything appended so far durable."""
+
+    def close(self) -> None:
+        """Sync and let go of it."""
+
+
+class Store(Protocol):
+    """A place for objects named by URIs of one scheme. All methods raise `StoreError`s."""
+
+    def list(self, pattern: str) -> Iterator[StoredObject]:
+        """Objects at a URI: the object itself, everything below a folder, or what a glob matches; sorted by name.
+
+        Nothing when there is nothing. The URIs begin with what was asked for (of a glob, its folder), just as it was written.
+        """
+
+    def open(self, uri: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
+        """Read an object as a stream from byte `start`; buffered."""
+
+    def read(self, uri: str) -> bytes:
+        """The whole of a small object."""
+
+    def put(self, uri: str, data: bytes, *, if_absent: bool = False) -> None:
+        """Write a small object in one piece, durably; with `if_absent` raise `AlreadyExists` rather than replace it."""
+
+    def writer(self, uri: str) -> AbstractContextManager[BinaryIO]:
+        """Write a large object: it appears, whole and durable, when the block ends well, and never otherwise."""
+
+    def append(self, uri: str) -> AbstractContextManager[Log]:
+        """Go on with a log, or begin it."""
+
+    def delete(self, uri: str) -> None:
+        """Remove an object; one that is not there is no error."""
