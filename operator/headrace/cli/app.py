@@ -1,0 +1,236 @@
+"""All commands with their options and help, on one page. What a command does is in its own module, imported when it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="headrace",
+    help="Batch GenAI work on this machine: the same objects as in a cluster, with processes for pods.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class JsonOutput(StrEnum):
+    """Output of commands that have one form for people and one for programs."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class ObjectOutput(StrEnum):
+    """Output of `get`."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which objects a command is about."""
+
+    state_dir: Path
+    namespace: str | None
+    """None: `default`, or for a manifest what it says itself."""
+
+
+Files = Annotated[
+    list[str],
+    typer.Option("--filename", "-f", metavar="FILE", help="YAML or JSON, a folder of them, or - for standard input."),
+]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the objects.")]
+StateFolder = Annotated[
+    Path, typer.Option("--state-dir", envvar="HEADRACE_STATE_DIR", help="Folder that keeps objects and outputs.")
+]
+Output = Annotated[JsonOutput, typer.Option("--output", "-o", help="Form of the answer.")]
+Name = Annotated[str, typer.Argument(help="Name of the InferenceBatch.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+DEFAULT_STATE = Path(".headrace")
+
+
+def _call(command: str, *arguments: Any, **options: Any) -> int:
+    """Run `headrace.cli.<module>.<function>`; nothing heavy is imported before."""
+    dispatch = import_module("headrace.cli.dispatch").dispatch
+    exit_code: int = dispatch(command, *arguments, **options)
+    return exit_code
+
+
+@app.command()
+def run(
+    files: Files,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+    output: Output = JsonOutput.TEXT,
+    quiet: Quiet = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Start over, without what there is of that name.")] = False,
+) -> int:
+    """Run the objects of some files to their end.
+
+    Run the same command again to go on after an interruption. Exit code 0: complete, 1: failed, 2: bad input, 130: interrupted.
+    """
+    return _call("run.run", Where(state_dir, namespace), files, output, quiet=quiet, replace=replace)
+
+
+@app.command()
+def plan(
+    files: Files,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+    output: Output = JsonOutput.TEXT,
+    no_read: Annotated[bool, typer.Option("--no-read", help="Do not read the input to count its records.")] = False,
+) -> int:
+    """Say what the objects of some files would take, and what would block them. Exit code 2 when something does."""
+    return _call("plan.plan", Where(state_dir, namespace), files, output, read=not no_read)
+
+
+@app.command()
+def get(
+    kind: Annotated[str, typer.Argument(help="Kind of the objects, or KIND/NAME.")] = "InferenceBatch",
+    name: Annotated[str | None, typer.Argument(help="Name of one object.")] = None,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+    output: Annotated[ObjectOutput, typer.Option("--output", "-o", help="Form of the answer.")] = ObjectOutput.TABLE,
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
+) -> int:
+    """Show objects and how far they are."""
+    return _call("get.get", Where(state_dir, namespace), kind, name, output, all_namespaces=all_namespaces)
+
+
+@app.command()
+def results(
+    name: Name,
+    errors: Annotated[bool, typer.Option("--errors", help="The records that failed, with their errors.")] = False,
+    all_records: Annotated[bool, typer.Option("--all", help="Succeeded and failed records.")] = False,
+    output: Output = JsonOutput.TEXT,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+) -> int:
+    """Show the results of a batch, in the order of its input. With -o json, one JSON line a record."""
+    return _call("results.results", Where(state_dir, namespace), name, output, errors=errors, everything=all_records)
+
+
+@app.command()
+def cancel(
+    name: Name,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+    output: Output = JsonOutput.TEXT,
+    quiet: Quiet = False,
+) -> int:
+    """End a batch now, and keep what is done. Cannot be taken back."""
+    return _call("lifecycle.cancel", Where(state_dir, namespace), name, output, quiet=quiet)
+
+
+@app.command()
+def suspend(
+    name: Name,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+    output: Output = JsonOutput.TEXT,
+    quiet: Quiet = False,
+) -> int:
+    """Put the work of a batch away until it is resumed."""
+    return _call("lifecycle.suspend", Where(state_dir, namespace), name, output, quiet=quiet)
+
+
+@app.command()
+def resume(
+    name: Name,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+    output: Output = JsonOutput.TEXT,
+    quiet: Quiet = False,
+) -> int:
+    """Go on with a suspended batch, here if no other process runs it."""
+    return _call("lifecycle.resume", Where(state_dir, namespace), name, output, quiet=quiet)
+
+
+@app.command()
+def retry(
+    name: Name,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+    output: Output = JsonOutput.TEXT,
+    quiet: Quiet = False,
+) -> int:
+    """Try a failed batch once more, with what is done kept."""
+    return _call("lifecycle.retry", Where(state_dir, namespace), name, output, quiet=quiet)
+
+
+@app.command()
+def delete(
+    name: Name,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+    output: Output = JsonOutput.TEXT,
+) -> int:
+    """Delete a batch, and its output unless spec.output.uri says where that is."""
+    return _call("lifecycle.delete", Where(state_dir, namespace), name, output)
+
+
+@app.command()
+def crds(
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", help="Write one file a kind into this folder.")
+    ] = None,
+) -> int:
+    """Print the CustomResourceDefinitions, for `kubectl apply -f -`."""
+    return _call("crds.crds", output_dir)
+
+
+@app.command()
+def operator(
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="Credentials; by default the pod's own, or what KUBECONFIG says.")
+    ] = None,
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option("--namespace", "-n", envvar="HEADRACE_NAMESPACES", help="Serve only these; by default all."),
+    ] = None,
+    worker_image: Annotated[
+        str, typer.Option(envvar="HEADRACE_WORKER_IMAGE", help="Image of the worker pods.")
+    ] = "headrace-worker",
+    default_output: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HEADRACE_DEFAULT_OUTPUT", help="URI below which a batch without spec.output.uri gets its folder."
+        ),
+    ] = None,
+    lease_namespace: Annotated[
+        str,
+        typer.Option(envvar="HEADRACE_LEASE_NAMESPACE", help="Namespace of the Lease by which replicas take turns."),
+    ] = "headrace-system",
+    host: Annotated[str, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = "0.0.0.0",  # noqa: S104
+    port: Annotated[int, typer.Option(help="Port of /healthz, /readyz and /metrics.")] = 8080,
+) -> int:
+    """Run the operator against a Kubernetes API server, until it is told to stop."""
+    options = {
+        "kubeconfig": kubeconfig,
+        "namespaces": tuple(namespace or ()),
+        "worker_image": worker_image,
+        "default_output": default_output,
+        "lease_namespace": lease_namespace,
+        "host": host,
+        "port": port,
+    }
+    return _call("operator.operator", options)
+
+
+@app.command()
+def version(output: Output = JsonOutput.TEXT) -> int:
+    """Print the version."""
+    return _call("version.version", output)

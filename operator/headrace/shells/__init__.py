@@ -1,0 +1,1 @@
+"""Thin shells around the core: they observe and apply, and decide nothing."""

@@ -1,0 +1,76 @@
+"""What this machine can do for a batch, and what it cannot."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from headrace.api.base import FieldError
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.core.check import spec_problems
+from headrace.core.observed import Installation
+from headrace.shells.local.state import BatchFolder, StateDir
+from headrace.shells.manifests import ConfigMap
+
+_ONLY_IN_A_CLUSTER = "is there only in a cluster: on this machine give a path, or a file:// URI"
+_NO_STORE = "this version has no store for it: give a path, or a file:// URI"
+_NO_ENGINE = "this version has no such engine: must be transformers or mock"
+
+
+def installation(state: StateDir, folder: BatchFolder) -> Installation:
+    """What the core has to know about this machine to run the batch of that folder."""
+    return Installation(
+        default_output=state.default_output,
+        files_root=str(folder.files),
+        unsupported_engines=_unsupported_engines(),
+        unsupported_schemes={
+            "claim": f"a claim {_ONLY_IN_A_CLUSTER}",
+            "oci": f"an image volume {_ONLY_IN_A_CLUSTER}",
+            **dict.fromkeys(("s3", "gs", "az"), _NO_STORE),
+        },
+    )
+
+
+def problems(batch: InferenceBatch, state: StateDir, config_maps: tuple[ConfigMap, ...] = ()) -> list[FieldError]:
+    """All that keeps the batch from running here; `config_maps` come with it, others are in the state folder."""
+    folder = state.batch(batch.metadata.namespace, batch.metadata.name)
+    found = [*spec_problems(batch, installation(state, folder)), *_secret_problems(batch)]
+    return [*found, *_config_map_problems(batch, state, config_maps)]
+
+
+def _unsupported_engines() -> dict[str, str]:
+    missing = [module for module in ("torch", "transformers") if find_spec(module) is None]
+    unsupported = dict.fromkeys(("vllm", "openai"), _NO_ENGINE)
+    if missing:
+        advice = 'pip install "headrace[worker]"'
+        unsupported["transformers"] = f"needs the Python package {missing[0]}, which is not installed here: {advice}"
+    return unsupported
+
+
+def _secret_problems(batch: InferenceBatch) -> list[FieldError]:
+    """A Secret's value comes from the environment here, so it must be there."""
+    source = batch.spec.model.source
+    hub = source.hugging_face if source is not None else None
+    if hub is None or hub.token_secret_ref is None or os.environ.get("HF_TOKEN"):
+        return []
+    advice = "there are no Secrets on this machine: put the token into the environment variable HF_TOKEN"
+    return [FieldError("spec.model.source.huggingFace.tokenSecretRef", advice)]
+
+
+def _config_map_problems(
+    batch: InferenceBatch, state: StateDir, config_maps: tuple[ConfigMap, ...]
+) -> list[FieldError]:
+    wanted, namespace = batch.spec.input.config_map_ref, batch.metadata.namespace
+    if wanted is None:
+        return []
+    given = (it for it in config_maps if (it.metadata.namespace, it.metadata.name) == (namespace, wanted.name))
+    found = next(given, None) or state.config_map(namespace, wanted.name)
+    if found is None:
+        advice = "put it into the same file, or run a file with it first"
+        message = f"there is no ConfigMap {wanted.name} in the namespace {namespace}: {advice}"
+        return [FieldError("spec.input.configMapRef.name", message)]
+    keys = sorted([*found.data, *found.binary_data])
+    if wanted.key is not None and wanted.key not in keys:
+        message = f"the ConfigMap {wanted.name} has no key {wanted.key}: it has {', '.join(keys) or 'none'}"
+        return [FieldError("spec.input.configMapRef.key", message)]
+    return []

@@ -1,0 +1,519 @@
+"""The command line as a contract: words, exit codes, JSON, and a sentence for everything that can be wrong.
+
+The worker does no work here (`fake_worker.py`); `tests/e2e/test_local.py` has the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headrace.cli import main
+from laptop import FAKE_WORKER, FakeWorker, eventually, processes_with
+
+BATCH = {
+    "apiVersion": "headrace.dev/v1alpha1",
+    "kind": "InferenceBatch",
+    "metadata": {"name": "reviews"},
+    "spec": {
+        "model": {"name": "mock"},
+        "engine": {"name": "mock"},
+        "input": {"uri": "in.jsonl"},
+        "shards": 2,
+        "parallelism": 2,
+        "terminationGracePeriodSeconds": 5,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its answer as JSON."""
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Answer]
+
+
+@pytest.fixture(autouse=True)
+def _desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: FakeWorker) -> None:
+    """A working directory with a manifest, and the fake worker in place of the real one."""
+    assert worker.log.exists()
+    package = tmp_path / "fakes" / "headrace_worker"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text(f"import runpy\nrunpy.run_path({str(FAKE_WORKER)!r}, run_name='__main__')\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), *map(str, _operator())]))
+    monkeypatch.chdir(tmp_path)
+    write("reviews.yaml")
+
+
+def _operator() -> list[Path]:
+    return [Path(__file__).parents[2] / "operator"]
+
+
+def write(file: str, name: str = "reviews", **spec: Any) -> str:
+    """A manifest with other spec fields."""
+    batch = {**BATCH, "metadata": {"name": name}, "spec": {**BATCH["spec"], **spec}}  # type: ignore[dict-item]
+    Path(file).write_text(yaml.safe_dump(batch, sort_keys=False))
+    return file
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command in this process."""
+
+    def run(*arguments: str) -> Answer:
+        code = main(arguments)
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    return run
+
+
+def test_run_is_complete(cli: Cli) -> None:
+    answer = cli("run", "-f", "reviews.yaml")
+    assert answer.code == 0
+    assert answer.out.startswith("reviews is complete: 10 of 10 records succeeded\n")
+    assert "results: headrace results reviews" in answer.out
+    assert answer.err.splitlines()[:2] == ["reviews: created", "reviews: Planning: the input is being read"]
+    assert "\x1b" not in answer.err
+
+
+def test_run_again_shows_the_result_again(cli: Cli, worker: FakeWorker) -> None:
+    first = cli("run", "-f", "reviews.yaml")
+    again = cli("run", "-f", "reviews.yaml")
+    assert (again.code, again.out) == (0, first.out)
+    assert again.err == "reviews has finished already, this is how; --replace starts over\n"
+    assert worker.turns("plan") == ["0-1"]
+
+
+def test_run_as_json_says_the_object_and_nothing_else(cli: Cli) -> None:
+    answer = cli("run", "-f", "reviews.yaml", "-o", "json", "--quiet")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.json["metadata"]["name"] == "reviews"
+    assert answer.json["status"]["records"]["succeeded"] == 10
+
+
+def test_run_of_a_batch_that_fails(cli: Cli, worker: FakeWorker) -> None:
+    worker.orders(exits={"0": [44]})
+    answer = cli("run", "-f", "reviews.yaml")
+    assert answer.code == 1
+    assert "reviews failed: WorkerFailed: Broken: shard 0 is broken" in answer.out
+    assert "/pods/reviews-run-0-1/log" in answer.out
+    assert "when that is mended: headrace retry reviews" in answer.out
+    worker.orders()
+    assert cli("retry", "reviews").code == 0
+
+
+def test_run_of_bad_records(cli: Cli, worker: FakeWorker) -> None:
+    worker.orders(bad=25)
+    answer = cli("run", "-f", "reviews.yaml", "--quiet")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.splitlines()[0] == "headrace: reviews: the input has 25 bad lines, so nothing was worked on:"
+    assert answer.err.splitlines()[1] == "  line 1: no JSON (invalid_json)"
+    assert "  and 5 more" in answer.err
+    as_json = cli("run", "-f", "reviews.yaml", "--quiet", "-o", "json")
+    assert as_json.code == 2
+    assert as_json.json["error"]["reason"] == "InputInvalid"
+    assert as_json.json["error"]["errors"][1] == {"line": 2, "code": "invalid_json", "message": "no JSON"}
+
+
+def test_run_of_a_bad_spec(cli: Cli) -> None:
+    write("bad.yaml", shards=0, frob=1)
+    answer = cli("run", "-f", "bad.yaml")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.splitlines() == [
+        "headrace: 2 things are wrong:",
+        "bad.yaml:12: InferenceBatch reviews: spec.shards: must be greater than or equal to 1, not 0",
+        "bad.yaml:15: InferenceBatch reviews: spec.frob: unknown field",
+    ]
+    (first, _) = cli("run", "-f", "bad.yaml", "-o", "json").json["error"]["errors"]
+    assert first == {
+        "file": "bad.yaml",
+        "line": 12,
+        "object": "InferenceBatch reviews",
+        "field": "spec.shards",
+        "message": "must be greater than or equal to 1, not 0",
+    }
+
+
+def test_run_of_what_this_machine_cannot_do_names_the_line(cli: Cli) -> None:
+    write("bad.yaml", engine={"name": "vllm"})
+    answer = cli("run", "-f", "bad.yaml")
+    assert answer.code == 2
+    assert answer.err.startswith("headrace: bad.yaml:9: InferenceBatch reviews: spec.engine.name: this version has no")
+
+
+def test_run_refuses_immutable_changes_and_replace_starts_over(cli: Cli) -> None:
+    cli("run", "-f", "reviews.yaml")
+    write("reviews.yaml", shards=1)
+    answer = cli("run", "-f", "reviews.yaml")
+    assert answer.code == 2
+    assert answer.err.splitlines() == [
+        "headrace: reviews.yaml:12: InferenceBatch reviews: spec.shards: cannot be changed: "
+        "reviews was created with another value",
+        "Choose a new metadata.name, or start over with --replace (what this batch has done so far is deleted).",
+    ]
+    assert cli("run", "-f", "reviews.yaml", "-o", "json").json["error"]["reason"] == "ImmutableFields"
+    replaced = cli("run", "-f", "reviews.yaml", "--replace")
+    assert replaced.code == 0
+    assert replaced.err.startswith("reviews: started over\n")
+
+
+def test_run_of_mutable_changes_is_a_new_generation(cli: Cli) -> None:
+    cli("run", "-f", "reviews.yaml")
+    write("reviews.yaml", parallelism=1)
+    cli("run", "-f", "reviews.yaml")
+    assert cli("get", "reviews", "-o", "json").json["metadata"]["generation"] == 2
+
+
+def test_run_of_several_objects_runs_all_and_tells_the_worst(cli: Cli, worker: FakeWorker) -> None:
+    write("other.yaml", "other", shards=1)
+    worker.orders(exits={"1": [43]})
+    answer = cli("run", "-f", "reviews.yaml", "-f", "other.yaml", "-q")
+    assert answer.code == 1
+    assert "reviews failed: ShardFailed" in answer.out
+    assert "other is complete" in answer.out or "other failed" in answer.out
+    as_json = cli("run", "-f", "reviews.yaml", "-f", "other.yaml", "-q", "-o", "json")
+    assert [item["metadata"]["name"] for item in as_json.json["items"]] == ["reviews", "other"]
+
+
+def test_run_of_a_config_map_keeps_it_for_later(cli: Cli, worker: FakeWorker) -> None:
+    Path("map.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: records}, data: {a.jsonl: x}}")
+    assert cli("run", "-f", "map.yaml").code == 0
+    write("mapped.yaml", "mapped", input={"configMapRef": {"name": "records"}})
+    assert cli("run", "-f", "mapped.yaml").code == 0
+    config = json.loads(worker.environment("plan-0-1")["HEADRACE_CONFIG"])
+    folder = Path(config["input"]["uri"].removeprefix("file://"))
+    assert (folder / "a.jsonl").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        pytest.param(["run"], 2, "Missing option '--filename' / '-f'", id="no file"),
+        pytest.param(["run", "-f", "nope.yaml"], 2, "nope.yaml: cannot be read: No such file or directory", id="no such file"),
+        pytest.param(["run", "-f", "empty.yaml"], 2, "there is no object in empty.yaml", id="an empty file"),
+        pytest.param(["run", "-f", "binary.yaml"], 2, "binary.yaml: byte 0 is not UTF-8", id="a binary file"),
+        pytest.param(["run", "-f", "syntax.yaml"], 2, "syntax.yaml:1:8: not valid YAML", id="no YAML"),
+        pytest.param(["run", "-f", "reviews.yaml", "-n", "../x"], 2, '"../x" is not a namespace', id="no namespace"),
+        pytest.param(["run", "-f", "reviews.yaml", "--context", "kind"], 2, "No such option", id="a cluster"),
+        pytest.param(["run", "-f", "reviews.yaml", "--state-dir", "a%b"], 2, "must not have %", id="a bad state folder"),
+        pytest.param(["run", "-f", "reviews.yaml", "--state-dir", "reviews.yaml"], 1, "reviews.yaml", id="a file as state folder"),
+        pytest.param(["run", "-f", "reviews.yaml", "-o", "xml"], 2, "xml", id="an unknown form"),
+        pytest.param(["frob"], 2, "No such command 'frob'", id="an unknown command"),
+        pytest.param(["get", "Pod", "x"], 2, '"Pod" is not a kind; there are InferenceBatch (inferencebatches, ib)', id="an unknown kind"),
+        pytest.param(["get", "ib", "nope"], 1, "there is no InferenceBatch nope in the namespace default", id="no such object"),
+        pytest.param(["get", "nope"], 1, "there is no InferenceBatch nope", id="a name alone"),
+        pytest.param(["results", "nope"], 1, "there is no InferenceBatch nope", id="results of nothing"),
+        pytest.param(["results", "../../x"], 2, '"../../x" is not the name of a batch', id="a path as a name"),
+        pytest.param(["delete", "..", ], 2, '".." is not the name of a batch', id="dots as a name"),
+        pytest.param(["results", "x", "--all", "--errors"], 2, "--errors and --all cannot be used together", id="two wishes at once"),
+        pytest.param(["cancel", "nope"], 1, "there is no InferenceBatch nope", id="cancel nothing"),
+        pytest.param(["suspend", "nope"], 1, "there is no InferenceBatch nope", id="suspend nothing"),
+        pytest.param(["resume", "nope"], 1, "there is no InferenceBatch nope", id="resume nothing"),
+        pytest.param(["retry", "nope"], 1, "there is no InferenceBatch nope", id="retry nothing"),
+        pytest.param(["delete", "nope"], 1, "there is no InferenceBatch nope", id="delete nothing"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_a_sentence_and_an_exit_code(cli: Cli, arguments: list[str], code: int, says: str) -> None:
+    Path("empty.yaml").write_text("# nothing\n")
+    Path("binary.yaml").write_bytes(b"\xff\xfe\x00")
+    Path("syntax.yaml").write_text("kind: [}")
+    answer = cli(*arguments)
+    assert answer.code == code
+    assert says in answer.err
+    assert answer.err.startswith("headrace: ")
+    assert answer.out == ""
+    if "-o" not in arguments and arguments[0] != "frob":
+        as_json = cli(*arguments, "-o", "json")
+        assert (as_json.code, as_json.err) == (code, "")
+        assert says in as_json.json["error"]["message"]
+        assert set(as_json.json["error"]) == {"reason", "message", "errors"}
+
+
+def test_get_a_table(cli: Cli) -> None:
+    cli("run", "-f", "reviews.yaml")
+    for arguments in (["get"], ["get", "ib"], ["get", "inferencebatches", "reviews"], ["get", "ib/reviews"]):
+        head, row = cli(*arguments).out.splitlines()
+        assert head.split() == ["NAME", "STATE", "PROGRESS", "FAILED", "FILL", "ETA", "AGE"]
+        assert row.split()[:4] == ["reviews", "Complete", "10/10", "0"]
+
+
+def test_get_in_other_forms(cli: Cli) -> None:
+    cli("run", "-f", "reviews.yaml")
+    assert cli("get", "-o", "name").out == "inferencebatch.headrace.dev/reviews\n"
+    assert "OUTPUT" in cli("get", "-o", "wide").out
+    assert yaml.safe_load(cli("get", "reviews", "-o", "yaml").out)["metadata"]["name"] == "reviews"
+    listed = cli("get", "-o", "json").json
+    assert (listed["kind"], len(listed["items"])) == ("List", 1)
+    assert cli("get", "-A").out.split()[:2] == ["NAMESPACE", "NAME"]
+
+
+def test_get_nothing(cli: Cli) -> None:
+    answer = cli("get", "-n", "team")
+    assert (answer.code, answer.out, answer.err) == (0, "", "no InferenceBatch in the namespace team\n")
+    assert cli("get", "-o", "json").json["items"] == []
+
+
+def test_cancel_suspend_and_resume_without_a_process_that_runs_the_batch(cli: Cli, worker: FakeWorker) -> None:
+    write("reviews.yaml", suspend=True)
+    started = start("run", "-f", "reviews.yaml")
+    eventually(lambda: "Suspended" in cli("get").out)
+    started.send_signal(signal.SIGINT)
+    assert started.wait() == 130
+    assert cli("suspend", "reviews").out == "reviews is suspended; go on with: headrace resume reviews\n"
+    cancelled = cli("cancel", "reviews")
+    assert cancelled.code == 0
+    assert "reviews failed: Cancelled" in cancelled.out
+    assert cli("resume", "reviews").err == "headrace: reviews has failed already: nothing is left to be changed\n"
+    assert worker.turns("run") == []
+
+
+def test_resume_runs_to_the_end(cli: Cli) -> None:
+    write("reviews.yaml", suspend=True)
+    started = start("run", "-f", "reviews.yaml")
+    eventually(lambda: "Suspended" in cli("get").out)
+    told = cli("resume", "reviews")
+    assert told.out.startswith(f"reviews goes on: it is held by process {started.pid}")
+    assert started.wait() == 0
+
+
+def test_delete(cli: Cli) -> None:
+    cli("run", "-f", "reviews.yaml")
+    assert cli("delete", "reviews").out == "reviews is deleted\n"
+    assert cli("get").out == ""
+    cli("run", "-f", "reviews.yaml")
+    assert cli("delete", "reviews", "-o", "json").json["deleted"] == "reviews"
+
+
+def test_plan_says_what_it_would_take(cli: Cli) -> None:
+    answer = cli("plan", "-f", "reviews.yaml")
+    assert answer.code == 0
+    assert answer.out.splitlines() == [
+        "reviews: 10 records",
+        "  2 shards, 2 pods at once, 0 GPUs",
+        "  about 50 prompt tokens, at most 1,280 more",
+        "  nothing stands in the way",
+    ]
+    assert not Path(".headrace").exists(), "a plan leaves nothing behind"
+
+
+def test_plan_without_reading(cli: Cli, worker: FakeWorker) -> None:
+    answer = cli("plan", "-f", "reviews.yaml", "--no-read", "-o", "json")
+    assert (answer.code, answer.json["records"], answer.json["shards"]) == (0, None, 2)
+    assert worker.turns("plan") == []
+
+
+@pytest.mark.parametrize(
+    ("orders", "spec", "reason"),
+    [
+        pytest.param({"bad": 1}, {}, "line 1: invalid_json: no JSON", id="bad lines"),
+        pytest.param({"plan_exit": [44]}, {}, "the disk is on fire", id="an input that cannot be read"),
+        pytest.param(
+            {}, {"engine": {"name": "vllm"}}, "spec.engine.name: this version has no such engine", id="an engine"
+        ),
+    ],
+)
+def test_plan_says_what_would_block(
+    cli: Cli, worker: FakeWorker, orders: dict[str, Any], spec: dict[str, Any], reason: str
+) -> None:
+    worker.orders(**orders)
+    write("reviews.yaml", **spec)
+    answer = cli("plan", "-f", "reviews.yaml", "-o", "json")
+    assert answer.code == 2
+    assert any(reason in blocked for blocked in answer.json["blockedBy"])
+
+
+def test_crds(cli: Cli, tmp_path: Path) -> None:
+    (printed,) = yaml.safe_load_all(cli("crds").out)
+    assert printed["metadata"]["name"] == "inferencebatches.headrace.dev"
+    files = cli("crds", "--output-dir", str(tmp_path / "crds")).out.split()
+    assert [yaml.safe_load(Path(file).read_text()) for file in files] == [printed]
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("version").out.startswith("headrace ")
+    assert cli("version", "-o", "json").json["apiVersion"] == "headrace.dev/v1alpha1"
+
+
+def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """A command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "headrace", *arguments], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
+    script = "import sys; from headrace.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    for command in (
+        "run",
+        "plan",
+        "get",
+        "results",
+        "cancel",
+        "suspend",
+        "resume",
+        "retry",
+        "delete",
+        "crds",
+        "version",
+    ):
+        assert f"\n  {command} " in done.stdout
+    assert not {"pydantic", "yaml", "headrace.api.base", "headrace.shells.local.converge"} & set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["Ctrl-C", "term", "hangup"],
+)
+def test_run_that_is_interrupted_drains_and_goes_on(
+    cli: Cli, worker: FakeWorker, number: signal.Signals, code: int
+) -> None:
+    worker.orders(hold=[0, 1])
+    started = start("run", "-f", "reviews.yaml")
+    eventually(lambda: len(list(worker.log.glob("waits-*"))) == 2)
+    started.send_signal(number)
+    _, said = started.communicate()
+    assert started.returncode == code
+    assert said.splitlines()[-2:] == [
+        "stopping: the workers put their work away; once more kills them",
+        "headrace: stopped; run the same command again to go on",
+    ]
+    assert not list(processes_with("FAKE_WORKER_LOG", str(worker.log)))
+    assert "Interrupted" in cli("get").out
+    again = cli("run", "-f", "reviews.yaml")
+    assert again.code == 0
+    assert again.err.startswith("reviews: goes on where it stopped\n")
+
+
+def test_run_that_is_interrupted_twice_kills(worker: FakeWorker) -> None:
+    worker.orders(hold=[0, 1], deaf=[0, 1])
+    write("reviews.yaml", terminationGracePeriodSeconds=3600)
+    started = start("run", "-f", "reviews.yaml")
+    eventually(lambda: len(list(worker.log.glob("waits-*"))) == 2)
+    assert started.stderr is not None
+    started.send_signal(signal.SIGINT)
+    while "stopping" not in started.stderr.readline():
+        pass
+    started.send_signal(signal.SIGINT)
+    started.communicate()
+    assert started.returncode == 130
+    assert not list(processes_with("FAKE_WORKER_LOG", str(worker.log)))
+
+
+def test_run_that_is_killed_leaves_no_worker_behind(cli: Cli, worker: FakeWorker) -> None:
+    worker.orders(hold=[0, 1])
+    started = start("run", "-f", "reviews.yaml")
+    eventually(lambda: len(list(worker.log.glob("waits-*"))) == 2)
+    started.kill()
+    started.communicate()
+    eventually(lambda: not list(processes_with("FAKE_WORKER_LOG", str(worker.log))))
+    assert cli("run", "-f", "reviews.yaml").code == 0
+
+
+def test_a_second_run_names_the_first(cli: Cli, worker: FakeWorker) -> None:
+    worker.orders(hold=[0, 1])
+    started = start("run", "-f", "reviews.yaml")
+    eventually(lambda: len(list(worker.log.glob("waits-*"))) == 2)
+    answer = cli("run", "-f", "reviews.yaml", "-o", "json")
+    assert answer.code == 1
+    assert answer.json["error"]["reason"] == "AlreadyRunning"
+    assert f"held by process {started.pid}" in answer.json["error"]["message"]
+    deleted = cli("delete", "reviews")
+    assert f"held by process {started.pid}" in deleted.err
+    told = cli("cancel", "reviews")
+    assert (told.code, told.out) == (0, f"reviews ends: it is held by process {started.pid}\n")
+    assert started.wait() == 1
+
+
+def test_results_to_a_reader_that_goes_away(cli: Cli, tmp_path: Path) -> None:
+    """`headrace results reviews | head -1` ends without a word about the pipe."""
+    cli("run", "-f", "reviews.yaml")
+    output = tmp_path / ".headrace" / "output" / "default" / "reviews"
+    commit_one_shard(output, records=20_000)
+    started = start("results", "reviews", "-o", "json", stdout=subprocess.PIPE)
+    assert started.stdout is not None
+    assert json.loads(started.stdout.readline())["custom_id"] == "r0"
+    started.stdout.close()
+    assert started.stderr is not None
+    assert "Error" not in started.stderr.read()
+    assert started.wait() != 0
+
+
+def commit_one_shard(output: Path, records: int = 4) -> None:
+    """An output as a worker commits it; every second record has failed."""
+    lines: dict[str, list[str]] = {"results": [], "errors": []}
+    for number in range(records):
+        record = {"id": f"batch_req_{number:012}", "custom_id": f"r{number}", "attempts": 1}
+        body = {"choices": [{"message": {"content": f"answer {number}"}}]}
+        if number % 2:
+            lines["errors"].append(
+                json.dumps(record | {"response": None, "error": {"code": "mock_error", "message": "no"}})
+            )
+        else:
+            lines["results"].append(
+                json.dumps(record | {"response": {"status_code": 200, "body": body}, "error": None})
+            )
+    files = {}
+    for kind, rows in lines.items():
+        path = output / kind / "00000.a1.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{row}\n" for row in rows))
+        files[kind] = {"path": f"{kind}/00000.a1.jsonl", "records": len(rows), "bytes": 0, "sha256": ""}
+    commit = output / "_headrace" / "shards" / "00000" / "commit.json"
+    commit.parent.mkdir(parents=True, exist_ok=True)
+    commit.write_text(json.dumps({"version": 1, "shard": 0, "attempt": 1, "reprocessed": 0, **files}))
+
+
+def test_results_in_the_order_of_the_input(cli: Cli, tmp_path: Path) -> None:
+    cli("run", "-f", "reviews.yaml")
+    commit_one_shard(tmp_path / ".headrace" / "output" / "default" / "reviews")
+    table = cli("results", "reviews").out.splitlines()
+    assert [line.split() for line in table] == [["r0", "answer", "0"], ["r2", "answer", "2"]]
+    assert cli("results", "reviews", "--errors").out.split()[:3] == ["r1", "mock_error:", "no"]
+    everything = [
+        json.loads(line)["custom_id"] for line in cli("results", "reviews", "--all", "-o", "json").out.splitlines()
+    ]
+    assert everything == ["r0", "r1", "r2", "r3"]
+
+
+def test_results_while_it_runs_are_those_of_the_committed_shards(cli: Cli, worker: FakeWorker, tmp_path: Path) -> None:
+    worker.orders(hold=[1])
+    started = start("run", "-f", "reviews.yaml")
+    eventually((worker.log / "waits-1").exists)
+    eventually(lambda: cli("get", "reviews", "-o", "json").json["status"].get("output"))
+    commit_one_shard(tmp_path / ".headrace" / "output" / "default" / "reviews")
+    answer = cli("results", "reviews")
+    assert len(answer.out.splitlines()) == 2
+    assert answer.err == "reviews is not complete: these are the records of 1 of 2 shards\n"
+    started.terminate()
+    started.communicate()
+
+
+def test_results_of_refused_input_say_why_there_are_none(cli: Cli, worker: FakeWorker) -> None:
+    worker.orders(bad=1)
+    cli("run", "-f", "reviews.yaml")
+    answer = cli("results", "reviews")
+    assert answer.code == 1
+    assert answer.err.startswith("headrace: reviews has no output: InputInvalid: 1 bad line")
