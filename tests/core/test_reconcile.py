@@ -378,3 +378,13 @@ def test_reconcile_exit_codes_of_shards_are_told_in_the_end() -> None:
     word = gave_up(Role.RUN, "InputChanged", "reviews.jsonl was changed", ExitCode.SHARD_FAILED, shard=1)
     plan = reconcile(look(RUNNING, jobs=[LOST_SHARD], reports=[committed(0, 100), word]))
     assert "1 shards could not be done (shard 1: reviews.jsonl was changed)" in plan.events[-1].message
+
+
+def test_reconcile_is_not_complete_while_the_last_worker_has_not_ended_well() -> None:
+    said = [committed(0, 100), committed(1, 100)]
+    still_running = replace(said[1], final=False, exit_code=None)
+    died_before_the_manifest = replace(said[1], exit_code=1)
+    for last in (still_running, died_before_the_manifest):
+        plan = reconcile(look(RUNNING, jobs=[a_job(Role.RUN, active=0)], reports=[said[0], last]))
+        assert not plan.status.finished
+        assert plan.status.records.pending == 0, "the records are counted all the same"

@@ -75,6 +75,11 @@ class WorkerReport:
     """Whether it is the pod's termination message; otherwise it was read from the metrics port of a running pod."""
     exit_code: int | None = None
 
+    @property
+    def ended_well(self) -> bool:
+        """Whether it is the last word of a pod that did all it had to. A commit alone is not: the batch's manifest comes after it."""
+        return self.final and self.exit_code == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -128,21 +133,22 @@ class Observed:
     @property
     def plan_report(self) -> PlanReport | None:
         """What the preflight has found, once it has ended well; finding bad lines is ending well."""
-        reports = (r.report for r in reversed(self.reports) if r.final and r.exit_code == 0)
+        reports = (r.report for r in reversed(self.reports) if r.ended_well)
         return next((r for r in reports if isinstance(r, PlanReport)), None)
 
     @property
     def finalize_report(self) -> FinalizeReport | None:
         """The sums of the whole batch, once `finalize` has ended well."""
-        reports = (r.report for r in reversed(self.reports) if r.final and r.exit_code == 0)
+        reports = (r.report for r in reversed(self.reports) if r.ended_well)
         return next((r for r in reports if isinstance(r, FinalizeReport)), None)
 
     @property
     def shard_reports(self) -> tuple[ShardReport, ...]:
         """The newest word of each shard: a commit before anything else, then the highest attempt."""
         newest: dict[int, ShardReport] = {}
-        for report in (r.report for r in self.reports):
-            if isinstance(report, ShardReport):
+        for said in self.reports:
+            if isinstance(said.report, ShardReport):
+                report = said.report if said.ended_well else said.report.model_copy(update={"committed": False})
                 known = newest.get(report.shard)
                 if known is None or _rank(report) >= _rank(known):
                     newest[report.shard] = report

@@ -166,7 +166,8 @@ class Generation:
     def _too_large(self, sequence: Sequence) -> Outcome:
         cache, length = self._decoder.cache, len(sequence.tokens)
         message = (
-            f"a sequence of {length} tokens does not fit into memory: its keys and values take {cache.bytes_for(1, length) // _MIB} "
-            f"MiB of {cache.budget // _MIB} MiB. Shorten the prompt, lower max_tokens, or give the worker more memory"
+            f"a sequence of {length} tokens does not fit into memory: its keys and values take "
+            f"{cache.bytes_for(1, length) // _MIB} MiB, and those of all sequences may take {cache.budget // _MIB} MiB. "
+            "Shorten the prompt, lower max_tokens, or give the worker more memory"
         )
         return Outcome(sequence.work, error=RecordError(ErrorCode.OUT_OF_MEMORY, message))

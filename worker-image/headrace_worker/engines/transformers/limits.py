@@ -15,8 +15,8 @@ CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 CACHE_SHARE = {"cpu": 0.5, "cuda": 0.8}
 """Part of the free memory that keys and values may take; the rest is for activations, and on a CPU for neighbours."""
-STEP_TOKENS = {"cpu": 1024, "cuda": 16384}
-"""The most tokens of one forward pass: enough to keep the device busy, and a step stays well below a second."""
+STEP_TOKENS = {"cpu": 512, "cuda": 16384}
+"""The most tokens of one forward pass: enough to keep the device busy, and a step of a small model stays below a second."""
 
 
 def threads(environ: Mapping[str, str] = os.environ, cgroup: Path = CGROUP) -> int:
