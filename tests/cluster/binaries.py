@@ -79,7 +79,9 @@ def find(programs: tuple[str, ...], say: Say) -> Path:
 def ready() -> bool:
     """Tell whether `find` would answer at once, because nothing has to be compiled."""
     stamp = _cache(KUBERNETES) / KUBERNETES.version / "built-from"
-    return bool(os.environ.get("KUBEBUILDER_ASSETS")) or (stamp.exists() and stamp.read_text() == KUBERNETES.fingerprint)
+    return bool(os.environ.get("KUBEBUILDER_ASSETS")) or (
+        stamp.exists() and stamp.read_text() == KUBERNETES.fingerprint
+    )
 
 
 def helm(say: Say) -> Path:

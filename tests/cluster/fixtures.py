@@ -1,6 +1,5 @@
 """pytest fixtures on a real cluster. A test that cannot have one is skipped with the reason, never passed."""
 
-import os
 import secrets
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from . import binaries
 from .cluster import Cluster, GivenCluster, given_kubeconfig
 from .control_plane import ControlPlane
 from .kubectl import Kubectl

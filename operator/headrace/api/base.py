@@ -84,7 +84,9 @@ class ApiModel(BaseModel):
         Raises `InvalidSpec` naming every wrong field by its manifest name.
         """
         try:
-            text = json.dumps(_without_nulls(data, cls), allow_nan=False)
+            text = json.dumps(data, allow_nan=False)
+            if "null" in text:  # rarely, and to look for them takes far longer than all the rest
+                text = json.dumps(_without_nulls(data, cls), allow_nan=False)
             return cls.model_validate_json(text, by_alias=True, by_name=False)
         except ValidationError as error:
             raise InvalidSpec([_field_error(e) for e in error.errors(include_url=False) if _is_real(e)]) from error

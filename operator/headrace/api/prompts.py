@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
@@ -25,11 +26,17 @@ class PromptError(ValueError):
 def compile_template(prompt: Prompt) -> Template:
     """The prompt's template. Raises `InvalidSpec` when it is no template."""
     try:
-        return _ENVIRONMENT.from_string(prompt.template)
+        return _compiled(prompt.template)
     except TemplateSyntaxError as error:
         raise InvalidSpec([FieldError(_FIELD, f"line {error.lineno}: {error.message}")]) from error
     except (RecursionError, SyntaxError) as error:  # Python's own limits on what Jinja compiles to
         raise InvalidSpec([FieldError(_FIELD, "must not be nested so deeply")]) from error
+
+
+@lru_cache(maxsize=128)
+def _compiled(template: str) -> Template:
+    """Compiled once: an operator looks at the same batch again and again."""
+    return _ENVIRONMENT.from_string(template)
 
 
 def check_template(prompt: Prompt) -> None:

@@ -1,0 +1,150 @@
+"""The loop: a key comes, one look is taken, the core decides, the plan is applied. All workers of the queue run this."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from headrace.api import labels
+from headrace.api.base import InvalidSpec, JsonObject
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.core.observed import Installation
+from headrace.core.plan import Event, Plan
+from headrace.core.publish import write_due
+from headrace.core.reconcile import reconcile
+from headrace.core.refusal import refusal
+from headrace.shells.kube.apply import Applier
+from headrace.shells.kube.cache import Cache, Key
+from headrace.shells.kube.errors import ApiError, Conflict, TransientFailure
+from headrace.shells.kube.metrics import Metrics
+from headrace.shells.kube.observe import observe
+from headrace.shells.kube.queue import WorkQueue
+from headrace.shells.kube.reporters import Reporters
+from headrace.shells.kube.resources import BATCHES
+
+logger = logging.getLogger(__name__)
+
+REFUSED_BACKOFF_SECONDS = 60.0
+"""How long to rest after what the same request would only bring again; a change of the object ends it early."""
+
+
+FAILED_CREATE = "FailedCreate"
+"""Reason of the event that tells a user why a child cannot be made, in the word of the Job controller."""
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Converger:
+    """Brings each batch one look nearer to what it should be."""
+
+    cache: Cache
+    queue: WorkQueue[Key]
+    applier: Applier
+    reporters: Reporters
+    installation: Installation
+    metrics: Metrics
+    now: Callable[[], datetime] = utc_now
+    written_at: dict[Key, datetime] = field(default_factory=dict)
+    """When the status of a batch was last written; of one that this process has not written yet, when it was first looked at."""
+    in_hand: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def work(self) -> None:
+        """Take keys from the queue until cancelled. A key in hand goes on then; `finish` waits for it."""
+        while True:
+            key = await self.queue.get()
+            task = asyncio.create_task(self._attempt(key))
+            self.in_hand.add(task)
+            task.add_done_callback(self.in_hand.discard)
+            await asyncio.shield(task)
+
+    async def finish(self, seconds: float) -> None:
+        """Let the keys in hand come to their end, but not longer than so many seconds."""
+        if self.in_hand:
+            await asyncio.wait(self.in_hand, timeout=seconds)
+        for task in self.in_hand:
+            task.cancel()
+        await asyncio.gather(*self.in_hand, return_exceptions=True)
+
+    async def _attempt(self, key: Key) -> None:
+        name = "/".join(key)
+        try:
+            with self.metrics.reconciling():
+                await self.converge(key)
+        except TransientFailure as failure:
+            wait = self.queue.failed(key, retry_after=failure.retry_after)
+            self.metrics.failed("transient")
+            logger.warning("%s: %s; again in %.1f s", name, failure, wait)
+        except Conflict as conflict:
+            wait = self.queue.failed(key)
+            self.metrics.failed("conflict")
+            logger.warning("%s: %s; again in %.1f s", name, conflict, wait)
+        except ApiError as error:
+            wait = self.queue.failed(key, REFUSED_BACKOFF_SECONDS)
+            self.metrics.failed("refused")
+            logger.error("%s: the API server refused: %s; again in %.0f s", name, error, wait)
+        except Exception:
+            wait = self.queue.failed(key, REFUSED_BACKOFF_SECONDS)
+            self.metrics.failed("bug")
+            logger.exception("%s: this is a bug; again in %.0f s", name, wait)
+        else:
+            self.queue.done(key)
+
+    async def converge(self, key: Key) -> None:
+        """One look, one decision, one plan carried out."""
+        found = self.cache.get(BATCHES, key)
+        if found is None:
+            self.queue.forget(key)
+            self.written_at.pop(key, None)
+            return
+        now = self.now()
+        batch = _parse(found)
+        if batch is None:
+            await self._refuse(found, now)
+            return
+        plan = reconcile(observe(self.cache, batch, self.reporters.live, self.installation, now))
+        await self._apply_children(batch, plan, now)
+        # After a restart the workers have not spoken yet: what is known of progress is older than what is written. So it is not due.
+        wait = write_due(batch.status, plan.status, self.written_at.setdefault(key, now), now)
+        if wait == timedelta(0):
+            await self.applier.status(batch, plan.status)
+            self.written_at[key] = now
+            await self.applier.events(batch, plan.events, now)
+        elif wait is not None:
+            self.queue.add_after(key, wait.total_seconds())
+        if plan.look_again_after is not None:
+            self.queue.add_after(key, plan.look_again_after.total_seconds())
+        else:
+            self.written_at.pop(key, None)
+
+    async def _apply_children(self, batch: InferenceBatch, plan: Plan, now: datetime) -> None:
+        try:
+            await self.applier.children(batch, plan.children)
+        except ApiError as error:
+            await self.applier.events(batch, (Event(FAILED_CREATE, error.message, "Warning"),), now)
+            raise
+
+    async def _refuse(self, found: JsonObject, now: datetime) -> None:
+        """An object that the models refuse although the API server took it: an older CRD, or a bug. Say so in its status.
+
+        The API server may refuse even that, when the spec no longer fits its schema; then the event must do.
+        """
+        batch, plan = refusal(found, now)
+        if plan.events:
+            try:
+                await self.applier.status(batch, plan.status)
+            finally:
+                await self.applier.events(batch, plan.events, now)
+
+
+def _parse(found: JsonObject) -> InferenceBatch | None:
+    try:
+        return InferenceBatch.parse({"apiVersion": labels.API_VERSION, "kind": "InferenceBatch", **found})
+    except InvalidSpec:
+        return None

@@ -1,0 +1,108 @@
+"""Leader election: keep a Lease while we act, give it back when we stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+from headrace.api.base import JsonObject
+from headrace.core.election import GIVE_UP_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Action, Candidacy, Lease
+from headrace.shells.kube.api import Api
+from headrace.shells.kube.errors import ApiError, Conflict, NotFound, TransientFailure
+from headrace.shells.kube.resources import LEASES
+
+logger = logging.getLogger(__name__)
+
+LEASE_NAME = "headrace-operator"
+
+
+class Elector:
+    """One candidate for the Lease."""
+
+    def __init__(self, api: Api, namespace: str, identity: str) -> None:
+        self._api, self._namespace = api, namespace
+        self._candidacy = Candidacy(identity)
+        self.problem = ""
+        """Why the Lease could not be read or written last time; empty when it could."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether we may act at this moment."""
+        return self._candidacy.may_act_for(_clock()) > 0
+
+    async def acquire(self) -> None:
+        """Return when we lead."""
+        while True:
+            await self._try(RENEW_SECONDS)
+            if self.leads:
+                logger.info("%s leads", self._candidacy.identity)
+                return
+            await asyncio.sleep(self._candidacy.look_again_after(_clock()))
+
+    async def keep(self) -> None:
+        """Renew until it is lost; then return, at the latest when others may soon take it."""
+        while left := self._candidacy.may_act_for(_clock()):
+            await asyncio.sleep(min(RENEW_SECONDS, left))
+            await self._try(min(RENEW_SECONDS, self._candidacy.may_act_for(_clock())))
+        logger.error("the lease is lost: %s", self.problem or f"not renewed for {GIVE_UP_SECONDS:.0f} s")
+
+    async def release(self) -> None:
+        """Give the Lease back, so that the next one need not wait for it to run out."""
+        self._candidacy = Candidacy(self._candidacy.identity)
+        try:
+            found = await self._api.get(LEASES, self._namespace, LEASE_NAME)
+            if found["spec"].get("holderIdentity") == self._candidacy.identity:
+                found["spec"]["holderIdentity"] = ""
+                await self._api.replace(LEASES, self._namespace, found)
+        except (TransientFailure, ApiError) as error:
+            logger.warning("the lease could not be given back, it runs out in %.0f s: %s", LEASE_SECONDS, error)
+
+    async def _try(self, seconds: float) -> None:
+        """One look, and the write that follows from it, within so many seconds."""
+        now = _clock()
+        try:
+            async with asyncio.timeout(seconds):
+                found = await self._read()
+                lease = _lease(found) if found is not None else None
+                self._candidacy, action = self._candidacy.look(lease, now)
+                if action != Action.WAIT:
+                    await self._write(found, action, now)
+            self.problem = ""
+        except Conflict:
+            return  # somebody else was faster: the next look tells who
+        except (TransientFailure, ApiError, TimeoutError) as error:
+            self.problem = f"the lease {self._namespace}/{LEASE_NAME}: {error or 'no answer'}"
+            logger.warning("%s", self.problem)
+
+    async def _read(self) -> JsonObject | None:
+        try:
+            return await self._api.get(LEASES, self._namespace, LEASE_NAME)
+        except NotFound:
+            return None
+
+    async def _write(self, found: JsonObject | None, action: Action, now: float) -> None:
+        body = found if found is not None else _new_lease()
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        body["spec"] |= {
+            "holderIdentity": self._candidacy.identity,
+            "leaseDurationSeconds": int(LEASE_SECONDS),
+            "renewTime": stamp,
+        }
+        if action != Action.RENEW:
+            body["spec"] |= {"acquireTime": stamp, "leaseTransitions": body["spec"].get("leaseTransitions", 0) + 1}
+        write = self._api.create if action == Action.CREATE else self._api.replace
+        written = await write(LEASES, self._namespace, body)
+        self._candidacy = self._candidacy.wrote(_lease(written).version, now)
+
+
+def _new_lease() -> JsonObject:
+    return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": {"name": LEASE_NAME}, "spec": {}}
+
+
+def _lease(obj: JsonObject) -> Lease:
+    return Lease(obj["spec"].get("holderIdentity") or "", obj["metadata"]["resourceVersion"])
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()

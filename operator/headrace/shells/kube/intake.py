@@ -1,0 +1,53 @@
+"""Everything that is heard of the cluster goes through here into the cache; batches that it is about are looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from itertools import product
+
+from headrace.api.base import JsonObject
+from headrace.shells.kube.cache import Cache, Key, batch_key
+from headrace.shells.kube.resources import WATCHED, Resource
+
+DELETED = "DELETED"
+
+
+class Intake:
+    """Takes in what watches and lists say. `complete` is set once everything has been listed."""
+
+    def __init__(self, cache: Cache, changed: Callable[[Key], None], namespaces: tuple[str, ...] = ()) -> None:
+        self._cache, self._changed = cache, changed
+        self.places: tuple[tuple[Resource, str | None], ...] = tuple(product(WATCHED, namespaces or (None,)))
+        """What is to be listed and watched: each resource, in each namespace or in all (None)."""
+        self._unlisted = set(self.places)
+        self.complete = asyncio.Event()
+        self.last_event = 0.0
+        """When something was heard last, by the clock of the loop."""
+
+    def event(self, resource: Resource, kind: str | None, obj: JsonObject) -> None:
+        """One watch event: ADDED, MODIFIED or DELETED; None for an object of a list."""
+        self.last_event = asyncio.get_running_loop().time()
+        if kind == DELETED:
+            self._cache.remove(resource, obj)
+        elif not self._cache.put(resource, obj):
+            return
+        self._notify(resource, obj)
+
+    def listed(self, resource: Resource, namespace: str | None, seen: Iterable[str], version: int) -> None:
+        """A list has ended: what it did not show (by uid), and is not younger than the list, is gone."""
+        shown = set(seen)
+        for obj in self._cache.all(resource):
+            metadata = obj["metadata"]
+            here = namespace in (None, metadata["namespace"])
+            if here and metadata["uid"] not in shown and int(metadata["resourceVersion"]) <= version:
+                self._cache.remove(resource, obj)
+                self._notify(resource, obj)
+        self._unlisted.discard((resource, namespace))
+        if not self._unlisted:
+            self.complete.set()
+
+    def _notify(self, resource: Resource, obj: JsonObject) -> None:
+        key = batch_key(resource, obj)
+        if key is not None:
+            self._changed(key)

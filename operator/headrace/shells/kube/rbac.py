@@ -1,0 +1,33 @@
+"""The rights that the operator needs, verb by verb. The chart renders them; a test holds them against the calls that are made."""
+
+from __future__ import annotations
+
+from headrace.api.base import JsonObject
+from headrace.api.kinds import KINDS
+from headrace.shells.kube.elector import LEASE_NAME
+from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, CRDS, EVENTS, JOBS, LEASES, PODS, Resource
+
+
+def rules() -> list[JsonObject]:
+    """For a ClusterRole, or, but for the CustomResourceDefinitions, for a Role in each namespace that is served."""
+    return [
+        _rule(BATCHES, "list", "watch"),
+        _rule(BATCHES, "patch", part="status"),
+        # Only where the API server enforces who may block a deletion (OpenShift): the children do, of their batch's.
+        _rule(BATCHES, "update", part="finalizers"),
+        _rule(JOBS, "get", "list", "watch", "create", "patch", "delete"),
+        _rule(CONFIG_MAPS, "get", "list", "watch", "create", "delete"),
+        _rule(PODS, "list", "watch"),
+        _rule(EVENTS, "create"),
+        _rule(CRDS, "get") | {"resourceNames": [f"{kind.plural}.{BATCHES.group}" for kind in KINDS]},
+    ]
+
+
+def lease_rules() -> list[JsonObject]:
+    """For a Role in the namespace of the Lease."""
+    return [_rule(LEASES, "create"), _rule(LEASES, "get", "update") | {"resourceNames": [LEASE_NAME]}]
+
+
+def _rule(resource: Resource, *verbs: str, part: str = "") -> JsonObject:
+    name = f"{resource.plural}/{part}" if part else resource.plural
+    return {"apiGroups": [resource.group], "resources": [name], "verbs": list(verbs)}

@@ -1,0 +1,50 @@
+"""The resources that the operator touches, and their URL paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from headrace.api import labels
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of object at the API server."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    clusterwide: bool = False
+
+    @property
+    def api_version(self) -> str:
+        """As it stands in a manifest."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """URL path of the collection, of one object, or of a part of it."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        scope = f"/namespaces/{quote(namespace)}" if namespace is not None and not self.clusterwide else ""
+        parts = [self.plural, *(quote(p, safe="") for p in (name, subresource) if p is not None)]
+        return f"{root}{scope}/{'/'.join(parts)}"
+
+
+BATCHES = Resource(labels.GROUP, labels.VERSION, "inferencebatches", "InferenceBatch")
+JOBS = Resource("batch", "v1", "jobs", "Job")
+PODS = Resource("", "v1", "pods", "Pod")
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", clusterwide=True)
+
+WATCHED = (BATCHES, JOBS, PODS, CONFIG_MAPS)
+"""What the cache holds: our objects, and the children that carry our label."""
+CHILDREN = (JOBS, CONFIG_MAPS)
+"""What a plan may create and delete."""
+
+
+def of(manifest: dict[str, str]) -> Resource:
+    """The resource of a child's manifest."""
+    return next(r for r in CHILDREN if r.kind == manifest["kind"])

@@ -1,0 +1,104 @@
+"""Where events come from: a list, then a watch from there; after a gap a list again, which also tells what is gone.
+
+The port is small, so that another watcher can stand behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Protocol
+
+from headrace.api import labels
+from headrace.shells.kube.api import Api
+from headrace.shells.kube.errors import ApiError, Gone, TransientFailure
+from headrace.shells.kube.intake import Intake
+from headrace.shells.kube.resources import BATCHES, Resource
+
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF_SECONDS = 0.3
+LAST_BACKOFF_SECONDS = 30.0
+STREAM_SECONDS = 300
+"""How long one watch may last. A connection can die without a word; no longer than this does nobody notice."""
+
+
+class EventSource(Protocol):
+    """Whatever can watch a cluster."""
+
+    async def run(self, intake: Intake) -> None:
+        """Feed the intake until cancelled."""
+
+
+class ListWatch:
+    """Lists and watches as every Kubernetes controller does, over the one connection pool of the operator."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def run(self, intake: Intake) -> None:
+        """Feed the intake until cancelled."""
+        async with asyncio.TaskGroup() as streams:
+            for resource, namespace in intake.places:
+                streams.create_task(_Stream(self._api, intake, resource, namespace).run())
+
+
+def selector(resource: Resource) -> str:
+    """Batches are all ours; of everything else, only what carries the label of a batch."""
+    return "" if resource is BATCHES else labels.INFERENCE_BATCH
+
+
+async def list_all(api: Api, intake: Intake, resource: Resource, namespace: str | None) -> str:
+    """List one resource, so that the intake knows what there is and what is gone; returns the version to watch from."""
+    seen, version = [], ""
+    async for page in api.pages(resource, namespace, selector(resource)):
+        version = page["metadata"]["resourceVersion"]
+        for obj in page["items"]:
+            seen.append(obj["metadata"]["uid"])
+            intake.event(resource, None, obj)
+    intake.listed(resource, namespace, seen, int(version))
+    return str(version)
+
+
+class _Stream:
+    """One resource in one namespace, or in all."""
+
+    def __init__(self, api: Api, intake: Intake, resource: Resource, namespace: str | None) -> None:
+        self._api, self._intake, self._resource, self._namespace = api, intake, resource, namespace
+        self._version = ""
+        """Where to go on watching; empty: list first."""
+        self._failures = 0
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if not self._version:
+                    self._version = await list_all(self._api, self._intake, self._resource, self._namespace)
+                await self._watch()
+            except Gone:
+                self._version = ""
+                await asyncio.sleep(self._backoff())
+            except (TransientFailure, ApiError) as failure:
+                wait = self._backoff(getattr(failure, "retry_after", None))
+                logger.warning("watching %s: %s; again in %.1f s", self._resource.plural, failure, wait)
+                await asyncio.sleep(wait)
+
+    async def _watch(self) -> None:
+        """Until the server has had enough, which is no failure: then go on from the last event."""
+        seconds = random.randint(STREAM_SECONDS * 4 // 5, STREAM_SECONDS)  # not all streams at once
+        stream = self._api.watch(self._resource, self._namespace, selector(self._resource), self._version, seconds)
+        async for event in stream:
+            obj = event["object"]
+            if event["type"] != "BOOKMARK":
+                self._intake.event(self._resource, event["type"], obj)
+            self._version = obj["metadata"]["resourceVersion"]
+            self._failures = 0
+        await asyncio.sleep(
+            random.uniform(0, FIRST_BACKOFF_SECONDS)
+        )  # a server that is about to stop ends one stream after the other
+
+    def _backoff(self, retry_after: float | None = None) -> float:
+        self._failures += 1
+        own = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(self._failures - 1, 30), LAST_BACKOFF_SECONDS)
+        return (own if retry_after is None else retry_after) * random.uniform(1.0, 1.25)

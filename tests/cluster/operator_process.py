@@ -1,0 +1,143 @@
+"""The operator as a process of its own, that a test may kill.
+
+Processes are forked from one that has everything imported already: a test that kills the operator a hundred times starts it a hundred
+times, and would otherwise wait for Python's imports most of the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from headrace.core.observed import Installation
+from headrace.shells.kube.operator import Options, run_operator
+
+from .processes import free_ports, tail
+
+_FORKS = multiprocessing.get_context("forkserver")
+_PR_SET_PDEATHSIG = 1
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How one operator is started; plain values, for they travel to another process."""
+
+    kubeconfig: Path
+    log: Path
+    identity: str = "operator-1"
+    namespaces: tuple[str, ...] = ()
+    lease_namespace: str = "default"
+    metrics_port: int = 9400
+    port: int = field(default_factory=lambda: free_ports(1)[0])
+    more: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the operator's options."""
+
+
+def _main(setup: Setup) -> None:
+    """The body of the process."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # no operator outlives the tests
+    out = os.open(setup.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    options = Options(
+        installation=Installation(default_output="file:///out", metrics_port=setup.metrics_port),
+        namespaces=setup.namespaces,
+        lease_namespace=setup.lease_namespace,
+        kubeconfig=setup.kubeconfig,
+        host="127.0.0.1",
+        port=setup.port,
+        identity=setup.identity,
+        **setup.more,
+    )
+    sys.exit(asyncio.run(run_operator(options)))
+
+
+class OperatorProcess:
+    """One operator: it may be started again after it has ended."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._process: Any = None
+
+    def start(self, **changes: Any) -> OperatorProcess:
+        """Start it, with some of its setup changed; returns itself."""
+        self.setup = replace(self.setup, **changes)
+        _FORKS.set_forkserver_preload(["headrace.shells.kube.operator"])
+        self._process = _FORKS.Process(target=_main, args=(self.setup,), daemon=True)
+        self._process.start()
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        return int(self._process.pid)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.is_alive()
+
+    @property
+    def log(self) -> str:
+        """All that it has written."""
+        return self.setup.log.read_text() if self.setup.log.exists() else ""
+
+    def kill(self) -> None:
+        """End it with no warning, as a crash would."""
+        self._process.kill()
+        self._process.join(PATIENCE_SECONDS)
+
+    def stop(self) -> int:
+        """Ask it to end, and wait; returns the exit code."""
+        self._process.terminate()
+        return self.wait()
+
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Wait for its end; returns the exit code, -9 when it was killed."""
+        self._process.join(seconds)
+        assert not self.alive, f"the operator did not end within {seconds} s:\n{tail(self.setup.log)}"
+        return int(self._process.exitcode)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of `/healthz`, `/readyz` or `/metrics`; 0 while there is no answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.setup.port}{path}", timeout=5) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def health(self) -> dict[str, Any]:
+        """What `/readyz` says; empty while there is no answer."""
+        _, body = self.get("/readyz")
+        return dict(json.loads(body)) if body else {}
+
+    def wait_until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+        """Wait until that holds of its health, which is returned."""
+        deadline = time.monotonic() + seconds
+        while not ((health := self.health()) and holds(health)):
+            assert self.alive, f"the operator ended:\n{tail(self.setup.log)}"
+            assert time.monotonic() < deadline, f"not within {seconds} s, {health}:\n{tail(self.setup.log)}"
+            time.sleep(0.05)
+        return health
+
+    def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> OperatorProcess:
+        """Wait until it leads and watches; returns itself."""
+        self.wait_until(lambda health: health["ready"] and health["leading"], seconds)
+        return self

@@ -1,0 +1,289 @@
+"""What a test of the operator stands on: a control plane with hollow pods, a namespace, a proxy, and operators to start and kill."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import pytest
+from kubernetes.aio import client
+
+from builders import BatchBuilder
+from headrace.api.base import JsonObject
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.reasons import ConditionType
+from headrace.shells.kube.api import Api
+from headrace.shells.kube.errors import NotFound
+from headrace.shells.kube.operator import load_configuration
+from headrace.shells.kube.resources import BATCHES, EVENTS, JOBS, PODS, Resource
+
+from .control_plane import ControlPlane
+from .hollow_kubelet import HollowKubelet
+from .kubectl import Kubectl
+from .messages import Say
+from .operator_background import Background
+from .operator_process import OperatorProcess, Setup
+from .operator_workers import Script
+from .processes import free_ports
+from .proxy import Proxy, write_kubeconfig
+
+CRDS = Path(__file__).parents[2] / "crds"
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", clusterwide=True)
+RECORDS = [{"custom_id": f"r{n}", "text": f"Say {n}."} for n in range(10)]
+T = TypeVar("T")
+
+
+def eventually(holds: Callable[[], T], what: str, report: Callable[[], object], seconds: float = 60.0) -> T:
+    """Wait until something is true, and return it; `report` tells what there is if it never is."""
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s.\n{report()}"
+        time.sleep(0.1)
+    return found
+
+
+def _established(crd: JsonObject) -> bool:
+    conditions = crd.get("status", {}).get("conditions") or ()
+    return any((it["type"], it["status"]) == ("Established", "True") for it in conditions)
+
+
+class Plane:
+    """A control plane of our own, without nodes but with pods that live, for all tests of a run."""
+
+    def __init__(self, cluster: ControlPlane, background: Background) -> None:
+        self.cluster, self.background = cluster, background
+        self.metrics_port = free_ports(1)[0]
+        self.configuration = background.run(load_configuration(cluster.kubeconfig))
+        self.api = background.run(self._connect())
+        self.kubelet = background.run(self._hollow_kubelet())
+        background.start(self.kubelet.run())
+        self.install_crds()
+
+    @property
+    def kubectl(self) -> Kubectl:
+        """As the administrator."""
+        return self.cluster.kubectl
+
+    def install_crds(self) -> None:
+        """Install crds/ as a user does, and wait until objects of their kinds can be made."""
+        self.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
+        eventually(lambda: all(map(_established, self.kubectl.get("crd")["items"])), "the CRDs are established", list)
+
+    async def proxy(self) -> tuple[Proxy, str]:
+        """A new proxy, and its URL."""
+        found = self.configuration
+        anonymous = ssl.create_default_context(cafile=found.ssl_ca_cert)
+        proxy = Proxy(found.host, self._certificates(), anonymous)
+        return proxy, await proxy.start()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.api._client.close()
+        await self._session.close()
+
+    def _certificates(self) -> ssl.SSLContext:
+        found = self.configuration
+        context = ssl.create_default_context(cafile=found.ssl_ca_cert)
+        context.load_cert_chain(found.cert_file, found.key_file)
+        return context
+
+    async def _connect(self) -> Api:
+        return Api(client.ApiClient(self.configuration))
+
+    async def _hollow_kubelet(self) -> HollowKubelet:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._certificates()))
+        return HollowKubelet(self._session, self.configuration.host, self.metrics_port)
+
+
+@contextmanager
+def started_plane(folder: Path, say: Say) -> Iterator[Plane]:
+    """A plane, inside the block."""
+    with ControlPlane(folder, audit=False, say=say) as cluster, Background() as background:
+        plane = Plane(cluster, background)
+        try:
+            yield plane
+        finally:
+            background.run(plane.close())
+
+
+class Rig:
+    """One namespace of a plane, with its own proxy, script and operators."""
+
+    def __init__(self, plane: Plane, folder: Path) -> None:
+        self.plane, self.folder, self.kubectl = plane, folder, plane.kubectl
+        self.namespace = f"test-{secrets.token_hex(4)}"
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
+        self.run(plane.api.create(NAMESPACES, self.namespace, body))
+        self.script = Script(plane.background.loop)
+        plane.kubelet.add_script(self.namespace, self.script)
+        self._proxies: list[Proxy] = []
+        self.proxy, self.url = self.another_proxy()
+        self.kubeconfig = write_kubeconfig(folder / f"{self.namespace}.kubeconfig", self.url)
+        self._operators: list[OperatorProcess] = []
+
+    def close(self) -> None:
+        """End what was started. The namespace goes with the control plane: to empty it first takes longer than most tests."""
+        for operator in self._operators:
+            if operator.alive:
+                operator.kill()
+        for proxy in self._proxies:
+            self.run(proxy.stop())
+
+    def run(self, work: Any) -> Any:
+        """Do some asynchronous work."""
+        return self.plane.background.run(work)
+
+    def another_proxy(self) -> tuple[Proxy, str]:
+        """One more proxy, and its URL."""
+        proxy, url = self.plane.background.run(self.plane.proxy())
+        self._proxies.append(proxy)
+        return proxy, url
+
+    def operator(self, identity: str = "operator-1", **changes: Any) -> OperatorProcess:
+        """An operator for this namespace, not started yet, that talks through the proxy."""
+        setup: dict[str, Any] = {
+            "kubeconfig": self.kubeconfig,
+            "log": self.folder / f"{self.namespace}.{identity}.log",
+            "identity": identity,
+            "namespaces": (self.namespace,),
+            "lease_namespace": self.namespace,
+            "metrics_port": self.plane.metrics_port,
+        }
+        operator = OperatorProcess(Setup(**setup | changes))
+        self._operators.append(operator)
+        return operator
+
+    # objects, as the administrator sees and changes them
+
+    def submit(self, batch: BatchBuilder) -> JsonObject:
+        """Create a batch as a user does."""
+        made: JsonObject = self.run(self.plane.api.create(BATCHES, self.namespace, manifest(batch)))
+        return made
+
+    def batch(self, name: str = "reviews") -> InferenceBatch:
+        """The batch as it is now."""
+        return InferenceBatch.parse(self.get(BATCHES, name))
+
+    def get(self, resource: Resource, name: str) -> JsonObject:
+        """An object as it is now."""
+        found: JsonObject = self.run(self.plane.api.get(resource, self.namespace, name))
+        return found
+
+    def all(self, resource: Resource) -> list[JsonObject]:
+        """All objects of the namespace."""
+        found: list[JsonObject] = self.run(self._items(resource))
+        return found
+
+    def jobs(self) -> dict[str, JsonObject]:
+        """All Jobs of the namespace by name."""
+        return {job["metadata"]["name"]: job for job in self.all(JOBS)}
+
+    def events(self, name: str = "reviews") -> list[tuple[str, str]]:
+        """Reason and note of the events about a batch."""
+        return [
+            (event["reason"], event["note"])
+            for event in self.all(EVENTS)
+            if event["regarding"]["kind"] == "InferenceBatch" and event["regarding"]["name"] == name
+        ]
+
+    def edit(self, name: str = "reviews", **spec: Any) -> None:
+        """Change spec fields of a batch."""
+        self.patch(name, {"spec": spec})
+
+    def patch(self, name: str, body: JsonObject) -> None:
+        """JSON merge patch of a batch."""
+        self.run(self.plane.api.patch(BATCHES, self.namespace, name, body))
+
+    def delete(self, resource: Resource, name: str) -> None:
+        """Delete an object; its dependants follow."""
+        uid = self.get(resource, name)["metadata"]["uid"]
+        self.run(self.plane.api.delete(resource, self.namespace, name, uid))
+
+    def gone(self, resource: Resource, name: str) -> bool:
+        """Whether there is no such object."""
+        try:
+            self.get(resource, name)
+        except NotFound:
+            return True
+        return False
+
+    def eventually(self, holds: Callable[[], T], what: str, seconds: float = 60.0) -> T:
+        """Wait until something is true, and return it."""
+        return eventually(holds, what, self.report, seconds)
+
+    def until(self, holds: Callable[[InferenceBatch], Any], what: str, name: str = "reviews") -> InferenceBatch:
+        """Wait until something is true of a batch, and return the batch."""
+
+        def look() -> InferenceBatch | None:
+            batch = self.batch(name)
+            return batch if holds(batch) else None
+
+        found = self.eventually(look, what)
+        assert found is not None
+        return found
+
+    def until_state(self, state: str, name: str = "reviews") -> InferenceBatch:
+        """Wait until `kubectl get` shows that state."""
+        return self.until(lambda batch: batch.status.summary.state == state, f"state {state}", name)
+
+    def until_at_work(self, pods: int) -> None:
+        """Wait until so many pods run."""
+
+        def enough() -> bool:
+            running = [pod for pod in self.all(PODS) if pod["status"].get("phase") == "Running"]
+            return len(running) == pods
+
+        self.eventually(enough, f"{pods} pods at work")
+
+    def report(self) -> str:
+        """What there is, for a message."""
+        statuses = [json.dumps(batch.get("status", {})) for batch in self.all(BATCHES)]
+        calls = [str(call) for call in self.proxy.calls[-30:]]
+        logs = [operator.log[-3000:] for operator in self._operators]
+        return "\n".join([*statuses, *self.jobs(), *calls, *logs])
+
+    async def _items(self, resource: Resource) -> list[JsonObject]:
+        return [item async for page in self.plane.api.pages(resource, self.namespace) for item in page["items"]]
+
+
+def manifest(batch: BatchBuilder) -> JsonObject:
+    """A batch as a user writes it."""
+    head = {"apiVersion": BATCHES.api_version, "kind": BATCHES.kind, "metadata": {"name": batch.name}}
+    return {**head, "spec": dict(batch.spec)}
+
+
+def failed_with(batch: InferenceBatch) -> str:
+    """What the condition Failed says."""
+    condition = batch.status.condition(ConditionType.FAILED)
+    assert condition is not None
+    return condition.message
+
+
+_SHARED = pytest.StashKey[Plane]()
+
+
+@pytest.fixture(scope="session")
+def plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, say: Say) -> Iterator[Plane]:
+    """One plane for the whole run, also when several modules import this fixture."""
+    if _SHARED in pytestconfig.stash:
+        yield pytestconfig.stash[_SHARED]
+        return
+    with ExitStack() as stack:
+        pytestconfig.stash[_SHARED] = stack.enter_context(started_plane(tmp_path_factory.mktemp("plane"), say))
+        yield pytestconfig.stash[_SHARED]
+        del pytestconfig.stash[_SHARED]
+
+
+@pytest.fixture
+def rig(plane: Plane, tmp_path: Path) -> Iterator[Rig]:
+    """A namespace of this test's own."""
+    made = Rig(plane, tmp_path)
+    yield made
+    made.close()

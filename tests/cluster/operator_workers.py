@@ -1,0 +1,150 @@
+"""What hollow workers say: the contract of the workers without any work, driven by a script.
+
+A test says by script how a pod lives; everything else is as a real worker would do it. What shards have committed is kept as on a disk:
+a second pod of a committed shard is done at once, and `finalize` adds up what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
+from headrace.api.worker import ExitCode, Failure, FinalizeReport, PlanReport, Report, Role, ShardReport, WorkerConfig
+
+
+@dataclass(frozen=True)
+class Fate:
+    """How one pod lives and ends; by default it does its work at once and well."""
+
+    exit_code: int = ExitCode.DONE
+    failure: Failure | None = None
+    """What a pod that gives up says."""
+    problems: tuple[RecordProblem, ...] = ()
+    """Bad lines that `plan` finds."""
+    failed_records: int = 0
+    """Records of a shard that end in an error."""
+    waits: bool = False
+    """Runs until the script lets go, or until it is told to stop; then it drains."""
+    done_so_far: int = 0
+    """Records that are on disk while it waits."""
+    last_word: bool = True
+    """False: it ends well, but its message is lost with it."""
+    evicted: bool = False
+    """Taken off its node for no fault of its own."""
+
+
+@dataclass
+class Script:
+    """How the pods of one namespace live."""
+
+    loop: asyncio.AbstractEventLoop
+    records: int = 10
+    """Of the whole input."""
+    shards: int = 1
+    """That `plan` cuts the input into."""
+    fate: Callable[[Pod], Fate] = lambda _: Fate()
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    committed: dict[tuple[str, int], ShardReport] = field(default_factory=dict)
+    """The disk: what is committed, by batch and shard."""
+    pods: list[Pod] = field(default_factory=list)
+    """All that ever lived, oldest first."""
+
+    def let_go(self) -> None:
+        """Pods that wait go on, also those to come; from any thread."""
+        self.loop.call_soon_threadsafe(self.go.set)
+
+    def of_role(self, role: Role) -> list[Pod]:
+        """The pods of that role, oldest first."""
+        return [pod for pod in self.pods if pod.role == role]
+
+
+@dataclass(eq=False)
+class Pod:
+    """One pod, as its worker sees it."""
+
+    namespace: str
+    name: str
+    uid: str
+    role: Role
+    shard: int
+    attempt: int
+    """Which pod of this Job and shard, from 1."""
+    config: WorkerConfig
+    address: str
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is told to stop."""
+    said: ShardReport | None = None
+    """What its metrics port says."""
+
+    async def waits_for(self, script: Script) -> bool:
+        """Wait: True when the script lets the pod go on, False when it is told to stop."""
+        waits = [asyncio.create_task(script.go.wait()), asyncio.create_task(self.stopped.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return not self.stopped.is_set()
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+
+def so_far(pod: Pod, script: Script, fate: Fate) -> ShardReport:
+    """What a pod says that is not done."""
+    total, done = _share(pod, script), fate.done_so_far
+    counts = RecordCounts(total=total, succeeded=done, pending=total - done)
+    speed = "2.5" if fate.waits else "0"
+    return ShardReport(shard=pod.shard, attempt=pod.attempt, records=counts, records_per_second=speed)
+
+
+def giving_up(pod: Pod, fate: Fate) -> Report | None:
+    """The last word of a pod that cannot go on; None for one that crashed."""
+    if fate.failure is None:
+        return None
+    if pod.role == Role.PLAN:
+        return PlanReport(failure=fate.failure)
+    if pod.role == Role.FINALIZE:
+        return FinalizeReport(failure=fate.failure)
+    return ShardReport(shard=pod.shard, attempt=pod.attempt, failure=fate.failure)
+
+
+def work(pod: Pod, script: Script, fate: Fate) -> Report:
+    """Do the pod's work; its last word."""
+    if pod.role == Role.PLAN:
+        if fate.problems:
+            return PlanReport(error_count=len(fate.problems), errors=fate.problems)
+        return PlanReport(records=script.records, shards=script.shards)
+    if pod.role == Role.RUN:
+        return script.committed.setdefault((pod.config.batch.uid, pod.shard), _commit(pod, script, fate))
+    return _sums(script, pod.config.batch.uid)
+
+
+def _commit(pod: Pod, script: Script, fate: Fate) -> ShardReport:
+    total = _share(pod, script)
+    return ShardReport(
+        shard=pod.shard,
+        attempt=pod.attempt,
+        committed=True,
+        records=RecordCounts(total=total, succeeded=total - fate.failed_records, failed=fate.failed_records),
+        usage=Usage(prompt_tokens=7 * total, completion_tokens=3 * total),
+        batches=1,
+        batched_records=total,
+    )
+
+
+def _sums(script: Script, uid: str) -> FinalizeReport:
+    done = [report for (batch, _), report in script.committed.items() if batch == uid]
+    succeeded = sum(report.records.succeeded for report in done)
+    return FinalizeReport(
+        records=RecordCounts(total=script.records, succeeded=succeeded, failed=script.records - succeeded),
+        usage=sum((report.usage for report in done), Usage()),
+        batches=len(done),
+        batched_records=sum(report.batched_records for report in done),
+    )
+
+
+def _share(pod: Pod, script: Script) -> int:
+    """Records of the pod's shard."""
+    shards = min(pod.config.shards, script.records)
+    share, rest = divmod(script.records, shards)
+    return share + (pod.shard < rest)

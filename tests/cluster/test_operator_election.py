@@ -1,0 +1,117 @@
+"""Two replicas, of which one acts; and the schema and the load that a new leader meets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from builders import a_batch
+from headrace.api.inferencebatch import RecordCounts
+from headrace.shells.kube.resources import JOBS, LEASES
+
+from .operator_process import OperatorProcess
+from .operator_rig import RECORDS, Rig, plane, rig
+from .operator_workers import Fate
+from .proxy import Proxy, any_call, hang, write_kubeconfig
+
+__all__ = ["plane", "rig"]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("operator")]
+
+INLINE = a_batch().inline(*RECORDS).sharded(2)
+PROMISED_SECONDS = 20.0
+
+
+def second_operator(rig: Rig) -> tuple[OperatorProcess, Proxy]:
+    """Another replica with a proxy of its own, so that it is known who did what; it waits for the lease."""
+    proxy, url = rig.another_proxy()
+    kubeconfig = write_kubeconfig(rig.folder / "second.kubeconfig", url)
+    operator = rig.operator("operator-2", kubeconfig=kubeconfig).start()
+    operator.wait_until(lambda health: health["ready"] and not health["leading"])
+    return operator, proxy
+
+
+def writes(proxy: Proxy) -> list[str]:
+    """What was written besides the lease."""
+    return [str(call) for call in proxy.calls if call.writes and call.resource != "leases"]
+
+
+def test_of_two_replicas_one_acts(rig: Rig) -> None:
+    rig.operator().start().wait_ready()
+    _, proxy = second_operator(rig)
+    rig.submit(INLINE)
+    rig.until_state("Complete")
+    assert writes(rig.proxy)
+    assert not writes(proxy)
+    assert {call.resource for call in proxy.calls} == {"customresourcedefinitions", "leases"}
+
+
+def test_a_leader_that_is_killed_is_replaced_in_time(rig: Rig) -> None:
+    first = rig.operator().start().wait_ready()
+    second, _ = second_operator(rig)
+    rig.script.fate = lambda _: Fate(waits=True)
+    rig.submit(INLINE)
+    rig.until_at_work(2)
+    first.kill()
+    killed = time.monotonic()
+    second.wait_until(lambda health: health["leading"] and health["ready"])
+    took = time.monotonic() - killed
+    print(f"the second replica acted {took:.1f} s after the first was killed")
+    rig.script.let_go()
+    assert rig.until_state("Complete").status.records == RecordCounts(total=10, succeeded=10)
+    assert list(rig.jobs()) == ["reviews-run"]
+    assert took < PROMISED_SECONDS
+
+
+def test_a_leader_that_stops_hands_over_at_once(rig: Rig) -> None:
+    first = rig.operator().start().wait_ready()
+    second, _ = second_operator(rig)
+    asked = time.monotonic()
+    assert first.stop() == 0
+    second.wait_ready()
+    took = time.monotonic() - asked
+    print(f"the second replica acted {took:.1f} s after the first was asked to stop")
+    assert took < 5.0
+
+
+def test_a_leader_that_was_frozen_writes_nothing_when_it_wakes(rig: Rig) -> None:
+    rig.script.fate = lambda _: Fate(waits=True)
+    first = rig.operator().start().wait_ready()
+    second, _ = second_operator(rig)
+    rig.submit(INLINE)
+    rig.until_at_work(2)
+    os.kill(first.pid, signal.SIGSTOP)
+    second.wait_until(lambda health: health["leading"] and health["ready"])
+    seen = len(rig.proxy.calls)
+    rig.delete(JOBS, "reviews-run")  # something to act on as soon as it wakes
+    os.kill(first.pid, signal.SIGCONT)
+    assert first.wait() == 1
+    assert not [str(call) for call in rig.proxy.calls[seen:] if call.writes]
+    assert "the lease is lost" in first.log
+
+
+def test_a_leader_that_cannot_reach_the_api_server_gives_up_before_others_act(rig: Rig) -> None:
+    first = rig.operator().start().wait_ready()
+    second, _ = second_operator(rig)
+    rig.proxy.on(any_call, hang)
+    assert first.wait() == 1
+    assert not second.health()["leading"]
+    second.wait_ready()
+
+
+def test_an_operator_that_may_not_have_the_lease_says_so(rig: Rig) -> None:
+    operator = rig.operator(lease_namespace="there-is-none").start()
+    health = operator.wait_until(lambda health: "there-is-none" in health["problem"])
+    assert not health["ready"]
+    assert not health["leading"]
+    assert operator.stop() == 0
+
+
+def test_the_lease_says_who_leads(rig: Rig) -> None:
+    operator = rig.operator().start().wait_ready()
+    lease = rig.get(LEASES, "headrace-operator")["spec"]
+    assert (lease["holderIdentity"], lease["leaseDurationSeconds"], lease["leaseTransitions"]) == ("operator-1", 15, 1)
+    operator.stop()
+    assert rig.get(LEASES, "headrace-operator")["spec"]["holderIdentity"] == ""

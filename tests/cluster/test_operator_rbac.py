@@ -1,0 +1,98 @@
+"""The rights of the operator are exactly those that it uses: one too many is a danger, one too few an outage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from builders import BatchBuilder, a_batch
+from headrace.api import labels
+from headrace.api.base import JsonObject
+from headrace.api.worker import ExitCode, Role
+from headrace.shells.kube.rbac import lease_rules, rules
+from headrace.shells.kube.resources import BATCHES
+
+from .operator_rig import RECORDS, Rig, plane, rig
+from .operator_workers import Fate, Pod
+from .proxy import answer, calls_to, verbs_used, write_kubeconfig
+
+__all__ = ["plane", "rig"]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("operator")]
+
+NAME = "headrace-operator"
+INLINE = a_batch().inline(*RECORDS).sharded(2)
+ASKED_BY_ADMISSION_ONLY = {("headrace.dev", "inferencebatches/finalizers", "update")}
+
+
+def granted(found: Iterable[JsonObject]) -> set[tuple[str, str, str]]:
+    """Group, resource and verb of each right."""
+    return {
+        (group, resource, verb)
+        for rule in found
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def grant(rig: Rig) -> str:
+    """Make a service account with those rights and no others; returns its token."""
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": rig.namespace}
+    api, group = "rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io"
+    whole = f"{NAME}-{rig.namespace}"
+    rig.kubectl.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME}},
+        {"apiVersion": api, "kind": "ClusterRole", "metadata": {"name": whole}, "rules": rules()},
+        {"apiVersion": api, "kind": "ClusterRoleBinding", "metadata": {"name": whole}, "subjects": [subject],
+         "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": whole}},
+        {"apiVersion": api, "kind": "Role", "metadata": {"name": NAME}, "rules": lease_rules()},
+        {"apiVersion": api, "kind": "RoleBinding", "metadata": {"name": NAME}, "subjects": [subject],
+         "roleRef": {"apiGroup": group, "kind": "Role", "name": NAME}},
+        namespace=rig.namespace,
+    )  # fmt: skip
+    return rig.kubectl("create", "token", NAME, "--namespace", rig.namespace, "--duration=1h").strip()
+
+
+def named(name: str, batch: BatchBuilder) -> BatchBuilder:
+    return BatchBuilder(name, batch.spec)
+
+
+def live_every_life(rig: Rig) -> None:
+    """All that the operator can be asked to do."""
+    rig.submit(named("plain", INLINE))
+    rig.until_state("Complete", "plain")
+    rig.submit(named("suspended", INLINE))
+    rig.until_at_work(2)
+    rig.edit("suspended", suspend=True)
+    rig.until_state("Suspended", "suspended")
+    rig.edit("suspended", cancel=True)
+    rig.until_state("Cancelled", "suspended")
+    rig.submit(named("retried", INLINE))
+    rig.until_state("WorkerFailed", "retried")
+    rig.patch("retried", {"metadata": {"annotations": {labels.RETRY: "1"}}})
+    rig.until_state("Complete", "retried")
+    rig.submit(named("stopped", a_batch().with_spec(cancel=True)))
+    rig.until_state("Cancelled", "stopped")
+    rig.delete(BATCHES, "plain")
+    rig.eventually(lambda: rig.gone(BATCHES, "plain"), "the batch gone")
+
+
+def fate(pod: Pod) -> Fate:
+    """The pods of `suspended` wait; those of `retried` fail in the first round."""
+    if pod.config.batch.name == "suspended":
+        return Fate(waits=pod.role == Role.RUN)
+    failing = pod.config.batch.name == "retried" and not pod.name.startswith("retried-run-r1")
+    return Fate(exit_code=ExitCode.JOB_FAILED if failing else ExitCode.DONE)
+
+
+def test_the_operator_uses_every_right_that_it_has_and_lacks_none(rig: Rig) -> None:
+    token = grant(rig)
+    rig.script.shards, rig.script.fate = 2, fate
+    for resource in ("jobs", "configmaps"):  # so that it looks who has made them
+        rig.proxy.on(calls_to(resource, "create"), answer(409, "AlreadyExists"), times=1)
+    kubeconfig = write_kubeconfig(rig.folder / "as-operator.kubeconfig", rig.url, token)
+    rig.operator(namespaces=(), kubeconfig=kubeconfig).start().wait_ready()
+    live_every_life(rig)
+    assert not [str(call) for call in rig.proxy.calls if call.status in (401, 403)]
+    assert granted([*rules(), *lease_rules()]) - ASKED_BY_ADMISSION_ONLY == verbs_used(rig.proxy.calls)
