@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -278,8 +277,9 @@ class Spy:
 def test_step_out_of_memory_halves_the_batch_and_loses_nothing(llama: Known, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch, lambda decoding, prompts: len(decoding) + len(prompts) > 5)
     outcomes = drive(llama.engine(maxBatchSize=32), llama.requests)
-    assert spy.refused[0] > 16
-    assert all(after <= before // 2 for before, after in pairwise(spy.refused[:3]))
+    first, second, *_ = spy.refused
+    assert first > 10, "so many that one halving is not enough"
+    assert second <= first // 2
     assert max(spy.sizes) <= 5
     assert {name: text(outcome) for name, outcome in outcomes.items()} == {
         name: f" {words(tokens)}" for name, tokens in llama.answers.items()
