@@ -8,15 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from builders import NOON, PLACE, a_batch
+from builders import PLACE, a_batch
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.inferencebatch import InferenceBatchStatus
 from headrace.core.children import plan_job, run_job
-from headrace.core.plan import Event
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.apply import Applier
 from headrace.shells.kube.cache import Cache, key_of
-from headrace.shells.kube.errors import ApiError, Conflict, NotFound, TransientFailure
+from headrace.shells.kube.errors import Conflict, NotFound, TransientFailure
 from headrace.shells.kube.resources import BATCHES, JOBS, Resource
 
 BATCH = a_batch().sharded(4).validated().build()
@@ -31,7 +30,7 @@ class Cluster:
         self.refusal: Exception | None = None
         """What every write is answered with."""
         self.cache = Cache()
-        self.applier = Applier(cast("Api", self), self.cache, "me")
+        self.applier = Applier(cast("Api", self), self.cache)
 
     def has(self, resource: Resource, manifest: JsonObject, *, cached: bool = True, **metadata: Any) -> JsonObject:
         """There is such an object."""
@@ -158,37 +157,3 @@ def test_status_that_was_written_is_what_the_cache_has() -> None:
     found = cluster.cache.get(BATCHES, ("default", "reviews"))
     assert found is not None
     assert found["status"]["retries"] == 3
-
-
-def posted(batch: InferenceBatch, *events: Event) -> list[str]:
-    cluster = Cluster()
-    asyncio.run(cluster.applier.events(batch, events, NOON))
-    return [name for _, name, _ in cluster.said]
-
-
-def test_events_have_the_same_name_when_they_say_the_same_of_the_same_version() -> None:
-    event, other = Event("Admitted", "no limit"), Event("Admitted", "another limit")
-    names = posted(BATCH, event, other)
-    assert names == posted(BATCH, event, other)
-    assert len(set(names)) == 2
-    later = BATCH.model_copy(update={"metadata": BATCH.metadata.model_copy(update={"resource_version": "99"})})
-    assert set(posted(later, event)).isdisjoint(names)
-
-
-def test_an_event_names_its_batch_and_fits() -> None:
-    cluster = Cluster()
-    asyncio.run(cluster.applier.events(BATCH, (Event("Admitted", "x" * 5000, "Warning"),), NOON))
-    event = cluster.said[0][2]
-    assert event["regarding"]["uid"] == BATCH.metadata.uid
-    assert (event["reason"], event["type"], len(event["note"])) == ("Admitted", "Warning", 1024)
-    assert event["eventTime"] == "2026-01-15T12:00:00.000000Z"
-
-
-@pytest.mark.parametrize(
-    "error", [ApiError(403, "forbidden"), TransientFailure("busy"), Conflict(409, "AlreadyExists")], ids=str
-)
-def test_an_event_that_cannot_be_posted_holds_nothing_up(error: Exception) -> None:
-    cluster = Cluster()
-    cluster.refusal = error
-    asyncio.run(cluster.applier.events(BATCH, (Event("A", "a"), Event("B", "b")), NOON))
-    assert len(cluster.said) == 2

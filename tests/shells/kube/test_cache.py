@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
+from builders import PLACE, a_batch
 from headrace.api import labels
 from headrace.api.base import JsonObject
+from headrace.core.children import run_job
+from headrace.core.observed import JobSnapshot
 from headrace.shells.kube.cache import LAST_APPLIED, Cache, batch_key, controller_uid
 from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, JOBS, PODS
 
@@ -79,6 +83,23 @@ def test_put_of_a_child_keeps_what_decisions_need() -> None:
     assert cache.get(PODS, ("default", "reviews-run-0")) == a_child("reviews-run-0", "p1") | {
         "status": {"phase": "Running"}
     }
+
+
+def test_a_job_from_the_cache_gives_the_snapshot_of_the_whole_job() -> None:
+    """What the core reads must not be among what the cache drops."""
+    job = run_job(a_batch().sharded(4).validated().build(), PLACE, suspend=True)
+    job["metadata"] |= {"uid": "j1", "resourceVersion": "5", "annotations": {"x": "y"}}
+    job["metadata"]["labels"] |= {labels.STOP_REASON: "Cancelled", labels.ROUND: "2"}
+    conditions = [{"type": "Failed", "status": "True", "message": "BackoffLimitExceeded"}]
+    counts = {"active": 1, "terminating": 2, "ready": 1, "succeeded": 2, "failed": 1}
+    job["status"] = {**counts, "completedIndexes": "0,2", "failedIndexes": "3", "conditions": conditions}
+    whole = JobSnapshot.from_object(job)
+    cache = Cache()
+    cache.put(JOBS, deepcopy(job))
+    kept = cache.get(JOBS, ("default", "reviews-run"))
+    assert kept is not None
+    assert JobSnapshot.from_object(kept) == whole
+    assert whole.active == 3
 
 
 def test_put_of_a_batch_keeps_all_but_the_copies_that_others_made_of_it() -> None:

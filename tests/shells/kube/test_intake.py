@@ -8,7 +8,7 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.shells.kube.cache import Cache, Key
 from headrace.shells.kube.intake import Intake
-from headrace.shells.kube.resources import BATCHES, JOBS, WATCHED
+from headrace.shells.kube.resources import BATCHES, JOBS, PODS, WATCHED
 
 from .conftest import Play
 
@@ -17,8 +17,8 @@ class Desk:
     """An intake, its cache, and the keys that it has woken."""
 
     def __init__(self, *namespaces: str) -> None:
-        self.cache, self.woken = Cache(), list[Key]()
-        self.intake = Intake(self.cache, self.woken.append, namespaces)
+        self.cache, self.woken, self.soon = Cache(), list[Key](), list[Key]()
+        self.intake = Intake(self.cache, self.woken.append, self.soon.append, namespaces)
 
     def hears(self, kind: str | None, obj: JsonObject) -> list[Key]:
         """The keys that an event about a Job wakes."""
@@ -40,6 +40,17 @@ def test_event_wakes_the_batch_when_it_is_news(play: Play) -> None:
         assert desk.hears("MODIFIED", job("a", "1", 6)) == [("default", "reviews")]
         assert desk.hears("DELETED", job("a", "1", 7)) == [("default", "reviews")]
         assert desk.cache.count(JOBS) == 0
+
+    play(story())
+
+
+def test_event_about_a_pod_wakes_the_batch_soon(play: Play) -> None:
+    async def story() -> None:
+        desk = Desk()
+        desk.intake.event(PODS, "ADDED", job("p", "1", 5))
+        desk.intake.event(PODS, "DELETED", job("p", "1", 6))
+        assert desk.woken == []
+        assert desk.soon == [("default", "reviews")] * 2
 
     play(story())
 

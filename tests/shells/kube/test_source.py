@@ -66,7 +66,7 @@ def outcome(play: Play, api: ScriptedApi, seconds: float = 1000) -> tuple[list[s
 
     async def story() -> tuple[list[str], list[str], float]:
         cache, woken = Cache(), list[Key]()
-        watching = asyncio.create_task(ListWatch(cast("Api", api)).run(Intake(cache, woken.append)))
+        watching = asyncio.create_task(ListWatch(cast("Api", api)).run(Intake(cache, woken.append, woken.append)))
         last, over = 0, 0.0
         for _ in range(int(seconds * 10)):
             await asyncio.sleep(0.1)

@@ -1,1 +1,1 @@
-"""The Kubernetes shell: kopf watches and feeds keys, one loop observes, asks the core, and applies. It decides nothing."""
+"""The Kubernetes shell: watches feed keys, one loop observes, asks the core, and applies. It decides nothing."""

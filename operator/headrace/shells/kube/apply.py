@@ -1,28 +1,21 @@
-"""Carry out a plan: the children, then the status, then the events. Everything here may be done twice."""
+"""Carry out a plan: the children, then the status. Everything here may be done twice."""
 
 from __future__ import annotations
-
-import hashlib
-import logging
-from datetime import datetime
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
-from headrace.core.plan import Event
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.cache import Cache, Key, controller_uid, key_of
-from headrace.shells.kube.errors import ApiError, Conflict, NotFound, TransientFailure
-from headrace.shells.kube.resources import BATCHES, CHILDREN, EVENTS, JOBS, Resource, of
-
-logger = logging.getLogger(__name__)
+from headrace.shells.kube.errors import Conflict, NotFound, TransientFailure
+from headrace.shells.kube.resources import BATCHES, CHILDREN, JOBS, Resource, of
 
 
 class Applier:
     """Writes what plans ask for; the answers go into the cache, so that the next look sees them."""
 
-    def __init__(self, api: Api, cache: Cache, identity: str) -> None:
-        self._api, self._cache, self._identity = api, cache, identity
+    def __init__(self, api: Api, cache: Cache) -> None:
+        self._api, self._cache = api, cache
 
     async def children(self, batch: InferenceBatch, desired: tuple[JsonObject, ...] | None) -> None:
         """Make the children as desired: create, patch what may be patched, delete the rest. None leaves them alone."""
@@ -44,19 +37,6 @@ class Applier:
         except NotFound:
             return
         self._cache.put(BATCHES, written)
-
-    async def events(self, batch: InferenceBatch, events: tuple[Event, ...], now: datetime) -> None:
-        """Post each event once: its name follows from what it says and from the status that it was seen in.
-
-        Nothing depends on an event, so one that cannot be posted holds nothing up.
-        """
-        for event in events:
-            try:
-                await self._api.create(EVENTS, batch.metadata.namespace, self._event(batch, event, now))
-            except Conflict:
-                continue  # posted before we died
-            except (ApiError, TransientFailure) as error:
-                logger.warning("%s: the event %s is lost: %s", batch.key, event.reason, error)
 
     async def _delete(self, resource: Resource, child: JsonObject) -> None:
         metadata = child["metadata"]
@@ -87,33 +67,6 @@ class Applier:
             return await self._api.get(resource, *key)
         except NotFound as gone:
             raise TransientFailure(f"{resource.kind} {key[1]} was there, and is not any more") from gone
-
-    def _event(self, batch: InferenceBatch, event: Event, now: datetime) -> JsonObject:
-        metadata = batch.metadata
-        essence = f"{metadata.uid}/{metadata.resource_version}/{event.reason}/{event.message}"
-        stamp = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        return {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {
-                "name": f"{metadata.name}.{hashlib.sha256(essence.encode()).hexdigest()[:16]}",
-                "namespace": metadata.namespace,
-            },
-            "regarding": {
-                "apiVersion": labels.API_VERSION,
-                "kind": "InferenceBatch",
-                "name": metadata.name,
-                "namespace": metadata.namespace,
-                "uid": metadata.uid,
-            },
-            "type": event.type,
-            "reason": event.reason,
-            "note": event.message[:1024],
-            "action": event.reason,
-            "eventTime": stamp,
-            "reportingController": "headrace.dev/operator",
-            "reportingInstance": self._identity[:128],
-        }
 
 
 def _remedy(found: JsonObject) -> str:

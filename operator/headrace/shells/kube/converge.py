@@ -22,6 +22,7 @@ from headrace.shells.kube.errors import ApiError, Conflict, TransientFailure
 from headrace.shells.kube.metrics import Metrics
 from headrace.shells.kube.observe import observe
 from headrace.shells.kube.queue import WorkQueue
+from headrace.shells.kube.recorder import Recorder
 from headrace.shells.kube.reporters import Reporters
 from headrace.shells.kube.resources import BATCHES
 
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 REFUSED_BACKOFF_SECONDS = 60.0
 """How long to rest after what the same request would only bring again; a change of the object ends it early."""
-
 
 FAILED_CREATE = "FailedCreate"
 """Reason of the event that tells a user why a child cannot be made, in the word of the Job controller."""
@@ -47,6 +47,7 @@ class Converger:
     cache: Cache
     queue: WorkQueue[Key]
     applier: Applier
+    recorder: Recorder
     reporters: Reporters
     installation: Installation
     metrics: Metrics
@@ -115,7 +116,7 @@ class Converger:
         if wait == timedelta(0):
             await self.applier.status(batch, plan.status)
             self.written_at[key] = now
-            await self.applier.events(batch, plan.events, now)
+            self.recorder.say(batch, plan.events, now)
         elif wait is not None:
             self.queue.add_after(key, wait.total_seconds())
         if plan.look_again_after is not None:
@@ -127,7 +128,7 @@ class Converger:
         try:
             await self.applier.children(batch, plan.children)
         except ApiError as error:
-            await self.applier.events(batch, (Event(FAILED_CREATE, error.message, "Warning"),), now)
+            self.recorder.say(batch, (Event(FAILED_CREATE, error.message, "Warning"),), now)
             raise
 
     async def _refuse(self, found: JsonObject, now: datetime) -> None:
@@ -140,7 +141,7 @@ class Converger:
             try:
                 await self.applier.status(batch, plan.status)
             finally:
-                await self.applier.events(batch, plan.events, now)
+                self.recorder.say(batch, plan.events, now)
 
 
 def _parse(found: JsonObject) -> InferenceBatch | None:

@@ -8,7 +8,7 @@ from itertools import product
 
 from headrace.api.base import JsonObject
 from headrace.shells.kube.cache import Cache, Key, batch_key
-from headrace.shells.kube.resources import WATCHED, Resource
+from headrace.shells.kube.resources import PODS, WATCHED, Resource
 
 DELETED = "DELETED"
 
@@ -16,8 +16,14 @@ DELETED = "DELETED"
 class Intake:
     """Takes in what watches and lists say. `complete` is set once everything has been listed."""
 
-    def __init__(self, cache: Cache, changed: Callable[[Key], None], namespaces: tuple[str, ...] = ()) -> None:
-        self._cache, self._changed = cache, changed
+    def __init__(
+        self,
+        cache: Cache,
+        changed: Callable[[Key], None],
+        pods_changed: Callable[[Key], None],
+        namespaces: tuple[str, ...] = (),
+    ) -> None:
+        self._cache, self._changed, self._pods_changed = cache, changed, pods_changed
         self.places: tuple[tuple[Resource, str | None], ...] = tuple(product(WATCHED, namespaces or (None,)))
         """What is to be listed and watched: each resource, in each namespace or in all (None)."""
         self._unlisted = set(self.places)
@@ -49,5 +55,7 @@ class Intake:
 
     def _notify(self, resource: Resource, obj: JsonObject) -> None:
         key = batch_key(resource, obj)
-        if key is not None:
+        if key is not None and resource is PODS:
+            self._pods_changed(key)
+        elif key is not None:
             self._changed(key)

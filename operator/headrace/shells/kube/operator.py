@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from headrace.shells.kube.health import Health, serve
 from headrace.shells.kube.intake import Intake
 from headrace.shells.kube.metrics import Metrics
 from headrace.shells.kube.queue import WorkQueue
+from headrace.shells.kube.recorder import Recorder
 from headrace.shells.kube.reporters import Reporters
 from headrace.shells.kube.resources import WATCHED
 from headrace.shells.kube.schema import SchemaMismatch, check_schema
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 WORKERS = 16
 DRAIN_SECONDS = 20.0
+POD_NEWS_SECONDS = 0.2
+"""How long news of pods may wait for more: a thousand pods that start or end at once are worth some looks, not a thousand."""
 SCHEMA_SECONDS = 5.0
 """How often to look whether the right CRDs are there at last."""
 
@@ -98,12 +101,14 @@ class Operator:
         self.source: EventSource = ListWatch(self.api)
         self.cache, self.metrics = Cache(), Metrics()
         self.queue: WorkQueue[Key] = WorkQueue()
-        self.intake = Intake(self.cache, self.queue.add, options.namespaces)
-        self.reporters = Reporters(self.cache, options.installation.metrics_port, self.queue.add)
+        self.intake = Intake(self.cache, self.queue.add, self._pods_changed, options.namespaces)
+        self.recorder = Recorder(self.api, options.identity)
+        self.reporters = Reporters(self.cache, options.installation.metrics_port, self._pods_changed)
         self.converger = Converger(
             self.cache,
             self.queue,
-            Applier(self.api, self.cache, options.identity),
+            Applier(self.api, self.cache),
+            self.recorder,
             self.reporters,
             options.installation,
             self.metrics,
@@ -134,6 +139,9 @@ class Operator:
             yield
         finally:
             await runner.cleanup()
+
+    def _pods_changed(self, key: Key) -> None:
+        self.queue.add_after(key, POD_NEWS_SECONDS)
 
     def health(self) -> Health:
         """How we are."""
@@ -167,17 +175,25 @@ class Operator:
     async def _lead(self, stop: asyncio.Event) -> bool:
         """Act until told to stop (False) or no longer allowed to (True)."""
         acting, keeping = asyncio.create_task(self._act()), asyncio.create_task(self.elector.keep())
-        stopping = asyncio.create_task(stop.wait())
+        stopping, recording = asyncio.create_task(stop.wait()), asyncio.create_task(self.recorder.run())
         try:
             done, _ = await asyncio.wait([acting, keeping, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if acting in done:
-                acting.result()  # it never ends by itself: what it raises is the news
+            for task in done:
+                task.result()  # acting never ends by itself: what it raises is the news
             return keeping in done
         finally:
             await _cancel([acting, stopping])
             # Who has lost the lease may not write a word more; who only stops brings to an end what it has begun.
-            await self.converger.finish(DRAIN_SECONDS if self.elector.leads else 0.0)
-            await _cancel([keeping])
+            await self._finish(DRAIN_SECONDS if self.elector.leads else 0.0)
+            await _cancel([keeping, recording])
+
+    async def _finish(self, seconds: float) -> None:
+        """Bring to an end what has begun, within so many seconds."""
+        ends = asyncio.get_running_loop().time() + seconds
+        await self.converger.finish(seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(ends):
+                await self.recorder.finish()
 
     async def _act(self) -> None:
         """Watch and converge until cancelled; work begins once everything has been listed."""

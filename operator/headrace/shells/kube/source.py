@@ -94,9 +94,8 @@ class _Stream:
                 self._intake.event(self._resource, event["type"], obj)
             self._version = obj["metadata"]["resourceVersion"]
             self._failures = 0
-        await asyncio.sleep(
-            random.uniform(0, FIRST_BACKOFF_SECONDS)
-        )  # a server that is about to stop ends one stream after the other
+        # A server that is about to stop would end the next stream at once, and the next.
+        await asyncio.sleep(random.uniform(0, FIRST_BACKOFF_SECONDS))
 
     def _backoff(self, retry_after: float | None = None) -> float:
         self._failures += 1
