@@ -493,6 +493,7 @@ def test_results_in_the_order_of_the_input(cli: Cli, tmp_path: Path) -> None:
     table = cli("results", "reviews").out.splitlines()
     assert [line.split() for line in table] == [["r0", "answer", "0"], ["r2", "answer", "2"]]
     assert cli("results", "reviews", "--errors").out.split()[:3] == ["r1", "mock_error:", "no"]
+    assert cli("results", "reviews", "--all", "--limit", "2").out.split()[::3] == ["r0", "r1"]
     everything = [
         json.loads(line)["custom_id"] for line in cli("results", "reviews", "--all", "-o", "json").out.splitlines()
     ]

@@ -115,12 +115,16 @@ def results(
     name: Name,
     errors: Annotated[bool, typer.Option("--errors", help="The records that failed, with their errors.")] = False,
     all_records: Annotated[bool, typer.Option("--all", help="Succeeded and failed records.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many records, the first ones.")
+    ] = None,
     output: Output = JsonOutput.TEXT,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
 ) -> int:
     """Show the results of a batch, in the order of its input. With -o json, one JSON line a record."""
-    return _call("results.results", Where(state_dir, namespace), name, output, errors=errors, everything=all_records)
+    where = Where(state_dir, namespace)
+    return _call("results.results", where, name, output, errors=errors, everything=all_records, limit=limit)
 
 
 @app.command()

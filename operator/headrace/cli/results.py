@@ -6,6 +6,7 @@ import heapq
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
@@ -26,7 +27,9 @@ _ID_WIDTH = 24
 """At most; a longer `custom_id` is cut in the table, never in the JSON."""
 
 
-def results(where: Where, name: str, output: JsonOutput, *, errors: bool, everything: bool) -> int:
+def results(
+    where: Where, name: str, output: JsonOutput, *, errors: bool, everything: bool, limit: int | None = None
+) -> int:
     """Print results, errors or both. Raises `CliError`, `StateError`."""
     if errors and everything:
         raise CliError("UsageError", "--errors and --all cannot be used together: --all has the errors too", BAD_INPUT)
@@ -38,7 +41,7 @@ def results(where: Where, name: str, output: JsonOutput, *, errors: bool, everyt
     lines = (line for shard in shards for line in _records(output_folder(batch), shard, wanted))
     write = sys.stdout.buffer.write if output == JsonOutput.JSON else _write_row
     count = 0
-    for count, line in enumerate(lines, 1):  # noqa: B007 - how many there were is told below
+    for count, line in enumerate(islice(lines, limit), 1):  # noqa: B007 - how many there were is told below
         write(line)
     sys.stdout.flush()
     if not count and shards:
