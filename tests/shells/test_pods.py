@@ -145,6 +145,7 @@ def test_poll_kills_a_pod_that_outstays_its_grace_period(folder: Path, worker: F
     assert not pods.poll(told + timedelta(seconds=5)), "the grace period has not passed"
     eventually(lambda: pods.poll(told + timedelta(seconds=6)))
     assert only(pods).exit_code == 128 + signal.SIGKILL
+    assert last_failure(folder) is None, "it did not fail of itself: nobody should look for the reason in its log"
 
 
 def test_drain_in_a_hurry_kills(folder: Path, worker: FakeWorker) -> None:

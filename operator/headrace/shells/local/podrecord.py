@@ -65,13 +65,13 @@ def weighed(record: PodRecord, last_words: Report | None, live: Report | None) -
 
 
 def last_failure(folder: Path) -> Path | None:
-    """The log of the pod in that folder that has failed last; None when none has."""
-    harmless = (None, ExitCode.DONE, ExitCode.DRAINED)
-    failed = [
-        record for record in load_records(folder) if record.finished_at is not None and record.exit_code not in harmless
-    ]
+    """The log of the pod in that folder that has failed last of itself, not for being told to stop; None when none has."""
+    failed = [record for record in load_records(folder) if record.exit_code not in _HARMLESS and not record.stopped_at]
     last = max(failed, key=lambda record: record.finished_at or record.started_at, default=None)
     return folder / last.name / "log" if last is not None else None
+
+
+_HARMLESS = (None, ExitCode.DONE, ExitCode.DRAINED)
 
 
 def load_records(folder: Path) -> list[PodRecord]:
