@@ -49,10 +49,11 @@ format: $(READY) ## Format the code
 
 generate: $(READY) ## Write the generated files anew
 	@$(BIN)/headrace crds --output-dir crds
+	@$(BIN)/headrace crds --output-dir charts/headrace/files/crds
 
 verify: $(READY) ## Fail when a generated file does not match the models
 	@$(BIN)/headrace crds --output-dir $(VENV)/verify/crds >/dev/null
-	@diff -ru crds $(VENV)/verify/crds || { echo "crds/ is out of date: run 'make generate' and commit the result"; exit 1; }
+	@diff -ru crds $(VENV)/verify/crds && diff -ru charts/headrace/files/crds $(VENV)/verify/crds || { echo "crds/ or its copy in the chart is out of date: run 'make generate' and commit the result"; exit 1; }
 	@echo "generated files are fresh"
 
 bench: $(READY) ## Measure beside named peers and limits (minutes; wants a quiet machine)
@@ -65,6 +66,12 @@ cluster: $(READY) ## Start a real control plane (compiled from Go modules the fi
 
 node: $(READY) ## Add a node with containers and four GPUs that are not there (as root, with containerd)
 	@$(BIN)/python -m tests.cluster node
+
+deploy: $(READY) build/images/headrace-operator.tar build/images/headrace-worker.tar ## Install Headrace on the cluster of `make cluster node`
+	@$(BIN)/python -m tests.cluster deploy
+
+build/images/headrace-%.tar:
+	@.ci/images $*
 
 cluster-down: $(READY) ## End the cluster, and leave nothing running
 	@$(BIN)/python -m tests.cluster down

@@ -23,7 +23,7 @@ from headrace.api.inferencebatch import RecordProblem
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import ExitCode, Role
-from headrace.core.observed import Installation, Observed, Verdict
+from headrace.core.observed import Installation, Observed, PodSnapshot, Verdict
 from headrace.core.plan import Plan
 from headrace.core.reconcile import reconcile
 
@@ -353,6 +353,11 @@ def test_reconcile_warns_of_bad_input_with_the_first_line() -> None:
             "spec.input.prompt.template",
             id="a template that is none",
         ),
+        pytest.param(
+            a_batch().with_spec(output={"uri": "s3://out"}, parameters={"false": 2}),
+            "spec.parameters.false",
+            id="a parameter n without its quotes",
+        ),
     ],
 )
 def test_reconcile_refuses_what_this_place_cannot_do(batch: BatchBuilder, field: str) -> None:
@@ -388,3 +393,50 @@ def test_reconcile_is_not_complete_while_the_last_worker_has_not_ended_well() ->
         plan = reconcile(look(RUNNING, jobs=[a_job(Role.RUN, active=0)], reports=[said[0], last]))
         assert not plan.status.finished
         assert plan.status.records.pending == 0, "the records are counted all the same"
+
+
+NO_GPU = PodSnapshot(
+    Role.RUN, "Pending", Reason.UNSCHEDULABLE, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+)
+NO_IMAGE = PodSnapshot(Role.PLAN, "Pending", Reason.IMAGE_PULL_FAILED, "not found")
+AT_WORK = PodSnapshot(Role.RUN, "Running")
+STARTING = PodSnapshot(Role.RUN, "Pending")
+
+
+@pytest.mark.parametrize(
+    ("batch", "pods", "state", "message"),
+    [
+        pytest.param(
+            RUNNING,
+            [NO_GPU, STARTING],
+            "Unschedulable",
+            "1 of 2 pods cannot start: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+            id="no pod runs",
+        ),
+        pytest.param(
+            RUNNING,
+            [NO_GPU, AT_WORK],
+            "Running",
+            "1 of 2 pods cannot start: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+            id="some pods run",
+        ),
+        pytest.param(
+            a_batch(), [NO_IMAGE], "ImagePullFailed", "1 of 1 pods cannot start: not found", id="in preflight"
+        ),
+        pytest.param(RUNNING, [NO_IMAGE, AT_WORK], "Running", None, id="a pod of a step that is over"),
+        pytest.param(RUNNING, [STARTING], "Running", None, id="nothing is known to be wrong"),
+    ],
+)
+def test_reconcile_says_why_pods_do_not_start(
+    batch: BatchBuilder, pods: list[PodSnapshot], state: str, message: str | None
+) -> None:
+    status = reconcile(replace(look(batch, jobs=[RUN]), pods=tuple(pods))).status
+    found = status.condition(ConditionType.PODS_READY)
+    assert (status.summary.state, found.message if found is not None else None) == (state, message)
+
+
+def test_reconcile_says_that_pods_start_again() -> None:
+    before = RUNNING.with_condition(ConditionType.PODS_READY, ConditionStatus.FALSE, Reason.UNSCHEDULABLE)
+    plan = reconcile(replace(look(before, jobs=[RUN]), pods=(AT_WORK,)))
+    assert conditions(plan)["PodsReady"] == ("True", "PodsStarted")
+    assert [event.reason for event in plan.events] == ["PodsStarted"]

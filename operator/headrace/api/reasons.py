@@ -10,6 +10,7 @@ class ConditionType(StrEnum):
 
     INPUT_VALIDATED = "InputValidated"
     ADMITTED = "Admitted"
+    PODS_READY = "PodsReady"
     SUSPENDED = "Suspended"
     COMPLETE = "Complete"
     FAILED = "Failed"
@@ -26,6 +27,11 @@ class Reason(StrEnum):
     # Admitted
     ADMITTED = "Admitted"
     WAITING_FOR_QUOTA = "WaitingForQuota"
+    # PodsReady
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_NOT_CREATED = "ContainerNotCreated"
+    PODS_STARTED = "PodsStarted"
     # Suspended
     SUSPENDED = "SuspendedBySpec"
     DRAINING = "Draining"

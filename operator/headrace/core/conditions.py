@@ -59,6 +59,7 @@ def with_findings(
 _ALARMING = {
     (ConditionType.FAILED, ConditionStatus.TRUE),
     (ConditionType.INPUT_VALIDATED, ConditionStatus.FALSE),
+    (ConditionType.PODS_READY, ConditionStatus.FALSE),
 }
 
 

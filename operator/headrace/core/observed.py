@@ -66,6 +66,44 @@ class JobSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class PodSnapshot:
+    """A pod, as far as it matters whether it starts."""
+
+    role: Role
+    phase: str
+    """Pending, Running, Succeeded or Failed."""
+    obstacle: Reason | None = None
+    """What keeps it from starting, as far as is known."""
+    message: str = ""
+
+    @classmethod
+    def from_object(cls, pod: Mapping[str, Any]) -> PodSnapshot:
+        """Read a pod: the scheduler says why there is no node for it, the kubelet why its container does not come up."""
+        status, role = pod.get("status", {}), Role(pod["metadata"]["labels"][labels.ROLE])
+        phase = status.get("phase", "Pending")
+        if phase != "Pending":
+            return cls(role, phase)
+        for container in status.get("containerStatuses", ()):
+            waiting = container.get("state", {}).get("waiting", {})
+            obstacle = _OBSTACLES.get(waiting.get("reason", ""))
+            if obstacle is not None:
+                return cls(role, phase, obstacle, waiting.get("message") or waiting["reason"])
+        for condition in status.get("conditions", ()):
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                return cls(role, phase, Reason.UNSCHEDULABLE, condition.get("message", ""))
+        return cls(role, phase)
+
+
+_OBSTACLES = {
+    **dict.fromkeys(
+        ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"), Reason.IMAGE_PULL_FAILED
+    ),
+    **dict.fromkeys(("CreateContainerConfigError", "CreateContainerError"), Reason.CONTAINER_NOT_CREATED),
+}
+"""What the kubelet calls the reasons that do not go away by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerReport:
     """What one pod has said, last or so far."""
 
@@ -119,6 +157,8 @@ class Observed:
     reports: tuple[WorkerReport, ...] = ()
     verdict: Verdict = Verdict(admitted=True)
     installation: Installation = Installation()
+    pods: tuple[PodSnapshot, ...] = ()
+    """Pods of the Jobs of this round; none where pods always start at once."""
 
     def job(self, role: Role) -> JobSnapshot | None:
         """The child Job of that role in this round of the batch."""

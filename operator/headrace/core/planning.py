@@ -6,12 +6,12 @@ from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import OutputStatus, RecordCounts, RecordProblem, ShardCounts, Validation
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.worker import PlanReport
+from headrace.api.worker import PlanReport, Role
 from headrace.core.children import plan_job
 from headrace.core.conditions import false, true, unknown
 from headrace.core.inline import inline_config_map
 from headrace.core.observed import Observed
-from headrace.core.step import Step, failed, suspension
+from headrace.core.step import Step, failed, readiness, suspension
 from headrace.core.volumes import output_uri
 
 SHOWN_ERRORS = 20
@@ -26,7 +26,7 @@ def planning(observed: Observed, inline: InlinePlan | None) -> Step:
         children = (*children, plan_job(observed.batch, observed.installation))
     if report is None:
         waiting = unknown(ConditionType.INPUT_VALIDATED, Reason.PLANNING, "the input is being read")
-        return Step(children, (waiting, *suspension(observed)))
+        return Step(children, (waiting, *readiness(observed, Role.PLAN), *suspension(observed)))
     return _refused(report) if report.error_count else _planned(observed, report, children)
 
 

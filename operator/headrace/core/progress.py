@@ -46,6 +46,9 @@ def _state(status: InferenceBatchStatus) -> str:
     suspended = status.condition(ConditionType.SUSPENDED)
     if suspended is not None and suspended.reason != Reason.RESUMED:
         return "Suspended" if status.is_true(ConditionType.SUSPENDED) else "Draining"
+    stuck = status.condition(ConditionType.PODS_READY)
+    if stuck is not None and not status.is_true(ConditionType.PODS_READY):
+        return str(stuck.reason)
     if not status.is_true(ConditionType.INPUT_VALIDATED):
         return "Planning"
     if not status.is_true(ConditionType.ADMITTED):

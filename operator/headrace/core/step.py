@@ -63,6 +63,21 @@ def suspension(observed: Observed) -> tuple[Finding, ...]:
     return (false(ConditionType.SUSPENDED, Reason.RESUMED, "goes on where it stopped"),)
 
 
+def readiness(observed: Observed, role: Role) -> tuple[Finding, ...]:
+    """Whether pods start. It is worth a word only once some do not; and a batch that works on some of its pods is at work."""
+    pods = [pod for pod in observed.pods if pod.role == role and pod.phase in ("Pending", "Running")]
+    stuck = [(pod.obstacle, pod.message) for pod in pods if pod.obstacle is not None]
+    if not stuck and observed.batch.status.condition(ConditionType.PODS_READY) is None:
+        return ()
+    if not stuck:
+        return (true(ConditionType.PODS_READY, Reason.PODS_STARTED, "nothing keeps pods from starting"),)
+    obstacle, why = stuck[0]
+    message = f"{len(stuck)} of {len(pods)} pods cannot start: {why}"
+    if any(pod.phase == "Running" for pod in pods):
+        return (true(ConditionType.PODS_READY, Reason.PODS_STARTED, message),)
+    return (false(ConditionType.PODS_READY, obstacle, message),)
+
+
 def progress(observed: Observed, counts: Tally) -> dict[str, Any]:
     """The status fields that tell how far the batch is."""
     job = observed.job(Role.RUN)

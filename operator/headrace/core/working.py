@@ -11,7 +11,7 @@ from headrace.core.conditions import Finding, false, true
 from headrace.core.counts import Tally, from_finalize
 from headrace.core.ending import finalize_failed
 from headrace.core.observed import Observed
-from headrace.core.step import Step, failed, held_run, input_children, progress, suspension
+from headrace.core.step import Step, failed, held_run, input_children, progress, readiness, suspension
 from headrace.core.stopping import too_many_failed
 from headrace.core.volumes import output_uri
 
@@ -27,7 +27,7 @@ def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Ste
     if job is not None or (admitted and not batch.spec.suspend):
         held = batch.spec.suspend or not admitted
         children = (*children, run_job(batch, observed.installation, suspend=held))
-    findings = (_admission(observed), *suspension(observed))
+    findings = (_admission(observed), *readiness(observed, Role.RUN), *suspension(observed))
     return Step(children, findings, progress(observed, counts) | {"queue": _queue(observed)})
 
 

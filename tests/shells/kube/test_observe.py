@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from builders import NOON, PLACE, a_batch
 from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import RecordCounts
+from headrace.api.reasons import Reason
 from headrace.api.worker import PlanReport, Role, ShardReport, termination_message
 from headrace.core.observed import Observed
 from headrace.shells.kube.cache import Cache
@@ -93,3 +96,37 @@ def test_observe_puts_older_words_first() -> None:
     second = pod(ended(termination_message(DONE.model_copy(update={"attempt": 2})).decode()), "pod2")
     attempts = [said.report.attempt for said in look(run_job(), second, first).reports if said.report.kind == "shard"]
     assert attempts == [1, 2]
+
+
+def waiting(reason: str, message: str | None = None) -> JsonObject:
+    said = {"reason": reason} | ({"message": message} if message else {})
+    return {"phase": "Pending", "containerStatuses": [{"name": "worker", "state": {"waiting": said}}]}
+
+
+NO_NODE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
+
+
+@pytest.mark.parametrize(
+    ("status", "obstacle", "message"),
+    [
+        pytest.param(waiting("ErrImagePull", "not found"), Reason.IMAGE_PULL_FAILED, "not found", id="no image"),
+        pytest.param(waiting("ImagePullBackOff"), Reason.IMAGE_PULL_FAILED, "ImagePullBackOff", id="no message"),
+        pytest.param(
+            waiting("CreateContainerConfigError", 'secret "hub" not found'),
+            Reason.CONTAINER_NOT_CREATED,
+            'secret "hub" not found',
+            id="no secret",
+        ),
+        pytest.param(waiting("ContainerCreating"), None, "", id="on its way"),
+        pytest.param(
+            {"phase": "Pending", "conditions": [NO_NODE]}, Reason.UNSCHEDULABLE, "0/1 nodes are available", id="no node"
+        ),
+        pytest.param({"phase": "Running", "conditions": [NO_NODE]}, None, "", id="it runs"),
+        pytest.param({}, None, "", id="just made"),
+    ],
+)
+def test_observe_tells_what_keeps_a_pod_from_starting(
+    status: JsonObject, obstacle: Reason | None, message: str
+) -> None:
+    (found,) = look(run_job(), pod(status)).pods
+    assert (found.role, found.obstacle, found.message) == (Role.RUN, obstacle, message)

@@ -106,7 +106,7 @@ _NEEDED: dict[Resource, dict[str, tuple[str, ...]]] = {
         "spec": ("suspend", "parallelism"),
         "status": ("active", "terminating", "completedIndexes", "failedIndexes", "conditions"),
     },
-    PODS: {"status": ("phase", "podIP", "containerStatuses")},
+    PODS: {"status": ("phase", "podIP", "containerStatuses", "conditions")},
     CONFIG_MAPS: {},
 }
 """What is kept of children besides their metadata."""
@@ -117,6 +117,8 @@ def _needed(resource: Resource, obj: JsonObject) -> JsonObject:
     if resource is BATCHES:
         obj["metadata"].get("annotations", {}).pop(LAST_APPLIED, None)
         return obj
+    if resource is PODS and obj.get("status", {}).get("phase") != "Pending":
+        obj.get("status", {}).pop("conditions", None)  # they only tell why a pod does not start
     parts = ((part, obj.get(part, {}), fields) for part, fields in _NEEDED[resource].items())
     kept = {part: {field: found[field] for field in fields if field in found} for part, found, fields in parts}
     obj["metadata"].pop("annotations", None)

@@ -72,7 +72,7 @@ class Elector:
         except Conflict:
             return  # somebody else was faster: the next look tells who
         except (TransientFailure, ApiError, TimeoutError) as error:
-            self.problem = f"the lease {self._namespace}/{LEASE_NAME}: {error or 'no answer'}"
+            self.problem = f"the lease {self._namespace}/{LEASE_NAME}: {str(error) or 'no answer in time'}"
             logger.warning("%s", self.problem)
 
     async def _read(self) -> JsonObject | None:

@@ -9,7 +9,7 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import Report, Role, parse_report
-from headrace.core.observed import Installation, JobSnapshot, Observed, Verdict, WorkerReport
+from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, Verdict, WorkerReport
 from headrace.shells.kube.cache import Cache, Key, controller_uid
 from headrace.shells.kube.resources import JOBS, PODS
 
@@ -34,6 +34,7 @@ def observe(
         batch=batch,
         now=now,
         jobs=tuple(jobs),
+        pods=tuple(PodSnapshot.from_object(pod) for pod in pods),
         reports=tuple(report for pod in pods for report in _reports(pod, live)),
         verdict=Verdict(admitted=True),
         installation=installation,
