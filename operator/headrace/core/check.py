@@ -18,6 +18,7 @@ def spec_problems(batch: InferenceBatch, place: Installation) -> tuple[FieldErro
         *_engine_problems(batch, place),
         *_uri_problems(batch, place),
         *_prompt_problems(batch),
+        *_parameter_problems(batch),
     )
 
 
@@ -58,3 +59,11 @@ def _prompt_problems(batch: InferenceBatch) -> list[FieldError]:
     except InvalidSpec as error:
         return list(error.errors)
     return []
+
+
+def _parameter_problems(batch: InferenceBatch) -> list[FieldError]:
+    """`n: 2` without quotes, which `kubectl apply` has read as `false: 2`; the API server cannot know what was meant."""
+    message = "YAML reads an unquoted n, no or off as false, and y, yes or on as true: put the name in quotes"
+    return [
+        FieldError(f"spec.parameters.{name}", message) for name in ("false", "true") if name in batch.spec.parameters
+    ]

@@ -21,7 +21,7 @@ MAX_DEPTH = 200
 
 _TAG = "tag:yaml.org,2002:"
 _RESOLVERS = (
-    ("bool", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
+    ("bool", r"y|Y|n|N|yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
     ("int", r"[-+]?(0|[1-9][0-9]*|0[0-7]+|0x[0-9a-fA-F]+|0b[01]+)", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("float", r"[-+]?\.inf|\.nan", "-+."),
@@ -43,6 +43,8 @@ class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
 
 
+for _loader in (_PureLoader, _FastLoader):
+    _loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
 for _name, _pattern, _first in _RESOLVERS:
     for _loader in (_PureLoader, _FastLoader):
         _loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), list(_first))
