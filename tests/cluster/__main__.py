@@ -1,4 +1,4 @@
-"""The command line: `python -m tests.cluster up | node | status | kubeconfig | down`."""
+"""The command line: `python -m tests.cluster up | node | deploy | status | kubeconfig | down`."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import binaries, components
 from .control_plane import ControlPlane
+from .deploy import deploy
 from .guard import wait_for_end
 from .images import Image
 from .layout import DEFAULT
@@ -79,6 +80,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     loads = commands.add_parser("load", help="give the node an image")
     loads.add_argument("source", type=Path, help="an archive (docker save), or a folder that becomes the root")
     loads.add_argument("--as", dest="reference", help="the image's name and tag, if the source is a folder")
+    commands.add_parser("deploy", help="install Headrace there, from build/images and charts/headrace")
     commands.add_parser("status", help="say what runs")
     commands.add_parser("compiled", help="exit 0 if the programs are there, 1 if they would have to be compiled first")
     names = commands.add_parser("kubeconfig", help="print the path of a kubeconfig")
@@ -100,6 +102,9 @@ def main(arguments: list[str]) -> int:
             node(cluster, chosen.gpus)
         case "load":
             load(cluster, chosen.source, chosen.reference)
+        case "deploy":
+            deploy(Node(cluster))
+            print("headrace runs there: kubectl apply -f manifests/examples/01-summarise.yaml; kubectl get ib -w")
         case "guard":
             guard(cluster, Process(chosen.pid, chosen.started))
         case "status":

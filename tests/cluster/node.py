@@ -8,6 +8,7 @@ import json
 import shlex
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -68,6 +69,13 @@ class Node:
                 f"no node runs in {self.layout.folder} to load {archive}: `python -m tests.cluster node`"
             )
         self._ctr("images", "import", str(archive))
+
+    def kill_containers(self, namespace: str) -> None:
+        """Kill what runs in the pods of a namespace, as a crash would; nobody is told."""
+        of_pods = f'labels."io.kubernetes.pod.namespace"=={namespace},labels."io.cri-containerd.kind"==container'
+        for container in self._ctr("containers", "list", "--quiet", of_pods).split():
+            with suppress(ClusterError):  # one that has ended has no task any more
+                self._ctr("tasks", "kill", "--signal", "SIGKILL", "--all", container)
 
     def _prepare(self, plugins: Path) -> None:
         layout = self.layout
@@ -148,5 +156,7 @@ class Node:
             for node in nodes
         )
 
-    def _ctr(self, *arguments: str) -> None:
-        machine.run("ctr", "--address", f"{self.layout.runtime}/containerd.sock", "--namespace", "k8s.io", *arguments)
+    def _ctr(self, *arguments: str) -> str:
+        return machine.run(
+            "ctr", "--address", f"{self.layout.runtime}/containerd.sock", "--namespace", "k8s.io", *arguments
+        )

@@ -1,0 +1,50 @@
+{{- define "headrace.fullname" -}}
+{{- $name := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) -}}
+{{- $name | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "headrace.selector" -}}
+app.kubernetes.io/name: headrace
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "headrace.labels" -}}
+{{ include "headrace.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "headrace.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "headrace.fullname" .) }}
+{{- end }}
+
+{{- define "headrace.image" -}}
+{{ .repository }}:{{ .tag | default .appVersion }}
+{{- end }}
+
+{{- /* What the operator may do with objects; tests/charts holds it against the calls that it makes. */ -}}
+{{- define "headrace.rules" -}}
+- apiGroups: [headrace.dev]
+  resources: [inferencebatches]
+  verbs: [list, watch]
+- apiGroups: [headrace.dev]
+  resources: [inferencebatches/status]
+  verbs: [patch]
+- apiGroups: [headrace.dev]
+  resources: [inferencebatches/finalizers]
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}
