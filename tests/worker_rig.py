@@ -264,6 +264,9 @@ class MortalStore:
     def read(self, uri: str) -> bytes:
         return self._store.read(uri)
 
+    def exists(self, uri: str) -> bool:
+        return self._store.exists(uri)
+
     def put(self, uri: str, data: bytes, *, if_absent: bool = False) -> None:
         self.change()
         self._store.put(uri, data, if_absent=if_absent)
@@ -281,9 +284,13 @@ class MortalStore:
         with self._store.append(uri) as log:
             yield MortalLog(log, self)
 
-    def delete(self, uri: str) -> None:
-        self._store.delete(uri)
-        self.change()
+    def read_log(self, uri: str) -> AbstractContextManager[BinaryIO]:
+        return self._store.read_log(uri)
+
+    def delete(self, *uris: str) -> None:
+        for uri in uris:
+            self._store.delete(uri)
+            self.change()
 
     def change(self, on_death: Callable[[], None] = lambda: None) -> None:
         """Count a change, and die when it is time."""
@@ -299,6 +306,10 @@ class MortalLog:
 
     log: Log
     store: MortalStore
+
+    @property
+    def sync_pause(self) -> float:
+        return self.log.sync_pause
 
     def append(self, data: bytes) -> None:
         self.store.change(on_death=lambda: self.log.append(data[: int(len(data) * self.store.torn)]))

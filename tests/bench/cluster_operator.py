@@ -181,9 +181,12 @@ class Spectator:
             watch.cancel()
 
     async def _watch(self, resource: Any, see: Callable[[str, JsonObject], None]) -> None:
-        async for event in self._rig.plane.api.watch(resource, self._rig.namespace, "", "0", 3600):
-            if event["type"] in ("ADDED", "MODIFIED"):
-                see(event["object"]["metadata"]["name"], event["object"])
+        version = "0"
+        while True:  # the API server ends the stream of who reads too slowly in a burst
+            async for event in self._rig.plane.api.watch(resource, self._rig.namespace, "", version, 3600):
+                version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] in ("ADDED", "MODIFIED"):
+                    see(event["object"]["metadata"]["name"], event["object"])
 
     def _batch(self, name: str, batch: JsonObject) -> None:
         said = {condition["type"] for condition in batch.get("status", {}).get("conditions", ())}
@@ -348,6 +351,11 @@ def writes_each(plane: Plane, folder: Path) -> float:
     return float(found[1]) / count
 
 
+def say(line: str) -> None:
+    """Show how far it is: all figures together take a quarter of an hour."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that so many percent do not exceed."""
     ordered = sorted(values)
@@ -358,11 +366,14 @@ def measure(plane: Plane, folder: Path, settings: Settings) -> JsonObject:
     """All figures."""
     bursts: dict[str, list[float]] = {contender: [] for contender in settings.contenders}
     delays: dict[str, list[float]] = {contender: [] for contender in settings.contenders}
-    for _ in range(settings.rounds):
+    for turn in range(settings.rounds):
         for contender in settings.contenders:
             bursts[contender].append(burst(plane, folder, settings, contender))
+            say(f"burst {turn + 1} of {settings.rounds}, {contender}: {bursts[contender][-1]:.1f} s")
         for contender in settings.contenders:
-            delays[contender] += steady(plane, folder, settings, contender)
+            found = steady(plane, folder, settings, contender)
+            delays[contender] += found
+            say(f"steady {turn + 1} of {settings.rounds}, {contender}: p99 {percentile(found, 99):.0f} ms")
     acting = settings.contenders[1:]
     return {
         "burst_batches": settings.burst,

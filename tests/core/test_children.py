@@ -13,7 +13,7 @@ import yaml
 from builders import NOON, PLACE, BatchBuilder, a_batch, a_job, look
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import Role, WorkerConfig
-from headrace.core.children import finalize_job, plan_job, run_job
+from headrace.core.children import WORKER_GROUP, finalize_job, plan_job, run_job
 from headrace.core.reconcile import reconcile
 from headrace.core.volumes import Volumes
 
@@ -99,19 +99,56 @@ def test_job_exit_codes_mean_what_the_contract_says() -> None:
     assert actions(plan)["43"] == "FailJob", "only an indexed Job may fail an index"
 
 
+def container_of(job: dict[str, Any]) -> dict[str, Any]:
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
 def test_run_job_asks_for_gpus_and_the_others_do_not() -> None:
-    batch = (
-        a_batch()
-        .with_spec(resources={"gpus": 2, "gpuResourceName": "amd.com/gpu", "requests": {"cpu": "2"}})
-        .validated()
-        .build()
-    )
-    asked = {
-        r: j["spec"]["template"]["spec"]["containers"][0]["resources"]
-        for r, j in [("run", run_job(batch, PLACE, suspend=False)), ("plan", plan_job(batch, PLACE))]
-    }
-    assert asked["run"] == {"requests": {"cpu": "2"}, "limits": {"amd.com/gpu": "2"}}
-    assert "amd.com/gpu" not in str(asked["plan"])
+    batch = a_batch().with_spec(resources={"gpus": 2, "gpuResourceName": "amd.com/gpu"}).validated().build()
+    assert container_of(run_job(batch, PLACE, suspend=False))["resources"]["limits"]["amd.com/gpu"] == "2"
+    assert "amd.com/gpu" not in str(plan_job(batch, PLACE))
+
+
+@pytest.mark.parametrize(
+    ("asked", "requests", "limits"),
+    [
+        pytest.param({}, {"cpu": "1", "memory": "4Gi"}, {"memory": "16Gi"}, id="nothing said"),
+        pytest.param(
+            {"requests": {"cpu": "2", "memory": "8Gi"}},
+            {"cpu": "2", "memory": "8Gi"},
+            {"memory": "8Gi"},
+            id="requests alone",
+        ),
+        pytest.param(
+            {"limits": {"cpu": "500m", "memory": "2Gi"}},
+            {"cpu": "500m", "memory": "2Gi"},
+            {"cpu": "500m", "memory": "2Gi"},
+            id="limits alone",
+        ),
+        pytest.param(
+            {"requests": {"memory": "1Gi"}, "limits": {"memory": "3Gi"}},
+            {"cpu": "1", "memory": "1Gi"},
+            {"memory": "3Gi"},
+            id="both",
+        ),
+    ],
+)
+def test_run_pods_have_requests_and_limits_that_fit_each_other(
+    asked: dict[str, Any], requests: dict[str, str], limits: dict[str, str]
+) -> None:
+    batch = a_batch().with_spec(resources={"gpus": 0, **asked}).validated().build()
+    found = container_of(run_job(batch, PLACE, suspend=False))["resources"]
+    assert found == {"requests": requests, "limits": limits}
+
+
+def test_a_claim_is_opened_for_the_workers_group() -> None:
+    claims = {"input": {"uri": "claim://data/in.jsonl"}, "output": {"uri": "claim://data/out"}}
+    pod = plan_job(a_batch().with_spec(**claims).build(), PLACE)["spec"]["template"]["spec"]
+    assert pod["securityContext"]["fsGroup"] == WORKER_GROUP
+    elsewhere = {"input": {"uri": "s3://data/in.jsonl"}, "output": {"uri": "s3://data/out"}}
+    pod = plan_job(a_batch().with_spec(**elsewhere).build(), PLACE)["spec"]["template"]["spec"]
+    assert "fsGroup" not in pod["securityContext"], "some clusters forbid it, and there is no need"
 
 
 def test_worker_is_told_all_and_never_inline_records() -> None:
@@ -139,6 +176,39 @@ def test_hub_token_goes_by_reference() -> None:
     batch = a_batch().with_spec(model={"name": "m", "source": source}).build()
     env = plan_job(batch, PLACE)["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}} in env
+
+
+def each_job(batch: InferenceBatch) -> list[dict[str, Any]]:
+    return [plan_job(batch, PLACE), run_job(batch, PLACE, suspend=False), finalize_job(batch, PLACE, None)]
+
+
+def test_storage_secret_goes_by_reference_to_every_pod() -> None:
+    batch = a_batch().with_spec(storage={"secretRef": {"name": "minio"}}).validated().build()
+    for job in each_job(batch):
+        assert container_of(job)["envFrom"] == [{"secretRef": {"name": "minio"}}]
+    assert all("envFrom" not in container_of(job) for job in each_job(a_batch().validated().build()))
+
+
+def test_service_account_is_that_of_every_pod_and_its_token_is_not_mounted() -> None:
+    batch = a_batch().with_spec(serviceAccountName="reader").validated().build()
+    for job in each_job(batch):
+        pod = job["spec"]["template"]["spec"]
+        assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("reader", False)
+    assert all("serviceAccountName" not in job["spec"]["template"]["spec"] for job in jobs())
+
+
+def test_volumes_of_objects_are_none() -> None:
+    spec = {
+        "input": {"uri": "s3://in/*.jsonl"},
+        "output": {"uri": "s3://out/reviews"},
+        "model": {"name": "m", "source": {"uri": "s3://models/smol"}},
+    }
+    volumes = Volumes.of(a_batch().with_spec(**spec).build(), PLACE)
+    assert volumes.volumes == ()
+    assert (volumes.input.uri, volumes.output_uri) == ("s3://in/*.jsonl", "s3://out/reviews")
+    assert volumes.plan_uri == "s3://out/reviews/_headrace/plan.jsonl"
+    assert volumes.model.source is not None
+    assert volumes.model.source.uri == "s3://models/smol"
 
 
 def test_volumes_mount_a_claim_once_and_writable_only_for_output() -> None:

@@ -102,7 +102,7 @@ def test_run_again_shows_the_result_again(cli: Cli, worker: FakeWorker) -> None:
     first = cli("run", "-f", "reviews.yaml")
     again = cli("run", "-f", "reviews.yaml")
     assert (again.code, again.out) == (0, first.out)
-    assert again.err == "reviews has finished already, this is how; --replace starts over\n"
+    assert again.err == "reviews has finished already, this is how; to start over: the same command with --replace\n"
     assert worker.turns("plan") == ["0-1"]
 
 
@@ -216,7 +216,8 @@ def test_run_of_a_config_map_keeps_it_for_later(cli: Cli, worker: FakeWorker) ->
         pytest.param(["run", "-f", "binary.yaml"], 2, "binary.yaml: byte 0 is not UTF-8", id="a binary file"),
         pytest.param(["run", "-f", "syntax.yaml"], 2, "syntax.yaml:1:8: not valid YAML", id="no YAML"),
         pytest.param(["run", "-f", "reviews.yaml", "-n", "../x"], 2, '"../x" is not a namespace', id="no namespace"),
-        pytest.param(["run", "-f", "reviews.yaml", "--context", "kind"], 2, "No such option", id="a cluster"),
+        pytest.param(["get", "--kubeconfig", "nope.conf"], 2, "there is no kubeconfig nope.conf: name one", id="no kubeconfig"),
+        pytest.param(["get", "--kubeconfig", "reviews.yaml"], 2, "reviews.yaml is not a kubeconfig", id="a file that is no kubeconfig"),
         pytest.param(["run", "-f", "reviews.yaml", "--state-dir", "a%b"], 2, "must not have %", id="a bad state folder"),
         pytest.param(["run", "-f", "reviews.yaml", "--state-dir", "reviews.yaml"], 1, "reviews.yaml", id="a file as state folder"),
         pytest.param(["run", "-f", "reviews.yaml", "-o", "xml"], 2, "xml", id="an unknown form"),
@@ -267,6 +268,40 @@ def test_get_in_other_forms(cli: Cli) -> None:
     listed = cli("get", "-o", "json").json
     assert (listed["kind"], len(listed["items"])) == ("List", 1)
     assert cli("get", "-A").out.split()[:2] == ["NAMESPACE", "NAME"]
+
+
+def test_hints_name_the_place_so_that_they_can_be_pasted(cli: Cli, worker: FakeWorker) -> None:
+    worker.orders(exits={"0": [44]})
+    place = ["--state-dir", "my state", "-n", "team"]
+    said = cli("run", "-f", "reviews.yaml", *place)
+    assert "  when that is mended: headrace retry reviews -n team --state-dir 'my state'" in said.out.splitlines()
+    worker.orders()
+    retried = cli("retry", "reviews", *place)
+    assert retried.code == 0
+    assert "  results: headrace results reviews -n team --state-dir 'my state'" in retried.out.splitlines()
+
+
+def test_get_and_watch_shows_what_changes(cli: Cli) -> None:
+    cli("run", "-f", "reviews.yaml")
+    started = start("get", "--watch", stdout=subprocess.PIPE)
+    assert started.stdout is not None
+    assert started.stdout.readline().split()[:2] == ["NAME", "STATE"]
+    assert started.stdout.readline().split()[:3] == ["reviews", "Complete", "10/10"]
+    cli("delete", "reviews")
+    assert started.stdout.readline().split()[:2] == ["reviews", "Deleted"]
+    write("other.yaml", "other")
+    cli("run", "-f", "other.yaml", "-q")
+    shown = ""
+    while "Complete" not in shown:
+        shown = started.stdout.readline()
+        assert shown.startswith("other")
+    started.send_signal(signal.SIGINT)
+    assert started.wait() == 130
+    started.communicate()
+
+
+def test_get_and_watch_of_what_is_not_there_does_not_wait_for_it(cli: Cli) -> None:
+    assert cli("get", "nope", "-w").err == "headrace: there is no InferenceBatch nope in the namespace default\n"
 
 
 def test_get_nothing(cli: Cli) -> None:
@@ -347,6 +382,7 @@ def test_plan_says_what_would_block(
 def test_crds(cli: Cli, tmp_path: Path) -> None:
     (printed,) = yaml.safe_load_all(cli("crds").out)
     assert printed["metadata"]["name"] == "inferencebatches.headrace.dev"
+    assert cli("crds", "-o", "json").json["items"] == [printed]
     files = cli("crds", "--output-dir", str(tmp_path / "crds")).out.split()
     assert [yaml.safe_load(Path(file).read_text()) for file in files] == [printed]
 
@@ -484,7 +520,10 @@ def commit_one_shard(output: Path, records: int = 4) -> None:
         files[kind] = {"path": f"{kind}/00000.a1.jsonl", "records": len(rows), "bytes": 0, "sha256": ""}
     commit = output / "_headrace" / "shards" / "00000" / "commit.json"
     commit.parent.mkdir(parents=True, exist_ok=True)
-    commit.write_text(json.dumps({"version": 1, "shard": 0, "attempt": 1, "reprocessed": 0, **files}))
+    counts = {"succeeded": len(lines["results"]), "failed": len(lines["errors"])}
+    said = {"version": 1, "shard": 0, "attempt": 1, "reprocessed": 0, "batches": 1, "batchedRecords": records, **files}
+    who = {"namespace": "default", "name": "reviews", "uid": "u"}
+    commit.write_text(json.dumps({**said, "batch": who, "usage": {}, "records": {"total": records, **counts}}))
 
 
 def test_results_in_the_order_of_the_input(cli: Cli, tmp_path: Path) -> None:
@@ -511,6 +550,15 @@ def test_results_while_it_runs_are_those_of_the_committed_shards(cli: Cli, worke
     assert answer.err == "reviews is not complete: these are the records of 1 of 2 shards\n"
     started.terminate()
     started.communicate()
+
+
+def test_results_of_an_output_that_was_damaged(cli: Cli, tmp_path: Path) -> None:
+    cli("run", "-f", "reviews.yaml")
+    output = tmp_path / ".headrace" / "output" / "default" / "reviews"
+    commit_one_shard(output)
+    (output / "results" / "00000.a1.jsonl").unlink()
+    answer = cli("results", "reviews", "-o", "json")
+    assert (answer.code, answer.json["error"]["reason"]) == (1, "OutputDamaged")
 
 
 def test_results_of_refused_input_say_why_there_are_none(cli: Cli, worker: FakeWorker) -> None:

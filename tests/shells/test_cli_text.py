@@ -15,10 +15,14 @@ from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.cli.exits import wants_json
 from headrace.cli.outcome import exit_code, outcome_text
+from headrace.cli.reading import by_lines
 from headrace.cli.results import summary_of
+from headrace.cli.target import Manner
 from headrace.cli.text import duration, number, plain, plural, table
 from headrace.cli.watch import Bar, Lines
 from headrace.core.plan import Event
+
+HERE = Manner({}, "default", stopping="", start_over="the same command with --replace", immutable="")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,7 @@ def test_outcome_text_of_a_complete_batch() -> None:
         batch_fill_percent=97,
     )
     assert exit_code(batch) == 0
-    assert outcome_text(batch) == "\n".join(
+    assert outcome_text(batch, HERE) == "\n".join(
         [
             "reviews is complete: 1,990 of 2,000 records succeeded, 10 failed",
             "  took 10s · 200 records/s · 1,000 tokens/s · batches 97% full · 9,000 prompt + 1,000 completion tokens",
@@ -97,7 +101,7 @@ def test_outcome_text_of_a_complete_batch() -> None:
 def test_outcome_text_of_a_batch_that_waits_for_mending() -> None:
     records = RecordCounts(total=10, succeeded=5, pending=5)
     batch = a_finished_batch(ConditionType.FAILED, Reason.WORKER_FAILED, records=records)
-    text = outcome_text(batch, log="/state/pods/x/log")
+    text = outcome_text(batch, HERE, log="/state/pods/x/log")
     assert exit_code(batch) == 1
     assert text.startswith("reviews failed: WorkerFailed: ")
     assert "  log of the worker: /state/pods/x/log" in text
@@ -108,7 +112,7 @@ def test_outcome_text_of_a_cancelled_batch_in_another_namespace() -> None:
     records = RecordCounts(total=10, succeeded=5, failed=5)
     batch = a_finished_batch(ConditionType.FAILED, Reason.CANCELLED, records=records)
     moved = batch.model_copy(update={"metadata": batch.metadata.model_copy(update={"namespace": "team"})})
-    text = outcome_text(moved)
+    text = outcome_text(moved, HERE)
     assert "  results: headrace results reviews -n team" in text
     assert text.endswith("  to start over: the same command with --replace")
 
@@ -154,6 +158,15 @@ def test_summary_of_a_result(body: dict[str, Any], text: str) -> None:
 
 def test_summary_of_an_error() -> None:
     assert summary_of({"error": {"code": "mock_error", "message": "no"}, "response": None}) == "mock_error: no"
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000], ids=["byte by byte", "in small pieces", "at once"])
+def test_by_lines_gives_whole_lines_whatever_the_pieces(size: int) -> None:
+    data, lines = b"one\n\ntwo \xff\nthe rest of a line that was lost", list[bytes]()
+    feed = by_lines(lines.append)
+    for start in range(0, len(data), size):
+        feed(data[start : start + size])
+    assert lines == [b"one\n", b"\n", b"two \xff\n"]
 
 
 def test_lines_speak_every_few_seconds_and_of_every_event(capsys: pytest.CaptureFixture[str]) -> None:

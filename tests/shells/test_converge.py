@@ -11,10 +11,11 @@ import pytest
 
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType, Reason
+from headrace.core import edits
 from headrace.shells.local import containers, pods, state
 from headrace.shells.local.converge import Converger, utc_now
 from headrace.shells.local.files import write_atomically
-from headrace.shells.local.objects import ask_retry, change_spec, submit
+from headrace.shells.local.objects import edit, submit
 from headrace.shells.local.state import StateDir
 from laptop import Audience, FakeWorker, Laptop, die, eventually, local_batch, processes_with
 
@@ -85,7 +86,7 @@ def test_run_gives_up_a_shard_that_cannot_be_done_and_closes_the_books(laptop: L
 def test_run_keeps_what_is_done_for_a_retry(laptop: Laptop) -> None:
     laptop.worker.orders(exits={"0": [44]})
     assert failure(laptop.run()) == Reason.WORKER_FAILED
-    ask_retry(laptop.state, laptop.folder)
+    edit(laptop.state, laptop.folder, edits.retry)
     assert laptop.run().status.is_true(ConditionType.COMPLETE)
 
 
@@ -94,7 +95,7 @@ def test_run_takes_up_a_cancellation_while_it_works(laptop: Laptop) -> None:
 
     def cancel(batch: InferenceBatch) -> None:
         if (laptop.worker.log / "waits-0").exists() and not laptop.folder.load().spec.cancel:
-            change_spec(laptop.state, laptop.folder, cancel=True)
+            edit(laptop.state, laptop.folder, edits.cancel)
 
     batch = laptop.run(Audience(on_look=cancel))
     assert failure(batch) == Reason.CANCELLED
@@ -109,10 +110,10 @@ def test_run_drains_while_suspended_and_goes_on_when_resumed(laptop: Laptop) -> 
     def suspend_once(batch: InferenceBatch) -> None:
         seen.append(batch.status.is_true(ConditionType.SUSPENDED))
         if len(list(laptop.worker.log.glob("waits-*"))) == 2 and not any(seen):
-            change_spec(laptop.state, laptop.folder, suspend=True)
+            edit(laptop.state, laptop.folder, edits.suspend)
         if seen[-1]:
             assert left_behind(laptop.worker) == []
-            change_spec(laptop.state, laptop.folder, suspend=False)
+            edit(laptop.state, laptop.folder, edits.resume)
 
     batch = laptop.run(Audience(on_look=suspend_once))
     assert batch.status.is_true(ConditionType.COMPLETE)

@@ -9,7 +9,9 @@ import pytest
 
 from builders import BatchBuilder
 from headrace.api.reasons import ConditionType
-from headrace.shells.local.objects import ImmutableFields, Submission, ask_retry, change_spec, delete, plan_submission
+from headrace.core import edits
+from headrace.core.edits import EditRefused, ImmutableFields, Submission
+from headrace.shells.local.objects import delete, edit, plan_submission
 from headrace.shells.local.state import StateDir, StateError
 from laptop import Audience, Laptop, local_batch
 
@@ -89,7 +91,7 @@ def test_submit_leaves_a_batch_that_failed_at_work_as_it_is(laptop: Laptop) -> N
 
 
 def test_submit_does_not_take_back_a_cancellation(laptop: Laptop) -> None:
-    change_spec(laptop.state, laptop.folder, cancel=True)
+    edit(laptop.state, laptop.folder, edits.cancel)
     assert laptop.submit(local_batch().build()) == Submission.UNCHANGED
     with pytest.raises(ImmutableFields):
         laptop.submit(local_batch().with_spec(cancel=False).build())
@@ -100,25 +102,25 @@ def test_plan_submission_changes_nothing(state: StateDir) -> None:
     assert not state.root.exists()
 
 
-def test_change_spec_counts_generations(laptop: Laptop) -> None:
-    change_spec(laptop.state, laptop.folder, suspend=True)
-    change_spec(laptop.state, laptop.folder, suspend=True)
+def test_edit_counts_generations(laptop: Laptop) -> None:
+    edit(laptop.state, laptop.folder, edits.suspend)
+    edit(laptop.state, laptop.folder, edits.suspend)
     batch = laptop.folder.load()
     assert (batch.spec.suspend, batch.metadata.generation) == (True, 2)
 
 
-def test_change_spec_of_a_finished_batch_says_that_it_is_too_late(laptop: Laptop) -> None:
+def test_edit_of_a_finished_batch_says_that_it_is_too_late(laptop: Laptop) -> None:
     laptop.run()
-    with pytest.raises(StateError, match=r"^reviews is complete already: nothing is left to be changed$"):
-        change_spec(laptop.state, laptop.folder, cancel=True)
+    with pytest.raises(EditRefused, match=r"^reviews is complete already: nothing is left to be changed$"):
+        edit(laptop.state, laptop.folder, edits.cancel)
 
 
-def test_ask_retry_of_a_batch_that_has_not_failed(laptop: Laptop) -> None:
-    with pytest.raises(StateError, match=r"^reviews has not failed: there is nothing to retry$"):
-        ask_retry(laptop.state, laptop.folder)
+def test_edit_to_retry_a_batch_that_has_not_failed(laptop: Laptop) -> None:
+    with pytest.raises(EditRefused, match=r"^reviews has not failed: there is nothing to retry$"):
+        edit(laptop.state, laptop.folder, edits.retry)
     laptop.run()
-    with pytest.raises(StateError, match=r"^reviews is complete: there is nothing to retry$"):
-        ask_retry(laptop.state, laptop.folder)
+    with pytest.raises(EditRefused, match=r"^reviews is complete: there is nothing to retry$"):
+        edit(laptop.state, laptop.folder, edits.retry)
 
 
 def test_delete_removes_the_batch_and_its_default_output(laptop: Laptop) -> None:

@@ -24,7 +24,9 @@ def found(state: StateDir, *config_maps: ConfigMap, **spec: Any) -> list[str]:
     ("spec", "start"),
     [
         pytest.param({"input": {"uri": "claim://data/x.jsonl"}}, "spec.input.uri: a claim is there only in a cluster", id="a claim"),
-        pytest.param({"output": {"uri": "s3://out/x"}}, "spec.output.uri: this version has no store for it", id="an object store"),
+        pytest.param({"output": {"uri": "s3://out/x"}, "storage": {"secretRef": {"name": "minio"}}},
+            "spec.storage.secretRef: there are no Secrets on this machine: put what opens s3:// into the environment",
+            id="a Secret of an object store"),
         pytest.param({"model": {"name": "m", "source": {"ociImage": {"reference": "r"}}}},
             "spec.model.source: an image volume is there only in a cluster", id="an image volume"),
         pytest.param({"engine": {"name": "vllm"}}, "spec.engine.name: this version has no such engine", id="an engine"),
@@ -35,7 +37,8 @@ def found(state: StateDir, *config_maps: ConfigMap, **spec: Any) -> list[str]:
     ],
 )  # fmt: skip
 def test_problems(state: StateDir, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], start: str) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for name in ("HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE"):
+        monkeypatch.delenv(name, raising=False)
     (problem,) = found(state, **spec)
     assert problem.startswith(start)
 
@@ -49,6 +52,13 @@ def test_problems_a_token_in_the_environment_stands_for_the_secret(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert found(state, model={"name": "m", "source": {"huggingFace": {"id": "a/b", "tokenSecretRef": TOKEN}}}) == []
+
+
+def test_problems_keys_in_the_environment_stand_for_the_secret(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    assert found(state, input={"uri": "s3://in/x"}, storage={"secretRef": {"name": "minio"}}) == []
 
 
 def test_problems_a_config_map_may_come_along_or_be_kept(state: StateDir) -> None:

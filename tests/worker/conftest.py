@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from object_store import S3, s3_server
 from worker_rig import Zygote
 
 settings.register_profile("no deadlines: a busy machine is not a wrong answer", deadline=None)
@@ -18,3 +19,10 @@ def zygote() -> Iterator[Zygote]:
     """Starts real workers quickly, one at a time."""
     with Zygote() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An object store, and the environment that leads to it."""
+    with s3_server() as server:
+        yield server

@@ -20,7 +20,7 @@ from headrace_worker.errors import Drained, JobFailed, ShardFailed
 from headrace_worker.journal import ShardJournal
 from headrace_worker.ledger import Entry, Ledger, Place, Used, begun_line, entry_line, entry_of, seal, unseal
 from headrace_worker.stores.base import AlreadyExists, Store
-from headrace_worker.stores.local import LocalStore, file_uri
+from headrace_worker.stores.local import LocalLog, LocalStore, file_uri
 from worker_rig import HEADER, Died, MortalStore, a_shard
 
 RECORDS = 10
@@ -238,6 +238,27 @@ def test_maybe_sync_syncs_when(output: str, records: int, seconds: float, *, syn
         journal.append(entries(range(records)))
         assert journal.maybe_sync(100.0 + seconds) is synced
         assert (journal.durable.failed > 0) is synced
+
+
+@pytest.mark.parametrize(
+    ("pause", "records", "seconds", "synced"),
+    [
+        pytest.param(0.5, 16, 0.4, False, id="sixteen records wait for a pause that is longer"),
+        pytest.param(0.5, 16, 0.5, True, id="sixteen records and the pause is over"),
+        pytest.param(3.0, 1, 2.0, False, id="a few records wait for the pause"),
+        pytest.param(3.0, 1, 3.0, True, id="a few records and the pause is over"),
+        pytest.param(0.5, 0, 4.0, False, id="nothing new can wait ten pauses"),
+        pytest.param(0.5, 0, 5.0, True, id="nothing new, and ten pauses are over"),
+    ],
+)
+def test_maybe_sync_keeps_to_the_pause_of_its_log(
+    output: str, monkeypatch: pytest.MonkeyPatch, pause: float, records: int, seconds: float, *, synced: bool
+) -> None:
+    monkeypatch.setattr(LocalLog, "sync_pause", pause)
+    with claim(output, records=20) as journal:
+        assert journal.maybe_sync(100.0), "what is begun first is known at once"
+        journal.append(entries(range(records)))
+        assert journal.maybe_sync(100.0 + seconds) is synced
 
 
 # committing

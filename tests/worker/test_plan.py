@@ -370,7 +370,9 @@ def test_plan_of_a_mended_input_may_use_the_folder_of_the_refused_one(tmp_path: 
     ("fields", "reason", "message"),
     [
         pytest.param({"outputUri": "file:///dev/null/out"}, "OutputNotWritable", "cannot be written", id="no place"),
-        pytest.param({"input": {"uri": "s3://in/x"}}, "UnsupportedScheme", "s3://in/x", id="a store that we have not"),
+        pytest.param(
+            {"input": {"uri": "claim://in/x"}}, "UnsupportedScheme", "claim://in/x", id="a store that we have not"
+        ),
         pytest.param({"input": {"uri": "file://in/x"}}, "InputUnreadable", "an absolute path", id="a relative path"),
         pytest.param({"input": {"uri": "package://json:dumps"}}, "InputUnreadable", "mapping", id="no data"),
         pytest.param(

@@ -7,6 +7,7 @@ import pytest
 from headrace_worker.errors import JobFailed
 from headrace_worker.stores import join, open_store, relative_name
 from headrace_worker.stores.local import LocalStore
+from headrace_worker.stores.objects import BucketStore
 from headrace_worker.stores.patterns import matcher
 
 
@@ -14,11 +15,14 @@ def test_open_store_of_a_file() -> None:
     assert isinstance(open_store("file:///data/in.jsonl"), LocalStore)
 
 
-@pytest.mark.parametrize(
-    "uri", ["s3://bucket/key", "gs://bucket/key", "az://box/blob", "claim://data/in", "data/in.jsonl"]
-)
+@pytest.mark.parametrize("uri", ["s3://bucket/key", "gs://bucket/key", "az://box/blob"])
+def test_open_store_of_an_object(uri: str) -> None:
+    assert isinstance(open_store(uri), BucketStore)
+
+
+@pytest.mark.parametrize("uri", ["claim://data/in", "hdfs://data/in", "data/in.jsonl"])
 def test_open_store_of_a_scheme_without_a_store(uri: str) -> None:
-    with pytest.raises(JobFailed, match="it reads file:// and package://") as raised:
+    with pytest.raises(JobFailed, match="it reads and writes file://, s3://, gs:// and az://") as raised:
         open_store(uri)
     assert raised.value.failure.reason == "UnsupportedScheme"
     assert uri in raised.value.failure.message

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from headrace.api.records import Request
 from headrace.api.worker import Env
+from headrace_worker.cachefolder import temporary_folder
 from headrace_worker.engines.transformers import TransformersEngine, attention, gguf, limits, sampling, weights
 from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.engines.transformers.packed import PackedLinear, pack_linear_layers
@@ -375,11 +376,11 @@ def test_gguf_without_a_cache_goes_to_a_temporary_folder(tmp_path: Path, monkeyp
     """A file stands where the cache should be, as on a read-only file system."""
     (tmp_path / "cache").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    gguf._temporary_root.cache_clear()
+    temporary_folder.cache_clear()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert answer(a_gguf(tmp_path / "tiny.gguf"))
     assert len(list(tmp_path.glob("headrace-gguf-*"))) == 1
-    gguf._temporary_root.cache_clear()
+    temporary_folder.cache_clear()
 
 
 @pytest.mark.usefixtures("_own_cache")

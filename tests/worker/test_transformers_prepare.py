@@ -265,10 +265,10 @@ def test_find_hugging_face_carries_the_revision() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "where"),
-    [("claim", {"name": "weights"}), ("ociImage", {"reference": "registry/model:1"}), ("uri", "s3://models/m")],
+    [("claim", {"name": "weights"}), ("ociImage", {"reference": "registry/model:1"})],
 )
 def test_engine_model_source_that_is_mounted_by_others_fails_the_job(kind: str, where: Any) -> None:
-    with pytest.raises(JobFailed, match=f"model.source must be package, path or huggingFace .*, not {kind}"):
+    with pytest.raises(JobFailed, match=f"model.source must be package, path, uri or huggingFace .*, not {kind}"):
         engines.create(worker_config({"name": "m", "source": {kind: where}}), 0)
 
 

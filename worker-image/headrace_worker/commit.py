@@ -19,7 +19,7 @@ from headrace.api.inferencebatch import RecordCounts, Usage
 from headrace.api.output import OutputFile
 from headrace.api.worker import BatchIdentity
 from headrace_worker.errors import JobFailed, ShardFailed
-from headrace_worker.layout import ShardFolder
+from headrace_worker.layout import ShardFolder, journal_attempt
 from headrace_worker.ledger import Entry, Ledger, Place, entry_of
 from headrace_worker.stores.base import NotFound, Store
 
@@ -70,17 +70,17 @@ def same_batch(found: BatchIdentity, wanted: BatchIdentity, uri: str) -> None:
 def sweep(store: Store, folder: ShardFolder, commit: ShardCommit) -> None:
     """Delete what the commit of a shard has made superfluous: the files of attempts that lost, and last its journals.
 
-    Where no journal is left, all this has been done.
+    Where nothing of a journal is left, all this has been done. The beginning of a journal goes before the rest of it, so that
+    nobody takes what is left for the whole.
     """
     with suppress(NotFound):  # another worker sweeps up as well
         journals = [found.uri for found in store.list(folder.private) if found.uri != folder.commit]
         kept = {folder.uri(commit.results.path), folder.uri(commit.errors.path)}
         for pattern in folder.output_patterns if journals else ():
-            for found in list(store.list(pattern)):
-                if found.uri not in kept:
-                    store.delete(found.uri)
-        for journal in journals:
-            store.delete(journal)
+            store.delete(*(found.uri for found in store.list(pattern) if found.uri not in kept))
+        beginnings = [uri for uri in journals if journal_attempt(uri) is not None]
+        store.delete(*beginnings)
+        store.delete(*set(journals).difference(beginnings))
 
 
 def write_outputs(store: Store, folder: ShardFolder, ledger: Ledger, attempt: int) -> tuple[OutputFile, OutputFile]:
@@ -123,7 +123,7 @@ class _Journals:
     def entry(self, position: int, place: Place) -> Entry:
         journal = self._open.get(place.attempt)
         if journal is None:
-            journal = self._stack.enter_context(self._store.open(self._folder.journal(place.attempt)))
+            journal = self._stack.enter_context(self._store.read_log(self._folder.journal(place.attempt)))
             self._open[place.attempt] = journal
         if journal.tell() != place.offset:
             journal.seek(place.offset)

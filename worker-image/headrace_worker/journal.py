@@ -17,7 +17,7 @@ from headrace.api.output import OutputFile
 from headrace.api.worker import ManifestHeader, Shard
 from headrace_worker.commit import ShardCommit, commit_bytes, read_commit, same_batch, sweep, write_outputs
 from headrace_worker.errors import Drained, ShardFailed
-from headrace_worker.layout import ShardFolder, journal_attempt
+from headrace_worker.layout import ShardFolder
 from headrace_worker.ledger import Counts, Entry, Ledger, Place, Used, begun_line, entry_line, used_line
 from headrace_worker.stores.base import AlreadyExists, NotFound, Store, StoreError
 from headrace_worker.takeover import JournalHead, head_line, newest_attempt, take_over
@@ -26,8 +26,8 @@ SYNC_RECORDS = 16
 """So many finished records are made durable without waiting for the second to be over."""
 SYNC_SECONDS = 1.0
 """The longest that a finished record waits to be made durable."""
-SYNC_PAUSE_SECONDS = 0.1
-"""The least time between two syncs: a fast engine must not wait for the disk after every batch."""
+IDLE_PAUSES, IDLE_SECONDS = 10, 10.0
+"""So many times longer is the pause while nothing happens and only the GPU seconds grow, but not longer than this."""
 _CLAIM_TRIES = 100
 
 
@@ -41,6 +41,7 @@ class ShardJournal:
         """The counts as of the last sync; only these may be reported."""
         self._store, self._folder, self._head = store, folder, head
         self._size = len(head_line(head))
+        self._synced_size = self._size
         self._unsynced = 0
         self._synced_at: float | None = None
         self._stack = ExitStack()
@@ -91,7 +92,7 @@ class ShardJournal:
         self.ledger.begin(positions)
 
     def append(self, entries: Iterable[Entry]) -> None:
-        """Add finished records. They survive the death of this process at once, and that of the machine after a sync.
+        """Add finished records. They survive a sync; in a file, the death of this process alone at once.
 
         Raises `NoSpace`, `NotWritable`: then nothing more may be appended, and none of these records may count as finished.
         """
@@ -114,29 +115,36 @@ class ShardJournal:
 
     def maybe_sync(self, now: float) -> bool:
         """Sync when it is time to (`now` in seconds of any steady clock); returns whether it did."""
-        if self._synced_at is None:
-            self._synced_at = now
-        waited = now - self._synced_at
-        due = waited >= (SYNC_PAUSE_SECONDS if self._unsynced >= SYNC_RECORDS else SYNC_SECONDS)
-        if due:
-            self.sync()
-            self._synced_at = now
-        return due
+        if self._synced_at is not None and now - self._synced_at < self._enough:
+            return False
+        self.sync()
+        self._synced_at = now
+        return True
+
+    @property
+    def _enough(self) -> float:
+        """How long after a sync the next one is due, in seconds; when nothing has happened, later."""
+        pause = self._log.sync_pause
+        if self._unsynced >= SYNC_RECORDS:
+            return pause
+        idle = self._size == self._synced_size
+        return max(SYNC_SECONDS, pause, min(IDLE_PAUSES * pause, IDLE_SECONDS) if idle else 0)
 
     def sync(self) -> None:
         """Make everything durable, and only then let it count."""
         self._append(used_line(self.ledger.used))
         self._log.sync()
+        self._synced_size = self._size
         self.durable = copy(self.ledger.counts)
         self._unsynced = 0
 
     def fenced(self) -> bool:
-        """Whether a newer attempt has claimed the shard, or somebody has committed it."""
-        try:
-            found = [found.uri for found in self._store.list(self._folder.private)]
-        except NotFound:
-            return True  # journals vanish under our eyes: somebody has committed and sweeps up
-        return self._folder.commit in found or any((journal_attempt(uri) or 0) > self.attempt for uri in found)
+        """Whether a newer attempt has claimed the shard, or somebody has committed it.
+
+        Attempts leave no number out, so the next journal is there if any newer one is. Journals are swept up only after a
+        commit, so the commit is looked for last.
+        """
+        return any(map(self._store.exists, (self._folder.journal(self.attempt + 1), self._folder.commit)))
 
     def concede(self) -> ShardCommit:
         """The commit of whoever has fenced this attempt off. Raises `Drained` while they are still at work."""

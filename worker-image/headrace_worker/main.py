@@ -23,7 +23,7 @@ from headrace.api.worker import (
     WorkerConfig,
     termination_message,
 )
-from headrace_worker import engines
+from headrace_worker import engines, results
 from headrace_worker.config import Surface, bad_config, load_config, load_surface, shard_index, termination_log
 from headrace_worker.drain import drain_on_end_of_input
 from headrace_worker.errors import WorkerError
@@ -37,15 +37,24 @@ from headrace_worker.progress import Live
 from headrace_worker.recorder import Surroundings
 from headrace_worker.shard import run_shard
 from headrace_worker.stores import open_store
+from headrace_worker.stores.base import Unreachable
 
 CRASHED = 1
-"""Exit code of a worker that met something nobody has thought of; another is started, a limited number of times."""
+"""Exit code of a worker that met something nobody has thought of, or that may pass; another is started, a limited number of times."""
 
 log = logging.getLogger("headrace_worker")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Play the role that the command line names; all else is told by the environment. Returns the exit code."""
+    """Play the role that the command line names; all else is told by the environment. Returns the exit code.
+
+    `results` and `hold` are no roles: somebody reads what a batch has left, and no Job is involved.
+    """
+    word, *rest = [*(sys.argv[1:] if argv is None else argv), ""]
+    if word == "results":
+        return results.main(rest[:-1])
+    if word == "hold":
+        return results.hold()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     around = Surroundings(Live(PlanReport()))
     exit_code, failure = _guarded(lambda: _play(argv, os.environ, around))
@@ -61,6 +70,9 @@ def _guarded(play: Callable[[], None]) -> tuple[int, Failure | None]:
     except WorkerError as error:
         log.info("%s", error)
         return error.exit_code, None if error.exit_code == ExitCode.DRAINED else error.failure
+    except Unreachable as error:
+        log.info("%s", error)
+        return CRASHED, Failure(reason="StoreUnreachable", message=str(error))
     except Exception as error:  # noqa: BLE001 - nobody else is left to tell of it
         traceback.print_exc()
         return CRASHED, Failure(reason="WorkerCrashed", message=f"{type(error).__name__}: {error}")

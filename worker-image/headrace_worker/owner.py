@@ -13,12 +13,22 @@ from headrace_worker.stores.base import AlreadyExists, NotFound, Store
 
 
 def claim_output(store: Store, output_uri: str, batch: BatchIdentity) -> None:
-    """Make the folder this batch's own. Raises `JobFailed` (`OutputInUse`) when it is another's."""
+    """Make the folder this batch's own.
+
+    Raises `JobFailed`: `OutputInUse` when it is another's, `OutputNotWritable` when the store lets a second claim replace the
+    first, for then nothing can be promised there.
+    """
     data = orjson.dumps(batch.to_object(), option=orjson.OPT_APPEND_NEWLINE)
     try:
-        store.put(_uri(output_uri), data, if_absent=True)
+        for _ in range(2):
+            store.put(_uri(output_uri), data, if_absent=True)
     except AlreadyExists:
         check_owner(store, output_uri, batch)
+    else:
+        raise JobFailed(
+            "OutputNotWritable",
+            f"{_uri(output_uri)} could be created twice: output.uri must be in a store that knows If-None-Match",
+        )
 
 
 def check_owner(store: Store, output_uri: str, batch: BatchIdentity) -> None:

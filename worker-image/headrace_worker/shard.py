@@ -81,8 +81,9 @@ class ShardRun:
             self._obey()
             self._take_in()
             self._hand_over()
-            self._step()
+            # Before the step: what is begun is known when the step kills this process.
             self._recorder.keep(self._clock())
+            self._step()
         self._obey_limit()
         self._recorder.close_books(self._clock())
         return self._journal.commit()

@@ -84,7 +84,7 @@ def _read_head(store: Store, uri: str, shard: Shard, header: ManifestHeader) -> 
 def _replay(store: Store, uri: str, ledger: Ledger, attempt: int, limit: int | None = None) -> int:
     """Take in a journal up to `limit` bytes; returns how many bytes its whole lines have."""
     offset = 0
-    with store.open(uri) as journal:
+    with store.read_log(uri) as journal:
         for line in journal:
             end = offset + len(line)
             if not line.endswith(b"\n") or (limit is not None and end > limit):

@@ -312,6 +312,21 @@ class Output(ApiModel):
     """A folder of this batch alone; by default one below the place that the installation is set up with."""
 
 
+class SecretRef(ApiModel):
+    """A Secret in the object's namespace."""
+
+    name: Name
+    """The Secret."""
+
+
+class Storage(ApiModel):
+    """How workers get at object stores: the input, the output and the weights alike."""
+
+    secret_ref: SecretRef
+    """A Secret whose keys become environment variables of the workers, by reference: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+    `AWS_REGION`, `AWS_ENDPOINT_URL`; `GOOGLE_SERVICE_ACCOUNT_KEY`; `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`."""
+
+
 class OrderBy(StrEnum):
     """In which order waiting records are put into batches."""
 
@@ -363,9 +378,9 @@ class Resources(ApiModel):
     )
     """What the cluster calls its GPUs."""
     requests: ResourceList = Field(default_factory=ResourceList)
-    """What a pod is given for certain."""
+    """What a pod is given for certain: by default its limits; without those 1 core and 4Gi of memory."""
     limits: ResourceList = Field(default_factory=ResourceList)
-    """What a pod may use at most."""
+    """What a pod may use at most: by default no bound on cores, and of memory what it requests, or else 16Gi."""
 
 
 class Backoff(ApiModel):

@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from headrace.api import labels
 from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time
-from headrace.api.common import Batching, Engine, FailurePolicy, Input, Model, Output, Resources, Retries
+from headrace.api.common import Batching, Engine, FailurePolicy, Input, Model, Output, Resources, Retries, Storage
 from headrace.api.freeobjects import Parameters
 from headrace.api.meta import Condition, ConditionStatus, ObjectMeta
 from headrace.api.reasons import ConditionType
@@ -25,6 +25,10 @@ class InferenceBatchSpec(ApiModel):
     engine: Engine = Field(default_factory=Engine)
     input: Input
     output: Output = Field(default_factory=Output)
+    storage: Storage | None = None
+    """Credentials and settings of the object stores; without it, what the pods' service account is given."""
+    service_account_name: Name | None = None
+    """The ServiceAccount that the pods run as, for clouds that give it access to their object stores; its token is not mounted."""
     parameters: Parameters = Field(default_factory=dict)
     """Defaults of every request in OpenAI's names (`max_tokens`, `temperature`, …); a record's own body wins."""
     batching: Batching = Field(default_factory=Batching)
@@ -61,6 +65,8 @@ IMMUTABLE = (
     "engine",
     "input",
     "output",
+    "storage",
+    "service_account_name",
     "parameters",
     "batching",
     "shards",

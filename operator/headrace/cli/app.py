@@ -12,7 +12,7 @@ import typer
 
 app = typer.Typer(
     name="headrace",
-    help="Batch GenAI work on this machine: the same objects as in a cluster, with processes for pods.",
+    help="Batch GenAI work, on this machine or, with --context or --kubeconfig, in a cluster: the same objects, the same words.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -44,7 +44,16 @@ class Where:
 
     state_dir: Path
     namespace: str | None
-    """None: `default`, or for a manifest what it says itself."""
+    """None: that of the context, or `default`; for a manifest what it says itself."""
+    context: str | None = None
+    kubeconfig: Path | None = None
+    worker_image: str | None = None
+    """For a batch in a cluster of whose pods no trace is left."""
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether it is about a cluster, and not about this machine."""
+        return self.context is not None or self.kubeconfig is not None
 
 
 Files = Annotated[
@@ -54,6 +63,14 @@ Files = Annotated[
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the objects.")]
 StateFolder = Annotated[
     Path, typer.Option("--state-dir", envvar="HEADRACE_STATE_DIR", help="Folder that keeps objects and outputs.")
+]
+Context = Annotated[
+    str | None,
+    typer.Option("--context", metavar="NAME", help="Work with the cluster of that context, not with this machine."),
+]
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option("--kubeconfig", metavar="FILE", help="Work with the cluster of that file, not with this machine."),
 ]
 Output = Annotated[JsonOutput, typer.Option("--output", "-o", help="Form of the answer.")]
 Name = Annotated[str, typer.Argument(help="Name of the InferenceBatch.")]
@@ -74,15 +91,20 @@ def run(
     files: Files,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     output: Output = JsonOutput.TEXT,
     quiet: Quiet = False,
     replace: Annotated[bool, typer.Option("--replace", help="Start over, without what there is of that name.")] = False,
 ) -> int:
     """Run the objects of some files to their end.
 
-    Run the same command again to go on after an interruption. Exit code 0: complete, 1: failed, 2: bad input, 130: interrupted.
+    Run the same command again to go on after an interruption. In a cluster this submits them and looks on: Ctrl-C ends that, and
+    they go on. Exit code 0: complete, 1: failed, 2: bad input, 130: interrupted.
     """
-    return _call("run.run", Where(state_dir, namespace), files, output, quiet=quiet, replace=replace)
+    return _call(
+        "run.run", Where(state_dir, namespace, context, kubeconfig), files, output, quiet=quiet, replace=replace
+    )
 
 
 @app.command()
@@ -90,11 +112,13 @@ def plan(
     files: Files,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     output: Output = JsonOutput.TEXT,
     no_read: Annotated[bool, typer.Option("--no-read", help="Do not read the input to count its records.")] = False,
 ) -> int:
     """Say what the objects of some files would take, and what would block them. Exit code 2 when something does."""
-    return _call("plan.plan", Where(state_dir, namespace), files, output, read=not no_read)
+    return _call("plan.plan", Where(state_dir, namespace, context, kubeconfig), files, output, read=not no_read)
 
 
 @app.command()
@@ -103,11 +127,15 @@ def get(
     name: Annotated[str | None, typer.Argument(help="Name of one object.")] = None,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     output: Annotated[ObjectOutput, typer.Option("--output", "-o", help="Form of the answer.")] = ObjectOutput.TABLE,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show what changes.")] = False,
 ) -> int:
     """Show objects and how far they are."""
-    return _call("get.get", Where(state_dir, namespace), kind, name, output, all_namespaces=all_namespaces)
+    where = Where(state_dir, namespace, context, kubeconfig)
+    return _call("get.get", where, kind, name, output, all_namespaces=all_namespaces, watch=watch)
 
 
 @app.command()
@@ -118,12 +146,23 @@ def results(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most so many records, the first ones.")
     ] = None,
+    worker_image: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HEADRACE_WORKER_IMAGE", help="Image that reads them in a cluster where the batch's Jobs are gone."
+        ),
+    ] = None,
     output: Output = JsonOutput.TEXT,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> int:
-    """Show the results of a batch, in the order of its input. With -o json, one JSON line a record."""
-    where = Where(state_dir, namespace)
+    """Show the results of a batch, in the order of its input. With -o json, one JSON line a record.
+
+    In a cluster a small pod reads them, for as long as that takes.
+    """
+    where = Where(state_dir, namespace, context, kubeconfig, worker_image)
     return _call("results.results", where, name, output, errors=errors, everything=all_records, limit=limit)
 
 
@@ -132,11 +171,13 @@ def cancel(
     name: Name,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     output: Output = JsonOutput.TEXT,
     quiet: Quiet = False,
 ) -> int:
     """End a batch now, and keep what is done. Cannot be taken back."""
-    return _call("lifecycle.cancel", Where(state_dir, namespace), name, output, quiet=quiet)
+    return _call("lifecycle.cancel", Where(state_dir, namespace, context, kubeconfig), name, output, quiet=quiet)
 
 
 @app.command()
@@ -144,11 +185,13 @@ def suspend(
     name: Name,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     output: Output = JsonOutput.TEXT,
     quiet: Quiet = False,
 ) -> int:
     """Put the work of a batch away until it is resumed."""
-    return _call("lifecycle.suspend", Where(state_dir, namespace), name, output, quiet=quiet)
+    return _call("lifecycle.suspend", Where(state_dir, namespace, context, kubeconfig), name, output, quiet=quiet)
 
 
 @app.command()
@@ -156,11 +199,13 @@ def resume(
     name: Name,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     output: Output = JsonOutput.TEXT,
     quiet: Quiet = False,
 ) -> int:
-    """Go on with a suspended batch, here if no other process runs it."""
-    return _call("lifecycle.resume", Where(state_dir, namespace), name, output, quiet=quiet)
+    """Go on with a suspended batch, on this machine right here if no other process runs it."""
+    return _call("lifecycle.resume", Where(state_dir, namespace, context, kubeconfig), name, output, quiet=quiet)
 
 
 @app.command()
@@ -168,11 +213,13 @@ def retry(
     name: Name,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     output: Output = JsonOutput.TEXT,
     quiet: Quiet = False,
 ) -> int:
     """Try a failed batch once more, with what is done kept."""
-    return _call("lifecycle.retry", Where(state_dir, namespace), name, output, quiet=quiet)
+    return _call("lifecycle.retry", Where(state_dir, namespace, context, kubeconfig), name, output, quiet=quiet)
 
 
 @app.command()
@@ -180,10 +227,12 @@ def delete(
     name: Name,
     namespace: Namespace = None,
     state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     output: Output = JsonOutput.TEXT,
 ) -> int:
-    """Delete a batch, and its output unless spec.output.uri says where that is."""
-    return _call("lifecycle.delete", Where(state_dir, namespace), name, output)
+    """Delete a batch, and on this machine its output unless spec.output.uri says where that is."""
+    return _call("lifecycle.delete", Where(state_dir, namespace, context, kubeconfig), name, output)
 
 
 @app.command()
@@ -191,9 +240,10 @@ def crds(
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", help="Write one file a kind into this folder.")
     ] = None,
+    output: Output = JsonOutput.TEXT,
 ) -> int:
-    """Print the CustomResourceDefinitions, for `kubectl apply -f -`."""
-    return _call("crds.crds", output_dir)
+    """Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`."""
+    return _call("crds.crds", output_dir, output)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from headrace.cli.exits import BAD_INPUT, FAILED, CliError
+from headrace.core.edits import EditRefused
 from headrace.shells.local.state import StateError
 from headrace.shells.problems import ManifestError, Problem
 
@@ -17,6 +18,8 @@ def dispatch(command: str, *arguments: Any, **options: Any) -> int:
         exit_code: int = getattr(import_module(f"headrace.cli.{module}"), function)(*arguments, **options)
     except ManifestError as error:
         raise bad_input(error.problems) from error
+    except EditRefused as error:
+        raise CliError(error.reason, error.message, FAILED) from error
     except StateError as error:
         exit_code = BAD_INPUT if error.reason in ("BadStateDir", "BadNamespace") else FAILED
         raise CliError(error.reason, error.message, exit_code) from error

@@ -1,42 +1,42 @@
-"""`headrace get`: objects as a table like kubectl's, or whole."""
+"""`headrace get`: objects as a table like kubectl's, or whole; with --watch also what becomes of them."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+import json
+import sys
+from collections.abc import Iterable, Sequence
 
 import yaml
 
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.kinds import KINDS, Column, Kind, kind_named
+from headrace.api.kinds import KINDS, Kind, kind_named
 from headrace.api.labels import GROUP
 from headrace.cli.app import ObjectOutput, Where
 from headrace.cli.exits import BAD_INPUT, CliError
-from headrace.cli.place import find_batch, namespace_of, open_state
-from headrace.cli.text import age, number, remark, say, say_json, table
-from headrace.shells.local.state import BatchFolder, StateDir
+from headrace.cli.place import named_batch, open_target
+from headrace.cli.rows import Columns, GrowingTable
+from headrace.cli.target import Ref, Seen
+from headrace.cli.text import remark, say, say_json, table
 
-_INTERRUPTED = "Interrupted"
-"""Shown for a batch that is not finished and that no process runs: a state of this machine, which the core knows nothing of."""
-_AT_REST = ("Suspended",)
+_TABLES = (ObjectOutput.TABLE, ObjectOutput.WIDE)
 
 
-def get(where: Where, kind: str, name: str | None, output: ObjectOutput, *, all_namespaces: bool) -> int:
+def get(where: Where, kind: str, name: str | None, output: ObjectOutput, *, all_namespaces: bool, watch: bool) -> int:
     """Show one object, or all of a kind."""
     chosen, wanted = _understood(kind, name)
-    state = open_state(where)
-    if wanted is not None:
-        state, folder = find_batch(where, wanted)
-        _show_one(chosen, state, folder, output)
-        return 0
-    folders = state.batches(None if all_namespaces else namespace_of(where))
-    if output in (ObjectOutput.JSON, ObjectOutput.YAML):
-        _dump({"apiVersion": "v1", "kind": "List", "items": [folder.load().to_object() for folder in folders]}, output)
-    elif folders:
-        _show_rows(chosen, state, folders, output, with_namespace=all_namespaces)
-    else:
-        remark(f"no {chosen.name} in {'any namespace' if all_namespaces else f'the namespace {namespace_of(where)}'}")
+    columns = Columns(chosen, output == ObjectOutput.WIDE, with_namespace=all_namespaces and wanted is None)
+    with open_target(where) as target:
+        ref = named_batch(target, wanted) if wanted is not None else None
+        namespace = None if all_namespaces and ref is None else target.namespace
+        if watch:
+            # One that is named must be there: nobody waits for what has a slip in its name.
+            first = [target.find(ref)] if ref is not None else target.find_all(namespace)
+            lines = GrowingTable([columns.head, *map(columns.row, first)])
+            _follow(target.watch(namespace, ref and ref.name), columns, lines, output)
+        elif ref is not None:
+            _show_one(target.find(ref), columns, output)
+        else:
+            _show_all(target.find_all(namespace), columns, output, namespace)
     return 0
 
 
@@ -52,12 +52,21 @@ def _understood(kind: str, name: str | None) -> tuple[Kind, str | None]:
     raise CliError("UnknownKind", f'"{kind}" is not a kind; there are {known}', BAD_INPUT)
 
 
-def _show_one(kind: Kind, state: StateDir, folder: BatchFolder, output: ObjectOutput) -> None:
-    batch = folder.load()
+def _show_one(seen: Seen, columns: Columns, output: ObjectOutput) -> None:
     if output in (ObjectOutput.JSON, ObjectOutput.YAML):
-        _dump(batch.to_object(), output)
+        _dump(seen.batch.to_object(), output)
     else:
-        _show_rows(kind, state, [folder], output, with_namespace=False)
+        _show_rows([seen], columns, output)
+
+
+def _show_all(found: Sequence[Seen], columns: Columns, output: ObjectOutput, namespace: str | None) -> None:
+    if output in (ObjectOutput.JSON, ObjectOutput.YAML):
+        _dump({"apiVersion": "v1", "kind": "List", "items": [seen.batch.to_object() for seen in found]}, output)
+    elif found:
+        _show_rows(found, columns, output)
+    else:
+        place = "any namespace" if namespace is None else f"the namespace {namespace}"
+        remark(f"no {columns.kind.name} in {place}")
 
 
 def _dump(data: JsonObject, output: ObjectOutput) -> None:
@@ -67,47 +76,35 @@ def _dump(data: JsonObject, output: ObjectOutput) -> None:
         say(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120).rstrip())
 
 
-def _show_rows(
-    kind: Kind, state: StateDir, folders: list[BatchFolder], output: ObjectOutput, *, with_namespace: bool
-) -> None:
+def _show_rows(found: Sequence[Seen], columns: Columns, output: ObjectOutput) -> None:
     if output == ObjectOutput.NAME:
-        say("\n".join(f"{kind.name.lower()}.{GROUP}/{folder.name}" for folder in folders))
-        return
-    wide = output == ObjectOutput.WIDE
-    space = ("NAMESPACE",) if with_namespace else ()
-    head = (*space, "NAME", *(column.name.upper() for column in kind.columns), *(_WIDE if wide else ()))
-    rows = [head]
-    for folder in folders:
-        batch = folder.load()
-        cells = [_cell(column, batch, _state(state, folder, batch)) for column in kind.columns]
-        extra = _wide_cells(batch) if wide else ()
-        rows.append((*((folder.namespace,) if with_namespace else ()), folder.name, *cells, *extra))
-    say(table(rows))
+        say("\n".join(_full_name(seen, columns) for seen in found))
+    else:
+        say(table([columns.head, *(columns.row(seen) for seen in found)]))
 
 
-_WIDE = ("SHARDS", "RECORDS/S", "MODEL", "OUTPUT")
+def _follow(stream: Iterable[Seen], columns: Columns, lines: GrowingTable, output: ObjectOutput) -> None:
+    """Show each object, and again whenever what is shown of it has changed: a row, a line of JSON, a YAML document."""
+    shown: dict[Ref, object] = {}
+    for seen in stream:
+        row, ref = columns.row(seen), Ref.of(seen.batch)
+        news = columns.without_age(row) if output in _TABLES else (seen.state == "Deleted", seen.batch)
+        if shown.get(ref) == news:
+            continue
+        if output in _TABLES and not shown:
+            say(lines.line(columns.head))
+        shown[ref] = news
+        say(lines.line(row) if output in _TABLES else _document(seen, columns, output))
+        sys.stdout.flush()
 
 
-def _wide_cells(batch: InferenceBatch) -> tuple[str, ...]:
-    status = batch.status
-    shards = f"{status.shards.succeeded}/{status.shards.total}" if status.shards.total else ""
-    speed = number(float(status.records_per_second)) if status.records_per_second else ""
-    return (shards, speed, batch.spec.model.name, status.output.uri if status.output is not None else "")
+def _document(seen: Seen, columns: Columns, output: ObjectOutput) -> str:
+    if output == ObjectOutput.NAME:
+        return _full_name(seen, columns)
+    if output == ObjectOutput.JSON:
+        return json.dumps(seen.batch.to_object(), ensure_ascii=False)
+    return "---\n" + yaml.safe_dump(seen.batch.to_object(), sort_keys=False, allow_unicode=True, width=120).rstrip()
 
 
-def _state(state: StateDir, folder: BatchFolder, batch: InferenceBatch) -> str:
-    said = batch.status.summary.state
-    if batch.status.finished or said in _AT_REST or state.runner(folder) is not None:
-        return said
-    return _INTERRUPTED
-
-
-def _cell(column: Column, batch: InferenceBatch, state: str) -> str:
-    if column.name == "State":
-        return state
-    value: Any = batch.to_object()
-    for step in column.json_path.strip(".").split("."):
-        value = value.get(step) if isinstance(value, dict) else None
-    if column.type == "date":
-        return age(batch.metadata.creation_timestamp, datetime.now(UTC)) if value else ""
-    return "" if value is None else str(value)
+def _full_name(seen: Seen, columns: Columns) -> str:
+    return f"{columns.kind.name.lower()}.{GROUP}/{seen.batch.metadata.name}"

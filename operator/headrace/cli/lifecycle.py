@@ -1,7 +1,7 @@
 """`headrace cancel`, `suspend`, `resume`, `retry` and `delete`.
 
-The wish is written down first. If some process runs the batch it takes the wish up within a second; if none does, this one sees
-to it itself, for on one machine there is no operator that would.
+The wish is written down first. If somebody else works on the batch they take the wish up within a second; if nobody does, this
+process sees to it itself, for on one machine there is no operator that would.
 """
 
 from __future__ import annotations
@@ -11,90 +11,97 @@ from collections.abc import Callable
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.cli.app import JsonOutput, Where
-from headrace.cli.driving import Signals, drive, show, stopped
+from headrace.cli.driving import drive, show, signals_for, stopped
 from headrace.cli.outcome import exit_code
-from headrace.cli.place import find_batch
+from headrace.cli.place import named_batch, open_target
+from headrace.cli.target import Ref, Target
 from headrace.cli.text import say, say_json
-from headrace.shells.local.objects import ask_retry, change_spec
-from headrace.shells.local.objects import delete as delete_batch
-from headrace.shells.local.state import BatchFolder, StateDir
+from headrace.core import edits
 
 
 def cancel(where: Where, name: str, output: JsonOutput, *, quiet: bool) -> int:
     """End a batch now; 0 when it ended because of that."""
-    state, folder = find_batch(where, name)
-    change_spec(state, folder, cancel=True)
-    if _left_to_runner(state, folder, "ends", output):
-        return 0
-    batch = _see_to_it(state, folder, quiet=quiet)
-    show(folder, batch, output)
+    with open_target(where) as target:
+        ref = named_batch(target, name)
+        target.edit(ref, edits.cancel)
+        if _left_to_runner(target, ref, "ends", output):
+            return 0
+        batch = _see_to_it(target, ref, quiet=quiet)
+        show(target, batch, output)
     failed = batch.status.condition(ConditionType.FAILED)
     return 0 if failed is not None and failed.reason == Reason.CANCELLED else exit_code(batch)
 
 
 def suspend(where: Where, name: str, output: JsonOutput, *, quiet: bool) -> int:
     """Put the work of a batch away."""
-    state, folder = find_batch(where, name)
-    change_spec(state, folder, suspend=True)
-    if not _left_to_runner(state, folder, "puts its work away", output):
-        batch = _see_to_it(state, folder, quiet=quiet, until=lambda s: s.is_true(ConditionType.SUSPENDED))
-        _show_short(batch, f"{folder.name} is suspended; go on with: headrace resume {folder.name}", output)
+    with open_target(where) as target:
+        ref = named_batch(target, name)
+        target.edit(ref, edits.suspend)
+        if not _left_to_runner(target, ref, "puts its work away", output):
+            batch = _see_to_it(target, ref, quiet=quiet, until=lambda s: s.is_true(ConditionType.SUSPENDED))
+            go_on = target.manner.command("resume", ref)
+            _show_short(batch, f"{ref.name} is suspended; go on with: {go_on}", output)
     return 0
 
 
 def resume(where: Where, name: str, output: JsonOutput, *, quiet: bool) -> int:
     """Go on with a suspended batch; the exit code is that of `run`."""
-    state, folder = find_batch(where, name)
-    change_spec(state, folder, suspend=False)
-    return _go_on(state, folder, output, quiet=quiet)
+    with open_target(where) as target:
+        ref = named_batch(target, name)
+        target.edit(ref, edits.resume)
+        return _go_on(target, ref, output, quiet=quiet)
 
 
 def retry(where: Where, name: str, output: JsonOutput, *, quiet: bool) -> int:
     """Try a failed batch once more; the exit code is that of `run`."""
-    state, folder = find_batch(where, name)
-    ask_retry(state, folder)
-    return _go_on(state, folder, output, quiet=quiet)
+    with open_target(where) as target:
+        ref = named_batch(target, name)
+        target.edit(ref, edits.retry)
+        return _go_on(target, ref, output, quiet=quiet)
 
 
 def delete(where: Where, name: str, output: JsonOutput) -> int:
     """Delete a batch."""
-    state, folder = find_batch(where, name)
-    with_output = delete_batch(state, folder)
+    with open_target(where) as target:
+        ref = named_batch(target, name)
+        gone = target.delete(ref)
     if output == JsonOutput.JSON:
-        say_json({"deleted": folder.name, "namespace": folder.namespace, "outputDeleted": with_output})
+        kept = {} if gone.output_kept is None else {"outputKept": gone.output_kept}
+        say_json({"deleted": ref.name, "namespace": ref.namespace, "outputDeleted": gone.output_deleted, **kept})
     else:
-        say(f"{folder.name} is deleted{', with its output' if with_output else ''}")
+        kept_at = f"; its output stays at {gone.output_kept}" if gone.output_kept is not None else ""
+        say(f"{ref.name} is deleted{', with its output' if gone.output_deleted else ''}{kept_at}")
     return 0
 
 
-def _go_on(state: StateDir, folder: BatchFolder, output: JsonOutput, *, quiet: bool) -> int:
-    if _left_to_runner(state, folder, "goes on", output):
+def _go_on(target: Target, ref: Ref, output: JsonOutput, *, quiet: bool) -> int:
+    if _left_to_runner(target, ref, "goes on", output):
         return 0
-    batch = _see_to_it(state, folder, quiet=quiet)
-    show(folder, batch, output)
+    batch = _see_to_it(target, ref, quiet=quiet)
+    show(target, batch, output)
     return exit_code(batch)
 
 
-def _left_to_runner(state: StateDir, folder: BatchFolder, doing: str, output: JsonOutput) -> bool:
-    """Whether another process runs the batch, and so will take the wish up."""
-    runner = state.runner(folder)
+def _left_to_runner(target: Target, ref: Ref, doing: str, output: JsonOutput) -> bool:
+    """Whether somebody else works on the batch, and so will take the wish up."""
+    runner = target.runner(ref)
     if runner is None:
         return False
-    _show_short(folder.load(), f"{folder.name} {doing}: it is {runner}", output)
+    _show_short(target.find(ref).batch, f"{ref.name} {doing}: {runner}", output)
     return True
 
 
 def _see_to_it(
-    state: StateDir,
-    folder: BatchFolder,
+    target: Target,
+    ref: Ref,
     *,
     quiet: bool,
     until: Callable[[InferenceBatchStatus], bool] | None = None,
 ) -> InferenceBatch:
-    with Signals(quiet=quiet) as signals, state.running(folder):
-        batch = drive(state, folder, signals, quiet=quiet, until=until)
+    with signals_for(target, quiet=quiet) as signals, target.holding(ref):
+        batch = drive(target, ref, signals, quiet=quiet, until=until)
     if signals.requested:
-        raise stopped(signals)
+        raise stopped(target, [ref], signals)
     return batch
 
 

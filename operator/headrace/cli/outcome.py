@@ -9,6 +9,7 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.cli.exits import BAD_INPUT, FAILED, CliError
+from headrace.cli.target import Manner, Ref
 from headrace.cli.text import duration, number, plural
 
 _MENDED_OUTSIDE = (Reason.WORKER_FAILED, Reason.FINALIZE_FAILED)
@@ -37,10 +38,10 @@ def refusal(batch: InferenceBatch) -> CliError:
     return CliError(str(failed.reason), f"{batch.metadata.name}: {failed.message}", BAD_INPUT, errors=errors, text=text)
 
 
-def outcome_text(batch: InferenceBatch, log: str | None = None) -> str:
+def outcome_text(batch: InferenceBatch, manner: Manner, log: str | None = None) -> str:
     """A few lines: what came of it, how fast it was, where everything is. `log` is that of the pod that failed last."""
     lines = [_headline(batch), *_figures(batch), *_places(batch)]
-    return "\n".join([*lines, *_next_steps(batch, log)])
+    return "\n".join([*lines, *_next_steps(batch, manner, log)])
 
 
 def _failure(batch: InferenceBatch) -> Condition | None:
@@ -101,26 +102,20 @@ def _places(batch: InferenceBatch) -> list[str]:
     return [f"  output: {_path(output.uri)}"] if output is not None else []
 
 
-def _next_steps(batch: InferenceBatch, log: str | None) -> list[str]:
-    name, records, failed = _named(batch), batch.status.records, _failure(batch)
+def _next_steps(batch: InferenceBatch, manner: Manner, log: str | None) -> list[str]:
+    ref, records, failed = Ref.of(batch), batch.status.records, _failure(batch)
     steps = []
     if records.succeeded:
-        steps.append(f"  results: headrace results {name}")
+        steps.append(f"  results: {manner.command('results', ref)}")
     if records.failed:
-        steps.append(f"  failed records: headrace results {name} --errors")
+        steps.append(f"  failed records: {manner.command('results', ref, '--errors')}")
     if failed is not None and log is not None:
         steps.append(f"  log of the worker: {log}")
     if failed is not None and failed.reason in _MENDED_OUTSIDE:
-        steps.append(f"  when that is mended: headrace retry {name}")
+        steps.append(f"  when that is mended: {manner.command('retry', ref)}")
     elif failed is not None:
-        steps.append("  to start over: the same command with --replace")
+        steps.append(f"  to start over: {manner.start_over}")
     return steps
-
-
-def _named(batch: InferenceBatch) -> str:
-    """The batch as the words of a command line."""
-    namespace = batch.metadata.namespace
-    return batch.metadata.name if namespace == "default" else f"{batch.metadata.name} -n {namespace}"
 
 
 def _path(uri: str) -> str:

@@ -1,42 +1,55 @@
-"""The state folder and the namespace that a command works with."""
+"""The place, the namespace and the objects that a command line names."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from headrace.api.kinds import kind_named
 from headrace.cli.app import Where
 from headrace.cli.exits import BAD_INPUT, CliError
-from headrace.shells.local.state import BatchFolder, StateDir
-from headrace.shells.manifests import Manifests, check_namespace, load, on_this_machine
+from headrace.cli.here import Here
+from headrace.cli.target import Ref, Target
+from headrace.shells.manifests import Manifests, check_namespace
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
-def open_state(where: Where) -> StateDir:
-    """The state folder. Raises `StateError`, `ManifestError` when folder or namespace cannot be used."""
+@contextmanager
+def open_target(where: Where) -> Iterator[Target]:
+    """The place that a command is about. Raises `CliError`, `StateError`, `ManifestError` when it cannot be used."""
     if where.namespace is not None:
         check_namespace(where.namespace)
-    return StateDir(where.state_dir)
+    if where.in_cluster:
+        with _cluster_module().open_cluster(where) as there:
+            yield there
+    else:
+        yield Here(where)
 
 
-def namespace_of(where: Where) -> str:
-    """The namespace of objects that are named on the command line."""
-    return where.namespace or "default"
+def _cluster_module() -> Any:
+    """What speaks to clusters; its libraries are an extra that a laptop does without."""
+    try:
+        from headrace.cli import there  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        message = f"{error.name} is not installed: pip install 'headrace[operator]'"
+        raise CliError("NotInstalled", message) from error
+    return there
 
 
-def find_batch(where: Where, name: str) -> tuple[StateDir, BatchFolder]:
-    """The batch of that name, also as KIND/NAME, whether it exists or not."""
-    state = open_state(where)
+def named_batch(target: Target, name: str) -> Ref:
+    """Which batch a name means, also as KIND/NAME, whether it exists or not."""
     kind, _, rest = name.rpartition("/")
     if (kind and kind_named(kind) is None) or not _NAME.fullmatch(rest):
         raise CliError("UsageError", f'"{name}" is not the name of a batch', BAD_INPUT)
-    return state, state.batch(namespace_of(where), rest)
+    return Ref(target.namespace, rest)
 
 
-def load_manifests(where: Where, files: list[str]) -> Manifests:
-    """The objects in some files, for this machine. Raises `ManifestError`, and `CliError` when there are none to run."""
-    manifests = load(files, where.namespace, on_this_machine)
+def load_manifests(target: Target, files: Sequence[str]) -> Manifests:
+    """The objects in some files. Raises `ManifestError`, and `CliError` when there are none."""
+    manifests = target.manifests(files)
     if not manifests.batches and not manifests.config_maps:
         raise CliError("NoObjects", f"there is no object in {', '.join(files)}", BAD_INPUT)
     return manifests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -11,61 +12,58 @@ from pydantic.alias_generators import to_camel
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import PlanReport
 from headrace.cli.app import JsonOutput, Where
-from headrace.cli.driving import Signals, stopped
-from headrace.cli.exits import BAD_INPUT
-from headrace.cli.place import load_manifests, open_state
+from headrace.cli.exits import BAD_INPUT, CliError
+from headrace.cli.place import load_manifests, open_target
+from headrace.cli.signals import Signals
+from headrace.cli.target import Ref, Target
 from headrace.cli.text import duration, number, plural, say, say_json
-from headrace.cli.watch import Silent
+from headrace.core.edits import ImmutableFields, Submission, submission
 from headrace.core.estimate import Estimate, estimate
-from headrace.shells.local.place import installation, problems
-from headrace.shells.local.preflight import read_input
-from headrace.shells.local.state import StateDir
 from headrace.shells.manifests import ConfigMap, LoadedBatch
+from headrace.shells.problems import Problem
 
 
 def plan(where: Where, files: list[str], output: JsonOutput, *, read: bool) -> int:
     """Show the estimates of all batches; the exit code is 2 when something would keep one from running."""
-    state, manifests = open_state(where), load_manifests(where, files)
     estimates: list[tuple[InferenceBatch, Estimate]] = []
-    with Signals(quiet=True) as signals:
+    with open_target(where) as target, Signals() as signals:
+        manifests = load_manifests(target, files)
         for loaded in manifests.batches:
-            blocked = [loaded.source.problem(e) for e in problems(loaded.batch, state, manifests.config_maps)]
+            blocked = tuple(map(str, _blocked(target, loaded, manifests.config_maps)))
             found: PlanReport | str | None = None
             if read and not blocked and loaded.batch.spec.input.inline is None:
-                found = read_input(loaded.batch, _config_maps(state, loaded, manifests.config_maps), Silent(), signals)
+                found = target.read_input(loaded.batch, manifests.config_maps, signals)
             if signals.requested:
-                raise stopped(signals)
-            estimates.append((loaded.batch, _estimate(state, loaded.batch, found, tuple(map(str, blocked)))))
+                raise CliError("Interrupted", "interrupted", signals.exit_code)
+            estimates.append((loaded.batch, _estimate(target, loaded.batch, found, blocked)))
     _show(estimates, output)
     return BAD_INPUT if any(found.blocked_by for _, found in estimates) else 0
 
 
+def _blocked(target: Target, loaded: LoadedBatch, given: Sequence[ConfigMap]) -> list[Problem]:
+    """What keeps the batch from running, whether or not there is one of its name already."""
+    try:
+        planned = submission(target.lookup(Ref.of(loaded.batch)), loaded.batch, replace=False)
+    except ImmutableFields:
+        planned = Submission.CHANGED  # which a server that judges by itself refuses, field by field
+    return target.problems(loaded, given, planned)
+
+
 def _estimate(
-    state: StateDir, batch: InferenceBatch, found: PlanReport | str | None, blocked: tuple[str, ...]
+    target: Target, batch: InferenceBatch, found: PlanReport | str | None, blocked: tuple[str, ...]
 ) -> Estimate:
-    place = installation(state, state.batch(batch.metadata.namespace, batch.metadata.name))
     report = found if isinstance(found, PlanReport) else None
-    answer = estimate(batch, place, report, _known_speed(state, batch))
+    speed = _known_speed([seen.batch for seen in target.find_all(batch.metadata.namespace)], batch)
+    answer = estimate(batch, target.installation(batch), report, speed)
     if blocked:  # the same faults, with the lines that they are on
         return replace(answer, blocked_by=blocked)
     return replace(answer, blocked_by=(*answer.blocked_by, found)) if isinstance(found, str) else answer
 
 
-def _config_maps(state: StateDir, loaded: LoadedBatch, given: tuple[ConfigMap, ...]) -> list[ConfigMap]:
-    """The ConfigMap that the input is in, if it is in one: from the same files, or kept from earlier."""
-    wanted, namespace = loaded.batch.spec.input.config_map_ref, loaded.batch.metadata.namespace
-    if wanted is None:
-        return []
-    kept = state.config_map(namespace, wanted.name)
-    named = [it for it in given if (it.metadata.namespace, it.metadata.name) == (namespace, wanted.name)]
-    return named or [it for it in (kept,) if it is not None]
-
-
-def _known_speed(state: StateDir, batch: InferenceBatch) -> float | None:
-    """Tokens a second of the last batch here that had the same model and engine; None when there was none."""
+def _known_speed(others: Iterable[InferenceBatch], batch: InferenceBatch) -> float | None:
+    """Tokens a second of the last batch there that had the same model and engine; None when there was none."""
     speeds = []
-    for folder in state.batches():
-        other = folder.load()
+    for other in others:
         began, ended, usage = other.status.start_time, other.status.completion_time, other.status.usage
         if began is None or ended is None or ended <= began:
             continue

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from pathlib import Path
-from typing import Any, ClassVar
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 import orjson
-from pydantic import ConfigDict, ValidationError
 
-from headrace.api.base import ApiModel
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.output import OutputFile, ShardOutput
 from headrace.api.reasons import ConditionType
+from headrace.api.results import Wanted
 from headrace.cli.app import JsonOutput, Where
 from headrace.cli.exits import BAD_INPUT, CliError
-from headrace.cli.place import find_batch
+from headrace.cli.place import named_batch, open_target
 from headrace.cli.text import plain, plural, remark
 
 _ID_WIDTH = 24
@@ -33,64 +26,20 @@ def results(
     """Print results, errors or both. Raises `CliError`, `StateError`."""
     if errors and everything:
         raise CliError("UsageError", "--errors and --all cannot be used together: --all has the errors too", BAD_INPUT)
-    _, folder = find_batch(where, name)
-    batch = folder.load()
-    shards = list(committed_shards(output_folder(batch)))
-    _remark_state(batch, len(shards))
-    wanted = ("results", "errors") if everything else ("errors",) if errors else ("results",)
-    lines = (line for shard in shards for line in _records(output_folder(batch), shard, wanted))
-    write = sys.stdout.buffer.write if output == JsonOutput.JSON else _write_row
-    count = 0
-    for count, line in enumerate(islice(lines, limit), 1):  # noqa: B007 - how many there were is told below
-        write(line)
+    wanted = Wanted.ALL if everything else Wanted.FAILED if errors else Wanted.SUCCEEDED
+    take = _write_line if output == JsonOutput.JSON else _write_row
+    with open_target(where) as target:
+        batch = target.find(named_batch(target, name)).batch
+        if batch.status.output is None:
+            raise CliError("NoOutput", f"{batch.metadata.name} has no output: {_why(batch)}")
+        report = target.results(batch, wanted, limit, take)
     sys.stdout.flush()
-    if not count and shards:
+    if report.failure is not None:
+        raise CliError(report.failure.reason, report.failure.message)
+    _remark_state(batch, report.shards)
+    if not report.records and report.shards:
         remark(f"no record {'has failed' if errors else 'has succeeded'}")
     return 0
-
-
-def output_folder(batch: InferenceBatch) -> Path:
-    """Where the output of a batch is on this machine. Raises `CliError` when it is elsewhere."""
-    output = batch.status.output
-    if output is None:
-        raise CliError("NoOutput", f"{batch.metadata.name} has no output: {_why(batch)}")
-    if not output.uri.startswith("file://"):
-        raise CliError("OutputElsewhere", f"the output is at {output.uri}: read it with the tools of that store")
-    return Path(unquote(urlsplit(output.uri).path))
-
-
-class _Commit(ApiModel):
-    """The part of a shard's `commit.json` that says where its records are."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
-
-    shard: int
-    attempt: int
-    results: OutputFile
-    errors: OutputFile
-
-
-def committed_shards(folder: Path) -> Iterator[ShardOutput]:
-    """The shards that are done, in their order."""
-    for path in sorted(folder.glob("_headrace/shards/*/commit.json")):
-        try:
-            commit = _Commit.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise CliError(
-                "OutputDamaged", f"{path} is not the manifest of a shard: {error.errors()[0]['msg']}"
-            ) from error
-        yield ShardOutput(index=commit.shard, attempt=commit.attempt, results=commit.results, errors=commit.errors)
-
-
-def _records(folder: Path, shard: ShardOutput, wanted: Iterable[str]) -> Iterable[bytes]:
-    """The lines of a shard. An output line's `id` counts the records of the whole input, so sorting by it gives their order."""
-    files = [_lines(folder / getattr(shard, kind).path) for kind in wanted]
-    return files[0] if len(files) == 1 else heapq.merge(*files, key=lambda line: orjson.loads(line)["id"])
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        yield from stream
 
 
 def _remark_state(batch: InferenceBatch, committed: int) -> None:
@@ -98,6 +47,10 @@ def _remark_state(batch: InferenceBatch, committed: int) -> None:
     name, total = batch.metadata.name, batch.status.shards.total
     if not batch.status.is_true(ConditionType.COMPLETE) and committed < total:
         remark(f"{name} is not complete: these are the records of {committed} of {plural(total, 'shard')}")
+
+
+def _write_line(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
 
 
 def _write_row(line: bytes) -> None:

@@ -11,6 +11,9 @@ from headrace.core.stopping import Stop
 from headrace.core.volumes import Volumes
 from headrace.core.workerconfig import worker_config
 
+WORKER_GROUP = 65532
+"""The group that the worker image runs as, as its Dockerfile says."""
+
 
 def plan_job(batch: InferenceBatch, place: Installation) -> JsonObject:
     """The preflight: one CPU pod that reads the whole input."""
@@ -117,6 +120,7 @@ def _pod(batch: InferenceBatch, place: Installation, role: Role, stop: Stop | No
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own: the root file system is read-only
             *_secrets(batch),
         ],
+        **_storage(batch),
         "ports": [{"name": "metrics", "containerPort": place.metrics_port}],
         "resources": _resources(batch, role),
         "securityContext": {
@@ -128,14 +132,23 @@ def _pod(batch: InferenceBatch, place: Installation, role: Role, stop: Stop | No
     }
     return {
         "restartPolicy": "Never",
+        **_service_account(batch),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": batch.spec.termination_grace_period_seconds,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": _security(volumes),
         "containers": [container],
         "volumes": [*volumes.volumes, {"name": "tmp", "emptyDir": {}}],
         **(_spread(batch) if role == Role.RUN else {}),
     }
+
+
+def _security(volumes: Volumes) -> JsonObject:
+    """What PodSecurity `restricted` asks for. A new claim is root's: its group lets the worker in, without a walk over a full one."""
+    restricted: JsonObject = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    if not any("persistentVolumeClaim" in volume for volume in volumes.volumes):
+        return restricted
+    return {**restricted, "fsGroup": WORKER_GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def _secrets(batch: InferenceBatch) -> list[JsonObject]:
@@ -147,11 +160,25 @@ def _secrets(batch: InferenceBatch) -> list[JsonObject]:
     return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": hub.token_secret_ref.to_object()}}]
 
 
+def _storage(batch: InferenceBatch) -> JsonObject:
+    """What the object stores ask for, as environment variables; those that the operator sets itself win."""
+    storage = batch.spec.storage
+    return {} if storage is None else {"envFrom": [{"secretRef": storage.secret_ref.to_object()}]}
+
+
+def _service_account(batch: InferenceBatch) -> JsonObject:
+    name = batch.spec.service_account_name
+    return {} if name is None else {"serviceAccountName": name}
+
+
 def _resources(batch: InferenceBatch, role: Role) -> JsonObject:
-    asked = batch.spec.resources
-    requests, limits = asked.requests.to_object(), asked.limits.to_object()
+    """Always with requests and limits; who says only one of them means both."""
     if role != Role.RUN:
         return {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
+    asked = batch.spec.resources
+    wanted, most = asked.requests.to_object(), asked.limits.to_object()
+    requests = {"cpu": "1", "memory": "4Gi", **most, **wanted}
+    limits = {"memory": wanted.get("memory", "16Gi"), **most}
     if batch.spec.gpus:
         limits[asked.gpu_resource_name] = str(batch.spec.gpus)
     return {"requests": requests, "limits": limits}

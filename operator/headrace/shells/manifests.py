@@ -86,11 +86,17 @@ class Manifests:
     config_maps: tuple[ConfigMap, ...] = ()
 
 
-def load(files: Iterable[str], namespace: str | None = None, adapt: Adapt | None = None) -> Manifests:
+def load(
+    files: Iterable[str],
+    namespace: str | None = None,
+    adapt: Adapt | None = None,
+    *,
+    default_namespace: str = "default",
+) -> Manifests:
     """The objects in these files; `-` is standard input, a folder means the manifests in it.
 
-    `namespace` is that of objects that name none, and must be that of those which do. Raises `ManifestError` with everything
-    that is wrong in all of the files.
+    `namespace` is that of objects that name none (without it, `default_namespace`), and must be that of those which do.
+    Raises `ManifestError` with everything that is wrong in all of the files.
     """
     documents = [document for file in files for document in _read(file)]
     problems: list[Problem] = []
@@ -98,6 +104,8 @@ def load(files: Iterable[str], namespace: str | None = None, adapt: Adapt | None
     config_maps: dict[str, ConfigMap] = {}
     for source, data in _objects(documents, problems):
         found = [] if adapt is None or data.get("kind") == "ConfigMap" else adapt(data, source.document.folder)
+        if isinstance(data.get("metadata"), dict):
+            data["metadata"].setdefault("namespace", namespace or default_namespace)
         parsed = _parse(data, namespace, found)
         problems += map(source.problem, found)
         if parsed is None:
@@ -218,7 +226,7 @@ def _parse(data: JsonObject, namespace: str | None, found: list[FieldError]) -> 
 
 
 def _settle_namespace(metadata: JsonObject, wanted: str | None) -> list[FieldError]:
-    named = metadata.setdefault("namespace", wanted or "default")
+    named = metadata["namespace"]
     if not isinstance(named, str):
         return []
     if wanted is not None and named != wanted:

@@ -10,7 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from headrace_worker.errors import JobFailed
 from headrace_worker.stores.base import Store
+from headrace_worker.stores.buckets import SCHEMES
 from headrace_worker.stores.local import LocalStore
+from headrace_worker.stores.objects import BucketStore
 from headrace_worker.stores.packages import PackageStore
 from headrace_worker.stores.patterns import fixed_part
 
@@ -22,10 +24,12 @@ def open_store(uri: str) -> Store:
         return LocalStore()
     if scheme == "package":
         return PackageStore()
+    if scheme in SCHEMES:
+        return BucketStore()
     raise JobFailed(
         "UnsupportedScheme",
-        f"{uri}: this worker has no store for {scheme or 'a URI without a scheme'}; it reads file:// and package://, "
-        "and writes file://",
+        f"{uri}: this worker has no store for {scheme or 'a URI without a scheme'}; it reads and writes file://, s3://, "
+        "gs:// and az://, and reads package://",
     )
 
 

@@ -1,7 +1,8 @@
 """Where inputs are read from and outputs are committed to: one small interface, made so that an object store can serve it.
 
 Two promises carry exactly-once: `put(if_absent=True)` succeeds for one caller only, and nothing written through `writer` can be
-seen before it is whole. Appending is the one thing that object stores cannot do; there a log is a row of numbered objects.
+seen before it is whole. Appending is the one thing that object stores cannot do; there a log is a row of numbered objects, the
+first of which has the log's own URI.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class NoSpace(StoreError):
     """The place is full."""
 
 
+class Unreachable(OSError):
+    """A store did not answer, though it was asked again and again: it may later. The message names the URI."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """One object of a listing."""
@@ -39,10 +44,16 @@ class StoredObject:
     uri: str
     size: int
     """Bytes."""
+    version: str = ""
+    """Changes with the content, where the store says so."""
 
 
 class Log(Protocol):
     """A file that only grows. What was appended before `sync` returned survives a crash of the machine."""
+
+    @property
+    def sync_pause(self) -> float:
+        """The least time between two syncs, in seconds: a sync costs time on a disk, and money in an object store."""
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end. Raises `NoSpace`, `NotWritable`."""
@@ -55,7 +66,7 @@ class Log(Protocol):
 
 
 class Store(Protocol):
-    """A place for objects named by URIs of one scheme. All methods raise `StoreError`s."""
+    """A place for objects named by URIs of one scheme. All methods raise `StoreError`s, and `OSError`s that may pass."""
 
     def list(self, pattern: str) -> Iterator[StoredObject]:
         """Objects at a URI: the object itself, everything below a folder, or what a glob matches; sorted by name.
@@ -69,6 +80,9 @@ class Store(Protocol):
     def read(self, uri: str) -> bytes:
         """The whole of a small object."""
 
+    def exists(self, uri: str) -> bool:
+        """Whether there is an object at a URI; cheap."""
+
     def put(self, uri: str, data: bytes, *, if_absent: bool = False) -> None:
         """Write a small object in one piece, durably; with `if_absent` raise `AlreadyExists` rather than replace it."""
 
@@ -76,7 +90,10 @@ class Store(Protocol):
         """Write a large object: it appears, whole and durable, when the block ends well, and never otherwise."""
 
     def append(self, uri: str) -> AbstractContextManager[Log]:
-        """Go on with a log, or begin it."""
+        """Go on with a log, or begin it. What was `put` at its URI is its beginning."""
 
-    def delete(self, uri: str) -> None:
-        """Remove an object; one that is not there is no error."""
+    def read_log(self, uri: str) -> AbstractContextManager[BinaryIO]:
+        """Read a log from its beginning, as one seekable stream. Raises `NotFound`, also when a part of it has been deleted."""
+
+    def delete(self, *uris: str) -> None:
+        """Remove objects, in no special order; one that is not there is no error. A log is all that is listed of it."""

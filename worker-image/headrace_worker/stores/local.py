@@ -21,6 +21,7 @@ from headrace_worker.stores.oserrors import reading, running_out, writing
 from headrace_worker.stores.patterns import fixed_part, is_glob, matcher
 
 BUFFER_BYTES = 256 * 1024
+SYNC_PAUSE_SECONDS = 0.1
 _FILE_URI = re.compile(r"file://(?:localhost)?(/[^\0]*)")
 
 
@@ -69,6 +70,11 @@ class LocalStore:
         with self.open(uri) as stream:
             return stream.read()
 
+    def exists(self, uri: str) -> bool:
+        """Whether there is a file."""
+        with reading(uri):
+            return stat.S_ISREG(_mode_and_size(local_path(uri))[0])
+
     def put(self, uri: str, data: bytes, *, if_absent: bool = False) -> None:
         """Write a small file in one piece. Raises `AlreadyExists`, `NoSpace`, `NotWritable`."""
         with _new_file(uri, _link if if_absent else os.replace) as stream:
@@ -91,14 +97,22 @@ class LocalStore:
         finally:
             log.close()
 
-    def delete(self, uri: str) -> None:
-        """Remove a file."""
-        with writing(uri), suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(local_path(uri))
+    def read_log(self, uri: str) -> AbstractContextManager[BinaryIO]:
+        """Read a log: it is one file."""
+        return self.open(uri)
+
+    def delete(self, *uris: str) -> None:
+        """Remove files."""
+        for uri in uris:
+            with writing(uri), suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(local_path(uri))
 
 
 class LocalLog:
     """A file that only grows."""
+
+    sync_pause = SYNC_PAUSE_SECONDS
+    """A fast engine must not wait for the disk after every batch."""
 
     def __init__(self, uri: str, descriptor: int) -> None:
         self._uri, self._descriptor = uri, descriptor

@@ -66,6 +66,10 @@ class PackageStore:
         with self.open(uri) as stream:
             return stream.read()
 
+    def exists(self, uri: str) -> bool:
+        """Whether there is such a file or entry."""
+        return any(found.uri == uri for found in self.list(uri))
+
     def put(self, uri: str, data: bytes, *, if_absent: bool = False) -> None:  # noqa: ARG002 - the interface's
         """Not possible: raises `NotWritable`, as everything below does."""
         _refuse(uri)
@@ -78,9 +82,13 @@ class PackageStore:
         """Not possible."""
         _refuse(uri)
 
-    def delete(self, uri: str) -> None:
+    def read_log(self, uri: str) -> AbstractContextManager[BinaryIO]:
+        """Read a file: nothing here has ever grown."""
+        return self.open(uri)
+
+    def delete(self, *uris: str) -> None:
         """Not possible."""
-        _refuse(uri)
+        _refuse(" ".join(uris))
 
 
 def _refuse(uri: str) -> NoReturn:

@@ -26,6 +26,7 @@ PAGE = 500
 JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,10 @@ class Api:
         api_client: client.ApiClient,
         timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
         may_write: Callable[[], bool] = lambda: True,
+        manager: str = labels.FIELD_MANAGER,
     ) -> None:
         self._client, self._timeout_seconds, self._may_write = api_client, timeout_seconds, may_write
+        self._manager = {"fieldManager": manager}
         self.writes = 0
         """Requests so far that change something."""
 
@@ -62,10 +65,13 @@ class Api:
         return await self._json(_Request("GET", resource.path(namespace, name)))
 
     async def pages(
-        self, resource: Resource, namespace: str | None = None, selector: str = ""
+        self, resource: Resource, namespace: str | None = None, selector: str = "", fields: str = ""
     ) -> AsyncIterator[JsonObject]:
-        """All objects, as lists of at most 500; each page is a `List` object with its `resourceVersion`."""
-        query: dict[str, str] = {"limit": str(PAGE), **_labelled(selector)}
+        """All objects, as lists of at most 500; each page is a `List` object with its `resourceVersion`.
+
+        `selector` is of labels, `fields` of fields.
+        """
+        query: dict[str, str] = {"limit": str(PAGE), **_selected(selector, fields)}
         while True:
             page = await self._json(_Request("GET", resource.path(namespace), query))
             yield page
@@ -75,14 +81,14 @@ class Api:
             query["continue"] = token
 
     async def watch(
-        self, resource: Resource, namespace: str | None, selector: str, version: str, seconds: int
+        self, resource: Resource, namespace: str | None, selector: str, version: str, seconds: int, fields: str = ""
     ) -> AsyncIterator[JsonObject]:
         """Events since that version, bookmarks among them, until the server ends the stream, after so many seconds at the latest.
 
         Raises `Gone` when the version is too old.
         """
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
-        query |= {"timeoutSeconds": str(seconds), **_labelled(selector)}
+        query |= {"timeoutSeconds": str(seconds), **_selected(selector, fields)}
         request = _Request("GET", resource.path(namespace), query)
         try:
             response = await self._send(request, aiohttp.ClientTimeout(total=seconds + self._timeout_seconds))
@@ -93,15 +99,29 @@ class Api:
                         raise _failure(event["object"].get("code", 500), event["object"], None, request)
                     yield event
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise TransientFailure(f"{request}: {error or type(error).__name__}") from error
+            raise TransientFailure(f"{request}: {str(error) or type(error).__name__}") from error
 
-    async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> JsonObject:
-        """Make an object; `Conflict` when there is one of that name."""
-        return await self._json(_Request("POST", resource.path(namespace), _MANAGER, body))
+    async def create(
+        self, resource: Resource, namespace: str, body: Mapping[str, Any], *, dry_run: bool = False
+    ) -> JsonObject:
+        """Make an object, or only ask whether it could be; `Conflict` when there is one of that name."""
+        query = {**self._manager, **(_DRY_RUN if dry_run else {})}
+        return await self._json(_Request("POST", resource.path(namespace), query, body))
+
+    async def apply(
+        self, resource: Resource, namespace: str, body: Mapping[str, Any], *, dry_run: bool = False
+    ) -> JsonObject:
+        """Server-side apply: what the body says there shall be, whoever said otherwise. Fields that are not known there are refused."""
+        query = {**self._manager, "force": "true", "fieldValidation": "Strict", **(_DRY_RUN if dry_run else {})}
+        return await self._json(
+            _Request("PATCH", resource.path(namespace, body["metadata"]["name"]), query, body, APPLY)
+        )
 
     async def replace(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> JsonObject:
         """Write a whole object; `Conflict` when its `resourceVersion` is no longer that of `body`."""
-        return await self._json(_Request("PUT", resource.path(namespace, body["metadata"]["name"]), _MANAGER, body))
+        return await self._json(
+            _Request("PUT", resource.path(namespace, body["metadata"]["name"]), self._manager, body)
+        )
 
     async def replace_status(self, resource: Resource, metadata: Mapping[str, str], status: JsonObject) -> JsonObject:
         """Write a whole status to the object of that namespace, name and uid; `Conflict` when it has another uid."""
@@ -110,15 +130,18 @@ class Api:
             {"op": "add", "path": "/metadata/uid", "value": metadata["uid"]},
             {"op": "add", "path": "/status", "value": status},
         ]
-        return await self._json(_Request("PATCH", path, _MANAGER, whole, JSON_PATCH))
+        return await self._json(_Request("PATCH", path, self._manager, whole, JSON_PATCH))
 
     async def patch(self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]) -> JsonObject:
         """JSON merge patch; a `metadata.uid` in it is a precondition."""
-        return await self._json(_Request("PATCH", resource.path(namespace, name), _MANAGER, body, MERGE))
+        return await self._json(_Request("PATCH", resource.path(namespace, name), self._manager, body, MERGE))
 
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
-        """Delete this very object and its dependants; one that is gone, or another of that name, is left in peace."""
-        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str | None) -> None:
+        """Delete this very object and its dependants; one that is gone, or another of that name, is left in peace.
+
+        Without a uid it is whichever has the name.
+        """
+        options = {"propagationPolicy": "Background", **({"preconditions": {"uid": uid}} if uid is not None else {})}
         try:
             await self._json(_Request("DELETE", resource.path(namespace, name), body=options))
         except (NotFound, Conflict):
@@ -133,7 +156,7 @@ class Api:
                 response = await self._send(request)
                 return cast("JsonObject", orjson.loads(await response.read()))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise TransientFailure(f"{request}: {error or type(error).__name__}") from error
+            raise TransientFailure(f"{request}: {str(error) or type(error).__name__}") from error
 
     async def _send(self, request: _Request, timeout: aiohttp.ClientTimeout | None = None) -> aiohttp.ClientResponse:
         """The response with its body unread, once it is known to be a good one."""
@@ -151,12 +174,12 @@ class Api:
         raise _failure(response.status, _status(data), response.headers.get("Retry-After"), request)
 
 
-_MANAGER = {"fieldManager": labels.FIELD_MANAGER}
+_DRY_RUN = {"dryRun": "All"}
 _CONFLICTS = ("AlreadyExists", "Conflict", "Invalid")
 
 
-def _labelled(selector: str) -> dict[str, str]:
-    return {"labelSelector": selector} if selector else {}
+def _selected(selector: str, fields: str) -> dict[str, str]:
+    return {name: text for name, text in (("labelSelector", selector), ("fieldSelector", fields)) if text}
 
 
 def _status(data: bytes) -> JsonObject:
@@ -175,7 +198,7 @@ def _failure(status: int, said: JsonObject, retry_after: str | None, request: _R
     if status in (408, 429) or status >= 500:
         wait = float(retry_after) if retry_after and retry_after.isdecimal() else None
         return TransientFailure(f"HTTP {status}: {message}", wait)
-    return _REFUSALS.get(status, ApiError)(status, message)
+    return _REFUSALS.get(status, ApiError)(status, message, said)
 
 
 _REFUSALS: Mapping[int, type[ApiError]] = {404: NotFound, 409: Conflict, 410: Gone}

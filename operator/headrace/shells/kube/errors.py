@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class TransientFailure(Exception):
     """Try again later: too busy, a conflict, a timeout, no connection."""
@@ -19,8 +22,10 @@ class LeaseLost(TransientFailure):
 class ApiError(Exception):
     """The API server refused a request, and would again: a bug of ours, or a right that we lack."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, said: Mapping[str, Any] | None = None) -> None:
         self.status, self.message = status, message
+        self.said: Mapping[str, Any] = said or {}
+        """The server's own `Status` object; empty where it sent none."""
         super().__init__(f"HTTP {status}: {message}")
 
 

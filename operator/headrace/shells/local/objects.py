@@ -4,88 +4,44 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any
 
-from headrace.api import labels
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, forbidden_changes
-from headrace.api.meta import ConditionStatus
-from headrace.api.reasons import ConditionType, Reason
+from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec
+from headrace.core.edits import Submission, Wish, merged_spec, submission
 from headrace.shells.local.pods import Pods
-from headrace.shells.local.state import BatchFolder, StateDir, StateError
-
-
-class Submission(StrEnum):
-    """What submitting a batch comes to."""
-
-    CREATED = "created"
-    CHANGED = "changed"
-    UNCHANGED = "unchanged"
-    STARTED_OVER = "started over"
-
-
-class ImmutableFields(Exception):
-    """A batch of that name exists, and what was changed about it cannot be."""
-
-    def __init__(self, batch: InferenceBatch, fields: list[str]) -> None:
-        self.batch, self.fields = batch, fields
-        super().__init__(
-            f"{batch.metadata.name} exists, and {', '.join(f'spec.{f}' for f in fields)} cannot be changed"
-        )
+from headrace.shells.local.state import BatchFolder, StateDir
 
 
 def plan_submission(state: StateDir, batch: InferenceBatch, *, replace: bool) -> Submission:
     """What submitting the batch would come to. Raises `ImmutableFields`."""
     folder = state.batch(batch.metadata.namespace, batch.metadata.name)
-    if not folder.exists:
-        return Submission.CREATED
-    old = folder.load()
-    if replace or _never_began(old):
-        return Submission.STARTED_OVER
-    new_spec = _merged_spec(old, batch)
-    forbidden = forbidden_changes(old.spec, new_spec)
-    if forbidden:
-        raise ImmutableFields(old, forbidden)
-    return Submission.UNCHANGED if new_spec == old.spec else Submission.CHANGED
+    return submission(folder.load() if folder.exists else None, batch, replace=replace)
 
 
 def submit(state: StateDir, batch: InferenceBatch, now: datetime, *, replace: bool) -> Submission:
     """Create the batch, or bring the one of that name to this spec. Raises `ImmutableFields`, `StateError`."""
     folder = state.batch(batch.metadata.namespace, batch.metadata.name)
     with state.editing(folder):
-        submission = plan_submission(state, batch, replace=replace)
-        if submission == Submission.STARTED_OVER:
+        planned = plan_submission(state, batch, replace=replace)
+        if planned == Submission.STARTED_OVER:
             _delete(state, folder)
-        if submission in (Submission.CREATED, Submission.STARTED_OVER):
+        if planned in (Submission.CREATED, Submission.STARTED_OVER):
             folder.write_object(_created(batch, now))
-        elif submission == Submission.CHANGED:
+        elif planned == Submission.CHANGED:
             old = folder.load()
-            _write_spec(folder, old, _merged_spec(old, batch))
-    return submission
+            folder.write_object(_with_spec(old, merged_spec(old, batch)))
+    return planned
 
 
-def change_spec(state: StateDir, folder: BatchFolder, **fields: Any) -> None:
-    """Set spec fields (snake_case) of a batch that is not finished. Raises `StateError`."""
+def edit(state: StateDir, folder: BatchFolder, wish: Wish) -> None:
+    """Do with a batch what somebody wants of it. Raises `EditRefused`, `StateError`."""
     with state.editing(folder):
         old = folder.load()
-        if old.status.finished:
-            end = "has failed" if old.status.is_true(ConditionType.FAILED) else "is complete"
-            raise StateError("AlreadyFinished", f"{folder.name} {end} already: nothing is left to be changed")
-        new = old.spec.model_copy(update=fields)
-        if new != old.spec:
-            _write_spec(folder, old, new)
-
-
-def ask_retry(state: StateDir, folder: BatchFolder) -> None:
-    """Ask for one more round of a batch that has failed. Raises `StateError`."""
-    with state.editing(folder):
-        old = folder.load()
-        if not old.status.is_true(ConditionType.FAILED):
-            state_word = "is complete" if old.status.finished else "has not failed"
-            raise StateError("NotFailed", f"{folder.name} {state_word}: there is nothing to retry")
-        annotations = {**old.metadata.annotations, labels.RETRY: str(old.status.retries + 1)}
-        metadata = old.metadata.model_copy(update={"annotations": annotations})
-        folder.write_object(old.model_copy(update={"metadata": metadata}))
+        asked = wish(old)
+        new = _with_spec(old, old.spec.model_copy(update=asked.spec))
+        annotations = {**old.metadata.annotations, **asked.annotations}
+        new = new.model_copy(update={"metadata": new.metadata.model_copy(update={"annotations": annotations})})
+        if new != old:
+            folder.write_object(new)
 
 
 def delete(state: StateDir, folder: BatchFolder) -> bool:
@@ -111,26 +67,12 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _never_began(batch: InferenceBatch) -> bool:
-    """Whether the batch ended before any record was worked on, for a reason that is mended outside of it: a new try is free."""
-    failed = batch.status.condition(ConditionType.FAILED)
-    validated = batch.status.condition(ConditionType.INPUT_VALIDATED)
-    refused = validated is not None and validated.status == ConditionStatus.FALSE
-    return batch.status.is_true(ConditionType.FAILED) and (
-        refused or (failed is not None and failed.reason == Reason.INVALID_SPEC)
-    )
-
-
-def _merged_spec(old: InferenceBatch, new: InferenceBatch) -> InferenceBatchSpec:
-    """The new spec, in which a cancellation stays that the manifest does not speak of."""
-    if old.spec.cancel and "cancel" not in new.spec.model_fields_set:
-        return new.spec.model_copy(update={"cancel": True})
-    return new.spec
-
-
-def _write_spec(folder: BatchFolder, old: InferenceBatch, spec: InferenceBatchSpec) -> None:
+def _with_spec(old: InferenceBatch, spec: InferenceBatchSpec) -> InferenceBatch:
+    """The batch with another spec, which is a new generation, or the same."""
+    if spec == old.spec:
+        return old
     metadata = old.metadata.model_copy(update={"generation": old.metadata.generation + 1})
-    folder.write_object(old.model_copy(update={"metadata": metadata, "spec": spec}))
+    return old.model_copy(update={"metadata": metadata, "spec": spec})
 
 
 def _created(batch: InferenceBatch, now: datetime) -> InferenceBatch:

@@ -13,7 +13,22 @@ from headrace.shells.local.state import BatchFolder, StateDir
 from headrace.shells.manifests import ConfigMap
 
 _ONLY_IN_A_CLUSTER = "is there only in a cluster: on this machine give a path, or a file:// URI"
-_NO_STORE = "this version has no store for it: give a path, or a file:// URI"
+_STORAGE_VARIABLES = {
+    "s3": (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_SKIP_SIGNATURE",
+    ),
+    "gs": (
+        "GOOGLE_SERVICE_ACCOUNT_KEY",
+        "GOOGLE_SERVICE_ACCOUNT",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_SKIP_SIGNATURE",
+    ),
+    "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_TOKEN", "AZURE_SKIP_SIGNATURE"),
+}
+"""Object stores by their schemes, and the variables any one of which says how to get in."""
 _NO_ENGINE = "this version has no such engine: must be transformers or mock"
 
 
@@ -26,7 +41,6 @@ def installation(state: StateDir, folder: BatchFolder) -> Installation:
         unsupported_schemes={
             "claim": f"a claim {_ONLY_IN_A_CLUSTER}",
             "oci": f"an image volume {_ONLY_IN_A_CLUSTER}",
-            **dict.fromkeys(("s3", "gs", "az"), _NO_STORE),
         },
     )
 
@@ -49,6 +63,27 @@ def _unsupported_engines() -> dict[str, str]:
 
 def _secret_problems(batch: InferenceBatch) -> list[FieldError]:
     """A Secret's value comes from the environment here, so it must be there."""
+    return [*_hub_problems(batch), *_storage_problems(batch)]
+
+
+def _storage_problems(batch: InferenceBatch) -> list[FieldError]:
+    if batch.spec.storage is None:
+        return []
+    source = batch.spec.model.source
+    uris = (batch.spec.input.uri, batch.spec.output.uri, source.uri if source is not None else None)
+    used = sorted({uri.partition(":")[0] for uri in uris if uri} & _STORAGE_VARIABLES.keys())
+    missing = [scheme for scheme in used if not any(map(os.environ.get, _STORAGE_VARIABLES[scheme]))]
+    return [
+        FieldError(
+            "spec.storage.secretRef",
+            f"there are no Secrets on this machine: put what opens {scheme}:// into the environment, "
+            f"for example {_STORAGE_VARIABLES[scheme][0]}",
+        )
+        for scheme in missing
+    ]
+
+
+def _hub_problems(batch: InferenceBatch) -> list[FieldError]:
     source = batch.spec.model.source
     hub = source.hugging_face if source is not None else None
     if hub is None or hub.token_secret_ref is None or os.environ.get("HF_TOKEN"):

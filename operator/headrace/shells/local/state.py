@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from headrace.api.base import InvalidSpec, JsonObject
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.core.edits import not_there
 from headrace.shells.local.files import Busy, holder_of, locked, write_atomically
 from headrace.shells.manifests import ConfigMap
 
@@ -64,7 +65,7 @@ class BatchFolder:
         """The batch as it is now. Raises `StateError` when there is none, or when its files are damaged."""
         data = self._read(self.path / "object.json")
         if data is None:
-            raise StateError("NotFound", f"there is no InferenceBatch {self.name} in the namespace {self.namespace}")
+            raise StateError("NotFound", not_there(self.namespace, self.name))
         status = self._read(self.path / "status.json")
         try:
             return InferenceBatch.parse({**data, "status": status or {}})

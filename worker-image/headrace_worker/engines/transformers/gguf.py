@@ -1,19 +1,15 @@
 """GGUF files: unpacked once into the form that transformers loads at once, and kept.
 
 Reading a GGUF file costs transformers tens of seconds, nearly all of it in parsing the vocabulary; the unpacked form loads in under
-a second. It lies in `$XDG_CACHE_HOME/headrace/gguf/` (else `~/.cache`), or, where that cannot be written, in a temporary folder that
-goes when the process ends. The tokeniser and the configuration come first, because preparing records needs no weights.
+a second. It lies in the worker's cache folder. The tokeniser and the configuration come first, because preparing records needs no
+weights.
 """
 
 from __future__ import annotations
 
-import atexit
 import hashlib
-import os
-import shutil
 import tempfile
 from contextlib import redirect_stderr
-from functools import cache
 from io import StringIO
 from pathlib import Path
 
@@ -23,14 +19,14 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from headrace_worker.errors import JobFailed
+from headrace_worker.cachefolder import cache_folder
 
 WEIGHTS = "model.safetensors"
 
 
 def unpacked(file: Path) -> Path:
     """A folder with the configuration and the tokeniser of a GGUF file."""
-    root = _root()
+    root = cache_folder("gguf")
     folder = root / _key(file)
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=root) as scratch:
@@ -70,28 +66,3 @@ def _key(file: Path) -> str:
     stat = file.stat()
     text = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{transformers.__version__}"
     return f"{file.stem}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def _root() -> Path:
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        root = Path(home, "headrace", "gguf")
-        root.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=root).close()
-    except (OSError, RuntimeError):  # not writable; or a user without a home
-        return _temporary_root()
-    return root
-
-
-@cache
-def _temporary_root() -> Path:
-    try:
-        root = tempfile.mkdtemp(prefix="headrace-gguf-")
-    except OSError as error:
-        raise JobFailed(
-            "ModelNotUsable",
-            "a GGUF file is unpacked before use, and there is nowhere to write: "
-            "set XDG_CACHE_HOME to a folder that can be written, or mount one at /tmp",
-        ) from error
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return Path(root)

@@ -1,12 +1,13 @@
 """Where a model's files are: from `model.source` to a folder, a GGUF file, or an id of the Hugging Face hub.
 
-Weights in a `package`, a `path` or on the hub are found here. A claim or an image volume is a folder once the operator has mounted it.
+Weights in a `package`, a `path` or on the hub are found here; those at a `uri` are fetched into a folder first. A claim or an image
+volume is a folder once the operator has mounted it.
 """
 
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from huggingface_hub import constants, try_to_load_from_cache
 
 from headrace.api.common import Model, ModelSource, PackageSource
 from headrace_worker.errors import JobFailed
+from headrace_worker.modelcache import RemoteModel, find_remote
 
-SUPPORTED = "model.source must be package, path or huggingFace for the engine transformers in this worker"
+SUPPORTED = "model.source must be package, path, uri or huggingFace for the engine transformers in this worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class ModelFiles:
     """Branch, tag or commit on the hub."""
     gguf: Path | None = None
     """The one GGUF file, where the weights are in one; `location` is then its folder."""
+    remote: RemoteModel | None = None
+    """Where the weights are still to be fetched from."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -39,7 +43,10 @@ class ModelFiles:
 
 
 def find(model: Model) -> ModelFiles:
-    """The files of a model. Raises `JobFailed` (ModelNotFound, ModelSourceNotSupported); downloads nothing."""
+    """The files of a model. Raises `JobFailed` (ModelNotFound, ModelSourceNotSupported), `Unreachable`.
+
+    Of weights in an object store, what `prepare` needs is fetched.
+    """
     source = model.source
     if source is None:
         return _by_name(model.name)
@@ -49,6 +56,9 @@ def find(model: Model) -> ModelFiles:
         return _local(_package_path(source.package), "model.source.package")
     if source.hugging_face is not None:
         return ModelFiles(source.hugging_face.id, source.hugging_face.revision)
+    if source.uri is not None:
+        remote = find_remote(source.uri)
+        return replace(_local(remote.fetch_small(), "model.source.uri"), remote=remote)
     raise JobFailed("ModelSourceNotSupported", f"{SUPPORTED}, not {_kind(source)}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def find_files(model: Model) -> ModelFiles:
     if files.gguf is None:
         return files
     with _model_errors(model.name):
-        return ModelFiles(str(gguf.unpacked(files.gguf)), gguf=files.gguf)
+        return replace(files, location=str(gguf.unpacked(files.gguf)))
 
 
 def load_config(model: Model, files: ModelFiles) -> Any:
@@ -48,6 +49,8 @@ def load_tokenizer(model: Model, files: ModelFiles) -> Any:
 def load_model(model: Model, files: ModelFiles, dtype: str, device: torch.device) -> Any:
     """The model with its weights on a device, ready to run. `dtype` is the name of a torch dtype, or `auto`."""
     kind = AutoModel if model.task == Task.EMBEDDING else AutoModelForCausalLM
+    if files.remote is not None:
+        files.remote.fetch_weights()
     with _model_errors(model.name):
         if files.gguf is not None:
             gguf.unpack_weights(files.gguf)

@@ -1,0 +1,73 @@
+"""Objects as rows of a table: the columns of a kind as kubectl shows them, and some more when there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import Column, Kind
+from headrace.cli.target import Seen
+from headrace.cli.text import age, number
+
+_WIDE = ("SHARDS", "RECORDS/S", "MODEL", "OUTPUT")
+_GAP = "   "
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns."""
+
+    kind: Kind
+    wide: bool
+    with_namespace: bool
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Their names."""
+        space = ("NAMESPACE",) if self.with_namespace else ()
+        return (*space, "NAME", *(column.name.upper() for column in self.kind.columns), *(_WIDE if self.wide else ()))
+
+    def row(self, seen: Seen) -> tuple[str, ...]:
+        """What they say of an object."""
+        batch = seen.batch
+        space = (batch.metadata.namespace,) if self.with_namespace else ()
+        cells = (_cell(column, seen) for column in self.kind.columns)
+        return (*space, batch.metadata.name, *cells, *(_wide_cells(batch) if self.wide else ()))
+
+    def without_age(self, row: tuple[str, ...]) -> tuple[str, ...]:
+        """What is news when it changes."""
+        return tuple(cell for name, cell in zip(self.head, row, strict=True) if name != "AGE")
+
+
+class GrowingTable:
+    """A table whose rows come one by one: a column grows as wide as its widest cell so far."""
+
+    def __init__(self, first: Sequence[tuple[str, ...]]) -> None:
+        """With room for some rows, which are not lines yet."""
+        self._widths = [max(map(len, column)) for column in zip(*first, strict=True)]
+
+    def line(self, row: tuple[str, ...]) -> str:
+        """The next line."""
+        self._widths = [max(width, len(cell)) for cell, width in zip(row, self._widths, strict=True)]
+        return _GAP.join(cell.ljust(width) for cell, width in zip(row, self._widths, strict=True)).rstrip()
+
+
+def _wide_cells(batch: InferenceBatch) -> tuple[str, ...]:
+    status = batch.status
+    shards = f"{status.shards.succeeded}/{status.shards.total}" if status.shards.total else ""
+    speed = number(float(status.records_per_second)) if status.records_per_second else ""
+    return (shards, speed, batch.spec.model.name, status.output.uri if status.output is not None else "")
+
+
+def _cell(column: Column, seen: Seen) -> str:
+    if column.name == "State":
+        return seen.state
+    value: Any = seen.batch.to_object()
+    for step in column.json_path.strip(".").split("."):
+        value = value.get(step) if isinstance(value, dict) else None
+    if column.type == "date":
+        return age(seen.batch.metadata.creation_timestamp, datetime.now(UTC)) if value else ""
+    return "" if value is None else str(value)
