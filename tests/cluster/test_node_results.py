@@ -1,5 +1,7 @@
 """`headrace results` where the output is on a claim of a real node: a real pod, a real exec, and nothing left behind."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
