@@ -43,6 +43,7 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType
 from headrace.core.observed import Installation, Observed
 from headrace.core.reconcile import reconcile
+from headrace.shells.kube import memory as memory_tidying
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.operator import WORKERS, load_configuration
 from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, JOBS, of
@@ -300,6 +301,12 @@ def rss_mib(process: psutil.Process) -> float:
     return float(process.memory_info().rss) / 2**20
 
 
+def rss_at_rest(process: psutil.Process) -> float:
+    """Resident memory once the operator has had its time to tidy up."""
+    time.sleep(2 * memory_tidying.INTERVAL_SECONDS)
+    return rss_mib(process)
+
+
 def idle(plane: Plane, folder: Path, settings: Settings, finished: int, contender: str) -> dict[str, float]:
     """CPU and memory of an operator with so many finished batches, when nothing happens."""
     rig = Rig(plane, folder)
@@ -327,14 +334,14 @@ def memory(plane: Plane, folder: Path, settings: Settings, contender: str) -> di
     fresh = rss_mib(process)
     run(rig, create(rig, ["first"]))  # what the first batch brings in is code, not what a batch holds
     rig.until_state("Starting", "first")
-    empty, spectator = rss_mib(process), Spectator(rig)
+    empty, spectator = rss_at_rest(process), Spectator(rig)
     run(rig, create(rig, [f"b{number}" for number in range(settings.burst)]))
     spectator.wait(settings.burst)
     spectator.end()
-    full = rss_mib(process)
+    full = rss_at_rest(process)
     rig.kubectl("delete", "ib", "--all", "--namespace", rig.namespace, "--wait=false")
     operator.wait_until(lambda health: not any(health["cached"].values()), PATIENCE_SECONDS)
-    left = rss_mib(process)
+    left = rss_at_rest(process)
     rig.close()
     each = 1024 * (full - empty) / settings.burst
     return {

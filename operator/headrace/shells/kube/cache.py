@@ -68,7 +68,7 @@ class Cache:
         known = self._objects[resource].get(key)
         if known is not None and known.version >= version:
             return False
-        kept = self._objects[resource][key] = _Kept(uid, version, orjson.dumps(_needed(resource, obj)))
+        kept = self._objects[resource][key] = _Kept(uid, version, _text(_needed(resource, obj)))
         owner = batch_key(resource, obj)
         if owner is not None and resource is not BATCHES:
             self._children[resource, owner][key] = kept
@@ -134,6 +134,11 @@ def _needed(resource: Resource, obj: JsonObject) -> JsonObject:
     kept = {part: {field: found[field] for field in fields if field in found} for part, found, fields in parts}
     obj["metadata"].pop("annotations", None)
     return {"metadata": obj["metadata"], **kept}
+
+
+def _text(obj: JsonObject) -> bytes:
+    """As JSON, copied: orjson cuts its text from a longer buffer, and what is cut off would lie between the objects as holes."""
+    return memoryview(orjson.dumps(obj)).tobytes()
 
 
 def _object(kept: _Kept) -> JsonObject:

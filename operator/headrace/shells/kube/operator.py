@@ -24,6 +24,7 @@ from headrace.shells.kube.elector import Elector
 from headrace.shells.kube.errors import ApiError, TransientFailure
 from headrace.shells.kube.health import Health, serve
 from headrace.shells.kube.intake import Intake
+from headrace.shells.kube.memory import tidy
 from headrace.shells.kube.metrics import Metrics
 from headrace.shells.kube.queue import WorkQueue
 from headrace.shells.kube.recorder import Recorder
@@ -202,6 +203,7 @@ class Operator:
             await self.intake.complete.wait()
             logger.info("%s acts; %s", self.options.identity, self.health().cached)
             group.create_task(self.reporters.run())
+            group.create_task(tidy())
             for _ in range(WORKERS):
                 group.create_task(self.converger.work())
 
