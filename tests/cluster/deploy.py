@@ -81,4 +81,4 @@ def install(node: Node, system_namespace: str = SYSTEM_NAMESPACE, **values: obje
     settings = [f"--set-json={name}={json.dumps(value)}" for name, value in chosen.items()]
     place = [f"--kubeconfig={node.cluster.kubeconfig}", f"--namespace={system_namespace}", "--create-namespace"]
     helm = binaries.helm(node.cluster.say)
-    machine.run(str(helm), "upgrade", "--install", RELEASE, str(CHART), *place, *settings, "--wait", "--timeout=120s")
+    machine.run(str(helm), "upgrade", "--install", RELEASE, str(CHART), *place, *settings, "--wait", "--timeout=300s")

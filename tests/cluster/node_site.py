@@ -65,7 +65,7 @@ class Site:
         """The names of the run pods that have committed nothing yet, and run."""
         return [pod["metadata"]["name"] for pod in self.pods() if pod["status"]["phase"] == "Running"]
 
-    def until(self, holds: Callable[[], T], what: str, seconds: float = 120.0) -> T:
+    def until(self, holds: Callable[[], T], what: str, seconds: float = 240.0) -> T:
         """Wait until something is true, and return it."""
         deadline = time.monotonic() + seconds
         while not (found := holds()):
