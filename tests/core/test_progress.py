@@ -116,3 +116,25 @@ def test_write_due_for_mere_progress_is_at_most_every_five_seconds(age: int, wai
     further = RUNNING.with_status(records=RecordCounts(total=200, succeeded=10, pending=190)).status
     last = NOON - timedelta(seconds=age)
     assert write_due(RUNNING.status, further, last, NOON) == timedelta(seconds=wait)
+
+
+def test_write_due_is_not_held_back_by_a_clock_that_was_set_back() -> None:
+    further = RUNNING.with_status(records=RecordCounts(total=200, succeeded=10, pending=190)).status
+    an_hour_ahead = NOON + timedelta(hours=1)
+    assert write_due(RUNNING.status, further, an_hour_ahead, NOON) == timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("jump", [-10_800, 10_800], ids=["set back", "set forward"])
+def test_reconcile_when_the_clock_jumps_changes_no_decision(jump: float) -> None:
+    """Nothing but the deadline asks what time it is: a batch that works goes on, one that is done stays as it is."""
+    working, after = (look(RUNNING, jobs=[a_job(Role.RUN, active=2)], after=seconds) for seconds in (0, jump))
+    before, then = reconcile(working), reconcile(after)
+    assert then.children == before.children
+    assert [(c.type, c.status, c.reason) for c in then.status.conditions] == [
+        (c.type, c.status, c.reason) for c in before.status.conditions
+    ]
+    done = reconcile(
+        look(RUNNING, jobs=[a_job(Role.RUN, complete=True)], reports=[committed(0, 100), committed(1, 100)])
+    )
+    ended = RUNNING.with_status(**{name: getattr(done.status, name) for name in type(done.status).model_fields})
+    assert reconcile(look(ended, after=jump)).status == done.status

@@ -17,7 +17,8 @@ def write_due(
         return None
     if last_write is None or _transition(written, desired):
         return timedelta(0)
-    return max(timedelta(0), last_write + PROGRESS_INTERVAL - now)
+    # A clock that was set back must not hold the status back for as long.
+    return min(PROGRESS_INTERVAL, max(timedelta(0), last_write + PROGRESS_INTERVAL - now))
 
 
 def _transition(written: InferenceBatchStatus, desired: InferenceBatchStatus) -> bool:
