@@ -7,7 +7,7 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests on a real cluster together: in one process they share one control plane, and disturb the others least."""
+    """Keep tests on a real cluster together unless they name a group: in one process they share one control plane."""
     for item in items:
-        if "cluster" in item.path.parts:
+        if "cluster" in item.path.parts and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group("cluster"))

@@ -14,9 +14,11 @@ import pytest
 
 from headrace.api.base import JsonObject
 
+from .cluster import given_kubeconfig
+from .control_plane import ControlPlane
 from .deploy import archive, install, provide_claim
 from .kubectl import Kubectl
-from .messages import Unavailable
+from .messages import Say, Unavailable
 from .node import Node
 
 T = TypeVar("T")
@@ -27,9 +29,14 @@ IMAGES = ("operator", "worker-slim")
 class Site:
     """A namespace with the operator at work in it, and the folder behind its claim."""
 
-    kubectl: Kubectl
+    node: Node
     namespace: str
     output: Path
+
+    @property
+    def kubectl(self) -> Kubectl:
+        """kubectl as the administrator of the site's cluster."""
+        return self.node.cluster.kubectl
 
     def apply(self, **spec: Any) -> None:
         """Submit the batch `reviews`: 60 records, three shards, two pods at once, a GPU each."""
@@ -93,21 +100,24 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def installed(node: Node) -> Iterator[Site]:
-    """Headrace from its chart, for one namespace that lets only restricted pods in."""
+def installed(tmp_path_factory: pytest.TempPathFactory, say: Say) -> Iterator[Site]:
+    """Headrace from its chart on a cluster that knows nothing of it yet, for one namespace that lets only restricted pods in."""
+    if given_kubeconfig() is not None:
+        raise Unavailable("images cannot be loaded into a cluster that somebody else runs: unset its kubeconfig")
     missing = [image for image in IMAGES if not archive(image).exists()]
     if missing:
         raise Unavailable(f"{archive(missing[0])} is not there: `.ci/images {' '.join(IMAGES)}` builds it")
-    kubectl, namespace = node.cluster.kubectl, "batches"
-    for image in IMAGES:
-        node.load_archive(archive(image))
-    kubectl("create", "namespace", namespace)
-    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    output = provide_claim(node, namespace)
-    worker = {"image": {"repository": "headrace-worker-slim", "tag": "dev"}}
-    install(node, worker=worker, namespaces=[namespace])
-    yield Site(kubectl, namespace, output)
-    kubectl("delete", "namespace", namespace)
+    with ControlPlane(tmp_path_factory.mktemp("site"), say=say) as cluster:
+        node, namespace = Node(cluster), "batches"
+        node.up()
+        for image in IMAGES:
+            node.load_archive(archive(image))
+        cluster.kubectl("create", "namespace", namespace)
+        cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+        output = provide_claim(node, namespace)
+        worker = {"image": {"repository": "headrace-worker-slim", "tag": "dev"}}
+        install(node, worker=worker, namespaces=[namespace])
+        yield Site(node, namespace, output)
 
 
 @pytest.fixture

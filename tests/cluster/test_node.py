@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from .control_plane import ControlPlane
-from .node import GPU, Node
+from .node import GPU
 from .node_site import Site
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.xdist_group("node")]
 
 
 def everything(site: Site) -> None:
@@ -50,20 +49,20 @@ def test_evicted_pod_costs_no_record_and_no_retry(site: Site) -> None:
     assert site.get("job/reviews-run")["status"].get("failed", 0) == len(failed)
 
 
-def test_node_that_goes_down_and_comes_back_loses_no_record(site: Site, node: Node, cluster: ControlPlane) -> None:
+def test_node_that_goes_down_and_comes_back_loses_no_record(site: Site) -> None:
     site.apply()
     site.until(site.running, "a pod at work")
-    cluster.kill("kubelet")
-    node.kill_containers(site.namespace)
-    node.up()
+    site.node.cluster.kill("kubelet")
+    site.node.kill_containers(site.namespace)
+    site.node.up()
     site.until_complete()
     everything(site)
 
 
-def test_operator_killed_in_its_container_goes_on(site: Site, node: Node) -> None:
+def test_operator_killed_in_its_container_goes_on(site: Site) -> None:
     site.apply()
     site.until(site.running, "a pod at work")
-    node.kill_containers("headrace-system")
+    site.node.kill_containers("headrace-system")
     site.until_complete()
     everything(site)
     assert len(site.get("jobs")["items"]) == 2, "a plan and a run: no Job was made twice"

@@ -13,7 +13,7 @@ import pytest
 
 from .node_site import Site
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.xdist_group("node")]
 
 ROOT = Path(__file__).parents[2]
 SIXTY = {"engine": {"name": "mock", "mock": {"errorPercent": 25}}, "retries": {"limit": 0}}
