@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import yaml
 from kubernetes.aio import client, config
@@ -61,8 +63,21 @@ async def load_context(kubeconfig: Path | None, name: str | None) -> Context:
         raise BadKubeconfig(
             f"the context {wanted} of {shown} cannot be used: {error or type(error).__name__}"
         ) from error
+    read_environment_once(configuration)
     namespace = loader.current_context["context"].get("namespace") or "default"
     return Context(str(wanted), str(namespace), configuration, loader)
+
+
+def read_environment_once(configuration: client.Configuration) -> None:
+    """Find the proxy now, if the environment names one for the API server.
+
+    Left alone, the client asks the environment and `~/.netrc` before each request, in a thread each: that was a good part of what a
+    request cost, and a login out of a file that is there for something else is nothing that an API server should see.
+    """
+    server = urlsplit(configuration.host)
+    if configuration.proxy is None and server.hostname and not proxy_bypass(server.netloc):
+        configuration.proxy = getproxies().get(server.scheme)
+    configuration.client_session_kwargs = {"trust_env": False}
 
 
 def _files(kubeconfig: Path | None) -> list[Path]:

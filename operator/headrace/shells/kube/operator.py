@@ -24,6 +24,7 @@ from headrace.shells.kube.elector import Elector
 from headrace.shells.kube.errors import ApiError, TransientFailure
 from headrace.shells.kube.health import Health, serve
 from headrace.shells.kube.intake import Intake
+from headrace.shells.kube.kubeconfig import read_environment_once
 from headrace.shells.kube.memory import tidy
 from headrace.shells.kube.metrics import Metrics
 from headrace.shells.kube.queue import WorkQueue
@@ -88,6 +89,7 @@ async def load_configuration(kubeconfig: Path | None) -> client.Configuration:
     else:
         path = str(kubeconfig) if kubeconfig is not None else None
         await config.load_kube_config(config_file=path, client_configuration=configuration)
+    read_environment_once(configuration)
     return configuration
 
 
