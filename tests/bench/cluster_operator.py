@@ -172,7 +172,10 @@ class Spectator:
 
     def wait(self, count: int) -> float:
         """Wait until so many batches have all; returns when that was."""
-        done = lambda: min(len(self.run_job), len(self.admitted), len(self.first_child)) >= count  # noqa: E731
+
+        def done() -> bool:
+            return min(len(self.run_job), len(self.admitted), len(self.first_child)) >= count
+
         eventually(done, f"{count} batches admitted", lambda: len(self.admitted), PATIENCE_SECONDS)
         return max(*self.run_job.values(), *self.admitted.values())
 

@@ -319,7 +319,10 @@ def test_reconcile_looks_again_at_the_deadline() -> None:
 
 def test_reconcile_emits_each_transition_once() -> None:
     first = reconcile(look(a_batch(), jobs=[PLANNED], reports=[planned(100, 1)]))
-    assert [(e.reason, e.message) for e in first.events] == [("InputValid", "100 records in 1 shards")]
+    assert [(e.reason, e.message) for e in first.events] == [
+        ("InputValid", "100 records in 1 shards"),
+        ("Admitted", "no limit stands in the way"),
+    ]
     again = look(a_batch().build().model_copy(update={"status": first.status}), jobs=[PLANNED], reports=[planned()])
     assert "InputValid" not in {e.reason for e in reconcile(again).events}
 
@@ -367,6 +370,15 @@ def test_reconcile_refuses_what_this_place_cannot_do(batch: BatchBuilder, field:
     plan = reconcile(replace(look(batch), installation=place))
     assert conditions(plan) == failing("InvalidSpec")
     assert field in plan.events[0].message
+
+
+def test_reconcile_lets_a_good_input_in_with_one_write_unless_it_must_wait() -> None:
+    def after_planning(verdict: Verdict) -> set[str]:
+        plan = reconcile(look(a_batch(), jobs=[PLANNED], reports=[planned()], verdict=verdict))
+        return {kind for kind, (status, _) in conditions(plan).items() if status == "True"}
+
+    assert after_planning(Verdict(admitted=True)) == {"InputValidated", "Admitted"}
+    assert after_planning(Verdict(admitted=False, reason=Reason.WAITING_FOR_QUOTA)) == {"InputValidated"}
 
 
 def test_reconcile_shows_the_queue_while_it_waits() -> None:

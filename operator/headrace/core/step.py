@@ -49,6 +49,13 @@ def held_run(observed: Observed) -> tuple[JsonObject, ...]:
     return (run_job(observed.batch, observed.installation, suspend=True),)
 
 
+def admission(observed: Observed) -> Finding:
+    """Whether the batch may have what it asks for."""
+    verdict = observed.verdict
+    found = true if verdict.admitted else false
+    return found(ConditionType.ADMITTED, verdict.reason, verdict.message)
+
+
 def suspension(observed: Observed) -> tuple[Finding, ...]:
     """Whether the batch has put its work away, as the user asked."""
     job = observed.job(Role.RUN)

@@ -7,11 +7,11 @@ from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
 from headrace.core.children import finalize_job, run_job
-from headrace.core.conditions import Finding, false, true
+from headrace.core.conditions import true
 from headrace.core.counts import Tally, from_finalize
 from headrace.core.ending import finalize_failed
 from headrace.core.observed import Observed
-from headrace.core.step import Step, failed, held_run, input_children, progress, readiness, suspension
+from headrace.core.step import Step, admission, failed, held_run, input_children, progress, readiness, suspension
 from headrace.core.stopping import too_many_failed
 from headrace.core.volumes import output_uri
 
@@ -27,7 +27,7 @@ def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Ste
     if job is not None or (admitted and not batch.spec.suspend):
         held = batch.spec.suspend or not admitted
         children = (*children, run_job(batch, observed.installation, suspend=held))
-    findings = (_admission(observed), *readiness(observed, Role.RUN), *suspension(observed))
+    findings = (admission(observed), *readiness(observed, Role.RUN), *suspension(observed))
     return Step(children, findings, progress(observed, counts) | {"queue": _queue(observed)})
 
 
@@ -55,12 +55,6 @@ def _recount(observed: Observed, counts: Tally, inline: InlinePlan | None) -> St
         return end
     finalize = finalize_job(observed.batch, observed.installation, None)
     return Step((*input_children(observed, inline), *held_run(observed), finalize), (), progress(observed, counts))
-
-
-def _admission(observed: Observed) -> Finding:
-    verdict = observed.verdict
-    found = true if verdict.admitted else false
-    return found(ConditionType.ADMITTED, verdict.reason, verdict.message)
 
 
 def _queue(observed: Observed) -> Queue | None:
