@@ -10,7 +10,6 @@ import io
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import cast
 
 PART_BYTES = 8 * 1024 * 1024
@@ -59,23 +58,27 @@ class Upload(io.RawIOBase):
             self._upload.result()
 
     def abort(self) -> None:
-        """Leave nothing behind. Raises nothing: the writer's own error is on its way."""
-        with self._pool, suppress(Exception):
-            if self._upload is not None:
-                self._hand_over(_Given())
+        """Leave nothing behind. The upload ends with an error that nobody looks at: the writer's own is on its way."""
+        with self._pool:
+            upload = self._upload
+            while upload is not None and not upload.done() and not self._takes(_Given()):
+                pass
 
     def _hand_over(self, part: Part | _Given) -> None:
         if self._upload is None:
             self._upload = self._pool.submit(self._send, self._pull())
-        while True:
-            try:
-                self._parts.put(part, timeout=_NAP_SECONDS)
-            except queue.Full:
-                if self._upload.done():
-                    self._upload.result()
-                    return
-            else:
+        while not self._takes(part):
+            if self._upload.done():
+                self._upload.result()
                 return
+
+    def _takes(self, part: Part | _Given) -> bool:
+        """Whether there was room for it, now or in a moment."""
+        try:
+            self._parts.put(part, timeout=_NAP_SECONDS)
+        except queue.Full:
+            return False
+        return True
 
     def _pull(self) -> Iterator[bytes]:
         while (part := self._parts.get()) is not None:
