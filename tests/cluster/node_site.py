@@ -35,7 +35,7 @@ class Site:
 
     @property
     def kubectl(self) -> Kubectl:
-        """kubectl as the administrator of the site's cluster."""
+        """Give kubectl as the administrator of the site's cluster."""
         return self.node.cluster.kubectl
 
     def apply(self, **spec: Any) -> None:

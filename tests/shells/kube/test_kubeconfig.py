@@ -24,10 +24,16 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({"HTTPS_PROXY": "http://proxy:3128"}, None, "http://proxy:3128", id="one for https"),
         pytest.param({"HTTP_PROXY": "http://proxy:3128"}, None, None, id="one for http only"),
         pytest.param(
-            {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": ".example.com"}, None, None, id="one that is not for this host"
+            {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": ".example.com"},
+            None,
+            None,
+            id="one that is not for this host",
         ),
         pytest.param(
-            {"HTTPS_PROXY": "http://proxy:3128"}, "http://mine:1", "http://mine:1", id="that of the kubeconfig goes first"
+            {"HTTPS_PROXY": "http://proxy:3128"},
+            "http://mine:1",
+            "http://mine:1",
+            id="that of the kubeconfig goes first",
         ),
     ],
 )
