@@ -225,7 +225,7 @@ def test_the_digest_is_of_the_schema(kind: Kind) -> None:
     crd = custom_resource_definition(kind)
     schema = crd["spec"]["versions"][0]["schema"]
     assert crd["metadata"]["annotations"][labels.SCHEMA_DIGEST] == schema_digest(schema)
-    schema["openAPIV3Schema"]["properties"]["spec"]["properties"]["shards"]["maximum"] -= 1
+    schema["openAPIV3Schema"]["properties"]["spec"]["properties"]["completionDeadlineSeconds"]["maximum"] -= 1
     assert crd["metadata"]["annotations"][labels.SCHEMA_DIGEST] != schema_digest(schema)
 
 

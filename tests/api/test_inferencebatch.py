@@ -119,7 +119,7 @@ def test_parse_says_what_must_change(change: dict[str, Any], field: str, message
 
 def test_parse_reports_all_errors_at_once() -> None:
     found = errors(manifest({"model": {}, "input": {}, "shards": 0}))
-    assert [error.field for error in found] == ["spec.model.name", "spec.input", "spec.shards"]
+    assert [error.field for error in found] == ["spec.model.name", "spec.shards", "spec.input"]
 
 
 @pytest.mark.parametrize(

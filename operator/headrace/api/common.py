@@ -260,6 +260,10 @@ class Prompt(ApiModel):
     """System message, for the task `chat`."""
 
 
+When = Annotated[str, Field(min_length=1, max_length=1024)]
+"""A condition in CEL on a record (`headrace.api.routing`)."""
+
+
 class ConfigMapRef(ApiModel):
     """Input kept in a ConfigMap of the object's namespace: each key is one file."""
 
@@ -303,6 +307,9 @@ class Input(ApiModel):
     """How a record becomes a request, for the formats jsonl and text."""
     limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Take only the first so many records: a trial run of a large input."""
+    when: When | None = None
+    """Of these, take only the records for which this CEL expression is true, as in `size(record.text) < 2000`. The others are passed
+    over; they must be good records all the same."""
 
 
 class Output(ApiModel):

@@ -18,17 +18,11 @@ MAX_NAME_LENGTH = 52
 """Children add a suffix, and a pod's host name ends at 63 characters; CronJob has the same limit."""
 
 
-class InferenceBatchSpec(ApiModel):
-    """What is wanted. Only parallelism, priority, deadline, suspend and cancel may change later."""
+class Work(ApiModel):
+    """What is done with records, and with what: all of an InferenceBatch but where it reads and writes."""
 
     model: Model
     engine: Engine = Field(default_factory=Engine)
-    input: Input
-    output: Output = Field(default_factory=Output)
-    storage: Storage | None = None
-    """Credentials and settings of the object stores; without it, what the pods' service account is given."""
-    service_account_name: Name | None = None
-    """The ServiceAccount that the pods run as, for clouds that give it access to their object stores; its token is not mounted."""
     parameters: Parameters = Field(default_factory=dict)
     """Defaults of every request in OpenAI's names (`max_tokens`, `temperature`, …); a record's own body wins."""
     batching: Batching = Field(default_factory=Batching)
@@ -49,15 +43,26 @@ class InferenceBatchSpec(ApiModel):
     """A Kueue LocalQueue that admits the Jobs in place of the bulkhead."""
     priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] = 0
     """Higher goes first within the bulkhead."""
-    suspend: bool = False
-    """Put the work away and give the GPUs back; set to false to go on where it stopped."""
-    cancel: bool = False
-    """End the batch now and keep what is done. Cannot be taken back."""
 
     @property
     def gpus(self) -> int:
         """GPUs of one pod."""
         return int(self.engine.needs_gpu) if self.resources.gpus is None else self.resources.gpus
+
+
+class InferenceBatchSpec(Work):
+    """What is wanted. Only parallelism, priority, deadline, suspend and cancel may change later."""
+
+    input: Input
+    output: Output = Field(default_factory=Output)
+    storage: Storage | None = None
+    """Credentials and settings of the object stores; without it, what the pods' service account is given."""
+    service_account_name: Name | None = None
+    """The ServiceAccount that the pods run as, for clouds that give it access to their object stores; its token is not mounted."""
+    suspend: bool = False
+    """Put the work away and give the GPUs back; set to false to go on where it stopped."""
+    cancel: bool = False
+    """End the batch now and keep what is done. Cannot be taken back."""
 
 
 IMMUTABLE = (
@@ -277,8 +282,7 @@ class InferenceBatch(ApiModel):
     @property
     def retries_asked(self) -> int:
         """How often a retry has been asked for, by annotation; anything that is not a number is none."""
-        asked = self.metadata.annotations.get(labels.RETRY, "0")
-        return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 9 else 0
+        return labels.retries_asked(self.metadata.annotations)
 
 
 def forbidden_changes(old: InferenceBatchSpec, new: InferenceBatchSpec) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic.alias_generators import to_camel
 
+from headrace.api import fanoutjob, inferencebatch
 from headrace.api.base import ApiModel, Rule
-from headrace.api.inferencebatch import IMMUTABLE, InferenceBatch, InferenceBatchSpec, InferenceBatchStatus
+from headrace.api.fanoutjob import FanOutJob, FanOutJobSpec, FanOutJobStatus
+from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, InferenceBatchStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,23 @@ class Kind:
     """Rules over the old and the new spec."""
 
 
-def _unchanged(name: str) -> Rule:
+def _settled(immutable: Iterable[str], noun: str) -> tuple[Rule, ...]:
+    """The rules over the old and the new spec of a kind with these fields that cannot change."""
+    cancel = Rule(
+        cel="!oldSelf.cancel || self.cancel",
+        message="cancel cannot be taken back",
+        check=lambda _: True,
+        field="cancel",
+    )
+    return (*(_unchanged(name, noun) for name in immutable), cancel)
+
+
+def _unchanged(name: str, noun: str) -> Rule:
     field = to_camel(name)
     both_ways = f"self.{field} == oldSelf.{field} && oldSelf.{field} == self.{field}"  # see freeobjects.py
     return Rule(
         cel=f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {both_ways})",
-        message=f"{field} cannot be changed once the batch exists: make a new one under another name",
+        message=f"{field} cannot be changed once the {noun} exists: make a new one under another name",
         check=lambda _: True,
         field=field,
     )
@@ -62,15 +76,24 @@ KINDS: tuple[Kind, ...] = (
             Column("ETA", "string", ".status.summary.eta", "When it should be done"),
             Column("Age", "date", ".metadata.creationTimestamp", "Time since the object was created"),
         ),
-        transition_rules=(
-            *(_unchanged(name) for name in IMMUTABLE),
-            Rule(
-                cel="!oldSelf.cancel || self.cancel",
-                message="cancel cannot be taken back",
-                check=lambda _: True,
-                field="cancel",
-            ),
+        transition_rules=_settled(inferencebatch.IMMUTABLE, "batch"),
+    ),
+    Kind(
+        name="FanOutJob",
+        plural="fanoutjobs",
+        short_name="fo",
+        model=FanOutJob,
+        spec=FanOutJobSpec,
+        status=FanOutJobStatus,
+        columns=(
+            Column("State", "string", ".status.summary.state", "What the fan-out is doing"),
+            Column("Progress", "string", ".status.summary.progress", "Records done of all records of all branches"),
+            Column("Branches", "integer", ".status.branchCounts.total", "All branches"),
+            Column("Succeeded", "integer", ".status.branchCounts.succeeded", "Branches that are complete"),
+            Column("Failed", "integer", ".status.records.failed", "Records that no branch has answered"),
+            Column("Age", "date", ".metadata.creationTimestamp", "Time since the object was created"),
         ),
+        transition_rules=_settled(fanoutjob.IMMUTABLE, "fan-out"),
     ),
 )
 

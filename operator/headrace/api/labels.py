@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 GROUP = "headrace.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -9,11 +11,15 @@ FIELD_MANAGER = "headrace-operator"
 
 INFERENCE_BATCH = f"{GROUP}/inference-batch"
 """On every child: the name of the InferenceBatch that it works for."""
+FAN_OUT_JOB = f"{GROUP}/fan-out-job"
+"""On every child, also an InferenceBatch: the name of the FanOutJob that it works for."""
+BRANCH = f"{GROUP}/branch"
+"""On an InferenceBatch of a FanOutJob: which branch it is."""
 ROLE = f"{GROUP}/role"
-"""On every child Job: `plan`, `run` or `finalize`."""
+"""On every child Job: `plan`, `run`, `finalize` or `join`."""
 
 ROUND = f"{GROUP}/round"
-"""On every child Job: which retry of the batch it belongs to, from 0."""
+"""On every child: which retry of its owner it belongs to, from 0."""
 STOP_REASON = f"{GROUP}/stop-reason"
 """On a `finalize` Job: the reason for which the batch ends."""
 RETRY = f"{GROUP}/retry"
@@ -24,6 +30,12 @@ SCHEMA_DIGEST = f"{GROUP}/schema-digest"
 
 CONTAINER = "worker"
 """Name of the one container in every worker pod."""
+
+
+def retries_asked(annotations: Mapping[str, str]) -> int:
+    """How often a retry has been asked for; anything that is not a number is none."""
+    asked = annotations.get(RETRY, "0")
+    return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 9 else 0
 
 
 def recommended(instance: str, component: str) -> dict[str, str]:

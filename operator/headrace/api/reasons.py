@@ -6,11 +6,13 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Conditions of an InferenceBatch."""
+    """Conditions of an InferenceBatch and of a FanOutJob."""
 
     INPUT_VALIDATED = "InputValidated"
     ADMITTED = "Admitted"
     PODS_READY = "PodsReady"
+    BRANCHES_COMPLETE = "BranchesComplete"
+    JOINED = "Joined"
     SUSPENDED = "Suspended"
     COMPLETE = "Complete"
     FAILED = "Failed"
@@ -32,6 +34,14 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_NOT_CREATED = "ContainerNotCreated"
     PODS_STARTED = "PodsStarted"
+    # BranchesComplete
+    BRANCHES_RUNNING = "BranchesRunning"
+    BRANCHES_SUCCEEDED = "BranchesSucceeded"
+    BRANCHES_FAILED = "BranchesFailed"
+    # Joined
+    JOINING = "Joining"
+    RECORDS_JOINED = "RecordsJoined"
+    JOIN_FAILED = "JoinFailed"
     # Suspended
     SUSPENDED = "SuspendedBySpec"
     DRAINING = "Draining"
@@ -39,6 +49,7 @@ class Reason(StrEnum):
     # Complete
     RECORDS_PROCESSED = "RecordsProcessed"
     RECORDS_PROCESSED_WITH_ERRORS = "RecordsProcessedWithErrors"
+    PARTIALLY_SUCCEEDED = "PartiallySucceeded"
     # Failed
     INVALID_SPEC = "InvalidSpec"
     TOO_MANY_FAILED_RECORDS = "TooManyFailedRecords"

@@ -1,0 +1,240 @@
+"""`FanOutJob`: one input, many branches, one joined answer for each record.
+
+A branch is all of an InferenceBatch but its input and output, and becomes one. So what is known about running a batch is known once.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.alias_generators import to_camel
+
+from headrace.api import labels
+from headrace.api.aggregation import Aggregation
+from headrace.api.base import ApiModel, Count, Rule, ShortText, Time
+from headrace.api.common import Input, Output, Prompt, When
+from headrace.api.inferencebatch import (
+    MAX_NAME_LENGTH,
+    OutputStatus,
+    RecordCounts,
+    Summary,
+    Validation,
+    Work,
+)
+from headrace.api.meta import Condition, ConditionStatus, ObjectMeta
+from headrace.api.reasons import ConditionType
+
+MAX_BRANCHES = 64
+
+_BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+
+class Branch(Work):
+    """One way to answer the records: an InferenceBatch without input and output."""
+
+    name: Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """What results call it; its InferenceBatch is named after the FanOutJob and it."""
+    prompt: Prompt | None = None
+    """How a record becomes a request of this branch; by default as `input.prompt` says."""
+    when: When | None = None
+    """A CEL expression on the record; the branch takes those for which it is true, as in `size(record.text) < 2000`. By default all."""
+    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    """How much its answers count: votes, and who wins a tie."""
+    required: bool = False
+    """Without this branch the FanOutJob fails, whatever the completion policy says."""
+
+
+class CompletionMode(StrEnum):
+    """How many branches must succeed."""
+
+    ALL = "All"
+    QUORUM = "Quorum"
+    ANY = "Any"
+    BEST_EFFORT = "BestEffort"
+
+
+class CompletionPolicy(ApiModel):
+    """How many branches must succeed. A branch that fails, hangs or is refused changes nothing for the others."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(self.mode == 'Quorum') == has(self.minSucceeded)",
+            message="minSucceeded must be set when mode is Quorum, and only then",
+            check=lambda it: (it.mode == CompletionMode.QUORUM) == (it.min_succeeded is not None),
+        ),
+    )
+
+    mode: CompletionMode = CompletionMode.ALL
+    """All: each one. Quorum: so many. Any: one is enough, and the others are cancelled then. BestEffort: at least one of all that can."""
+    min_succeeded: Annotated[int, Field(ge=1, le=MAX_BRANCHES)] | None = None
+    """How many, for the mode Quorum."""
+
+
+class FanOutJobSpec(ApiModel):
+    """What is wanted. Only maxParallelBranches, the deadline, suspend and cancel may change later."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.branches.all(one, self.branches.exists_one(other, other.name == one.name))",
+            message="the names of branches must differ",
+            check=lambda it: len({branch.name for branch in it.branches}) == len(it.branches),
+            field="branches",
+        ),
+        Rule(
+            cel="!has(self.completionPolicy.minSucceeded) || self.completionPolicy.minSucceeded <= self.branches.size()",
+            message="minSucceeded must not be greater than the number of branches",
+            check=lambda it: (it.completion_policy.min_succeeded or 0) <= len(it.branches),
+            field="completionPolicy.minSucceeded",
+        ),
+        Rule(
+            cel="!has(self.input.when)",
+            message="input.when is for one batch: say it as when of the branches",
+            check=lambda it: it.input.when is None,
+            field="input.when",
+        ),
+    )
+
+    input: Input
+    output: Output = Field(default_factory=Output)
+    branches: Annotated[
+        tuple[Branch, ...], Field(min_length=1, max_length=MAX_BRANCHES, json_schema_extra=dict(_BY_NAME))
+    ]
+    """The ways to answer the records, each on its own."""
+    max_parallel_branches: Annotated[int, Field(ge=1, le=MAX_BRANCHES)] = MAX_BRANCHES
+    """Branches at work at once; may change while they are."""
+    completion_policy: CompletionPolicy = Field(default_factory=CompletionPolicy)
+    aggregation: Aggregation = Field(default_factory=Aggregation)
+    completion_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    """Wall clock from the creation of the object until its branches end. What they have done by then is joined."""
+    suspend: bool = False
+    """Have all branches put their work away; set to false to go on where they stopped."""
+    cancel: bool = False
+    """End all branches now, and join what is done. Cannot be taken back."""
+
+
+IMMUTABLE = ("input", "output", "branches", "completion_policy", "aggregation")
+"""Spec fields that cannot change: answers of different settings must never be joined."""
+
+
+class BranchStatus(ApiModel):
+    """How one branch is getting on."""
+
+    name: Annotated[str, Field(max_length=50)]
+    """Its name."""
+    state: ShortText = "Pending"
+    """What it is doing. For people: no program may read it."""
+    reason: ShortText | None = None
+    """Why it has ended as it has: the reason of its condition Complete or Failed."""
+    message: Annotated[str, Field(max_length=256)] | None = None
+    """The same as a sentence."""
+    records: RecordCounts = Field(default_factory=RecordCounts)
+    """The records that it has taken."""
+    round: Count = 0
+    """The retry in which it was run last."""
+
+
+class BranchCounts(ApiModel):
+    """Where the branches are."""
+
+    total: Count = 0
+    """All of them."""
+    active: Count = 0
+    """Those that have been begun and have not ended."""
+    succeeded: Count = 0
+    """Those that are complete."""
+    failed: Count = 0
+    """Those that have ended otherwise."""
+
+
+class FanOutJobStatus(ApiModel):
+    """What was observed."""
+
+    observed_generation: Count = 0
+    """The generation of the spec that this status speaks of."""
+    retries: Count = 0
+    """How many of the retries asked for have been begun."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+        ),
+    ] = ()
+    """InputValidated, BranchesComplete, Joined, Suspended, Complete, Failed."""
+    records: RecordCounts = Field(default_factory=RecordCounts)
+    """Of the joined output: pending until it is there."""
+    branch_counts: BranchCounts = Field(default_factory=BranchCounts)
+    branches: Annotated[tuple[BranchStatus, ...], Field(max_length=MAX_BRANCHES, json_schema_extra=dict(_BY_NAME))] = ()
+    """Each branch, in the order of the spec."""
+    evenness_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Jain's index over the durations of the branches that are complete: 100 when all took equally long."""
+    validation: Validation | None = None
+    output: OutputStatus | None = None
+    start_time: Time | None = None
+    """When it was first looked at."""
+    completion_time: Time | None = None
+    """When it was Complete or Failed."""
+    deadline_time: Time | None = None
+    """When the branches are ended, on the wall clock."""
+    summary: Summary = Field(default_factory=Summary)
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The condition of that type; None when it has not been observed."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+    def is_true(self, kind: ConditionType) -> bool:
+        """Whether the condition of that type holds."""
+        found = self.condition(kind)
+        return found is not None and found.status == ConditionStatus.TRUE
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen any more."""
+        return self.is_true(ConditionType.COMPLETE) or self.is_true(ConditionType.FAILED)
+
+
+class FanOutJob(ApiModel):
+    """One input, many branches in parallel and isolated, one joined answer for each record."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && !self.metadata.name.contains('.')",
+            message=f"metadata.name must have at most {MAX_NAME_LENGTH} characters and no dot: pods are named after it",
+            check=lambda it: len(it.metadata.name) <= MAX_NAME_LENGTH and "." not in it.metadata.name,
+            field="metadata.name",
+        ),
+        Rule(
+            cel=f"self.spec.branches.all(b, self.metadata.name.size() + b.name.size() < {MAX_NAME_LENGTH})",
+            message=f"metadata.name and the name of a branch must have less than {MAX_NAME_LENGTH} characters together: "
+            "its InferenceBatch is named after both",
+            check=lambda it: all(len(it.metadata.name) + len(b.name) < MAX_NAME_LENGTH for b in it.spec.branches),
+            field="spec.branches",
+        ),
+    )
+
+    api_version: Literal["headrace.dev/v1alpha1"] = "headrace.dev/v1alpha1"
+    kind: Literal["FanOutJob"] = "FanOutJob"
+    metadata: ObjectMeta
+    spec: FanOutJobSpec
+    status: FanOutJobStatus = Field(default_factory=FanOutJobStatus)
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def retries_asked(self) -> int:
+        """How often a retry has been asked for, by annotation; anything that is not a number is none."""
+        return labels.retries_asked(self.metadata.annotations)
+
+    def child_name(self, branch: Branch) -> str:
+        """The name of the branch's InferenceBatch."""
+        return f"{self.metadata.name}-{branch.name}"
+
+
+def forbidden_changes(old: FanOutJobSpec, new: FanOutJobSpec) -> list[str]:
+    """Names (camelCase) of the spec fields that were changed and may not be; the CRD says the same in CEL."""
+    changed = [to_camel(name) for name in IMMUTABLE if getattr(old, name) != getattr(new, name)]
+    return [*changed, "cancel"] if old.cancel and not new.cancel else changed
