@@ -87,8 +87,8 @@ def write_outputs(store: Store, folder: ShardFolder, ledger: Ledger, attempt: in
     """Write the results and the errors of a shard in the order of the input; returns what was written, results first."""
     with ExitStack() as stack:
         journals = _Journals(store, folder, stack)
-        results = _OutputWriter(store, folder, folder.results(attempt), stack)
-        errors = _OutputWriter(store, folder, folder.errors(attempt), stack)
+        results = OutputWriter(store, folder, folder.results(attempt), stack)
+        errors = OutputWriter(store, folder, folder.errors(attempt), stack)
         for window in _windows(ledger):
             found = {
                 position: journals.entry(position, ledger.place(position)) for position in _by_place(window, ledger)
@@ -136,7 +136,7 @@ class _Journals:
         return entry
 
 
-class _OutputWriter:
+class OutputWriter:
     """One file of the output while it is written."""
 
     def __init__(self, store: Store, folder: ShardFolder, path: str, stack: ExitStack) -> None:
@@ -146,12 +146,14 @@ class _OutputWriter:
         self._records = self._bytes = 0
 
     def write(self, line: bytes) -> None:
+        """Add a line, its newline included."""
         self._stream.write(line)
         self._sha256.update(line)
         self._records += 1
         self._bytes += len(line)
 
     def file(self) -> OutputFile:
+        """What has been written."""
         return OutputFile(path=self._path, records=self._records, bytes=self._bytes, sha256=self._sha256.hexdigest())
 
 

@@ -16,6 +16,7 @@ from headrace.api.worker import (
     ExitCode,
     Failure,
     FinalizeReport,
+    JoinReport,
     PlanReport,
     Report,
     Role,
@@ -29,6 +30,7 @@ from headrace_worker.drain import drain_on_end_of_input
 from headrace_worker.errors import WorkerError
 from headrace_worker.failures import input_failures, output_failures
 from headrace_worker.finalize import finalize
+from headrace_worker.joining.join import join
 from headrace_worker.manifest import read_header, read_shard_entry, write_batch_manifest_if_complete
 from headrace_worker.metrics import MetricsServer, write_port
 from headrace_worker.owner import claim_output
@@ -120,6 +122,7 @@ _FIRST_REPORTS: Mapping[Role, Report] = {
     Role.PLAN: PlanReport(),
     Role.RUN: ShardReport(shard=0),
     Role.FINALIZE: FinalizeReport(),
+    Role.JOIN: JoinReport(),
 }
 
 
@@ -139,7 +142,7 @@ def _shown(surface: Surface, around: Surroundings) -> Iterator[None]:
 
 
 def _plan(config: WorkerConfig, live: Live) -> None:
-    checker = engines.request_checker(config)
+    checker = engines.request_checker(config) if config.fan_out is None else None
 
     def progress(report: PlanReport) -> None:
         live.report = report
@@ -172,5 +175,16 @@ def _finalize(config: WorkerConfig, live: Live) -> None:
     live.report = finalize(config)
 
 
-_ALONE: Mapping[Role, Callable[[WorkerConfig, Live], None]] = {Role.PLAN: _plan, Role.FINALIZE: _finalize}
+def _join(config: WorkerConfig, live: Live) -> None:
+    def progress(report: JoinReport) -> None:
+        live.report = report
+
+    live.report = join(config, progress)
+
+
+_ALONE: Mapping[Role, Callable[[WorkerConfig, Live], None]] = {
+    Role.PLAN: _plan,
+    Role.FINALIZE: _finalize,
+    Role.JOIN: _join,
+}
 """Roles that may be interrupted anywhere: what they write appears whole or not at all."""

@@ -119,6 +119,9 @@ def _read(config: WorkerConfig, source: _Source, survey: Survey, progress: Progr
         survey.read(source.store, problems, progress)
         if not survey.records:
             problems.add(RecordError(ErrorCode.EMPTY_INPUT, source.emptiness, "input"), 1)
+        elif not survey.cutter.records and not problems.count:
+            message = f"input.when is true for none of the {survey.records} records"
+            problems.add(RecordError(ErrorCode.NO_RECORD_TAKEN, message, "input.when"), 1)
     return problems
 
 

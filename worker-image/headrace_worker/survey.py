@@ -59,7 +59,7 @@ class Survey:
         self.cutter = ShardCutter(config.shards, sum(found.size for found in objects), config.input.limit)
         self._input, self._objects, self._limit, self._suspects = config.input, objects, limit, suspects
         self._parameters = config.parameters
-        self._reader_for = readers(config.input, config.model)
+        self._reader_for = readers(config.input, config.model if config.fan_out is None else None)
 
     def read(self, store: Store, problems: ProblemList, progress: Progress) -> None:
         """Read the objects, up to the input's limit. Raises `StoreError` when one cannot be read."""
@@ -75,13 +75,18 @@ class Survey:
     ) -> None:
         file = name if len(self._objects) > 1 else None
         check, add, limit = self._checker(self._reader_for(name), file), self.cutter.add, self._input.limit
+        pass_over = self.cutter.pass_over
         with store.open(found.uri) as stream:
             for start, end, number, raw in locate(stream, self._input):
                 try:
                     if isinstance(raw, RecordError):
                         raise raw
-                    self.prompt_tokens += check(raw, number)
-                    add(start, end, number, raw)
+                    tokens = check(raw, number)
+                    if tokens is None:
+                        pass_over(end, raw)
+                    else:
+                        self.prompt_tokens += tokens
+                        add(start, end, number, raw)
                 except RecordError as error:
                     problems.add(error, number, file)
                 self.records += 1
@@ -90,14 +95,19 @@ class Survey:
                 if self.records == limit:
                     return
 
-    def _checker(self, read: Reader, file: str | None) -> Callable[[bytes, int], int]:
-        """A function from a record's bytes and line to its prompt tokens. It raises `RecordError` for whatever is wrong."""
+    def _checker(self, read: Reader, file: str | None) -> Callable[[bytes, int], int | None]:
+        """A function from a record's bytes and line to its prompt tokens, None for one that is not for this batch.
+
+        It raises `RecordError` for whatever is wrong.
+        """
         record, suspects, limit = self.seen.recorder(), self._suspects, self._limit
 
-        def check(raw: bytes, number: int) -> int:
+        def check(raw: bytes, number: int) -> int | None:
             request = read(raw)
             if record(request.custom_id) in suspects:
                 self._check_first_use(request.custom_id, (file, number))
+            if not request.taken:
+                return None
             if limit is not None and self._may_be_too_long(request, raw, limit.context_tokens):
                 return limit.check(Request(request.custom_id, {**self._parameters, **request.body}))
             return estimate_prompt_tokens(request.body)

@@ -309,7 +309,7 @@ class Input(ApiModel):
     """Take only the first so many records: a trial run of a large input."""
     when: When | None = None
     """Of these, take only the records for which this CEL expression is true, as in `size(record.text) < 2000`. The others are passed
-    over; they must be good records all the same."""
+    over, but must have a custom_id of their own all the same."""
 
 
 class Output(ApiModel):

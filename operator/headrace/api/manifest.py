@@ -61,7 +61,7 @@ class InlinePlan:
 def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, each by its name
     records: Sequence[JsonObject],
     spec: Input,
-    model: Model,
+    model: Model | None,
     *,
     shards: int,
     batch: BatchIdentity,
@@ -70,7 +70,8 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
 ) -> InlinePlan:
     """Check inline records and cut them into shards as `plan` does with a file at `uri`, unless their template is a program.
 
-    `created` is in seconds since the epoch. A problem's line is the record's place in the list, from 1.
+    `created` is in seconds since the epoch. A problem's line is the record's place in the list, from 1. Without a model the records
+    are looked at for their `custom_id` alone.
     Raises `InvalidSpec` when the prompt's template is wrong.
     """
     rows, problems, tokens = _check_inline(records, spec, model)
@@ -78,7 +79,7 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
     if problems:
         report = PlanReport(error_count=len(problems), errors=tuple(problems[:SHOWN_ERRORS]))
         return InlinePlan(lines, b"", report)
-    if not readable_here(spec):
+    if model is not None and not readable_here(spec):
         return InlinePlan(lines, b"", None)
     cutter = ShardCutter(shards, len(lines))
     cutter.begin(uri, len(lines))
@@ -92,6 +93,8 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
 
 def readable_here(spec: Input) -> bool:
     """Whether inline records can be read without running a program of the user's."""
+    if spec.when is not None:
+        return False
     return spec.format != InputFormat.JSONL or spec.prompt is None or substitutes_only(spec.prompt)
 
 
@@ -107,10 +110,10 @@ def plan_report(header: ManifestHeader, sha256: str) -> PlanReport:
 
 
 def _check_inline(
-    records: Sequence[JsonObject], spec: Input, model: Model
+    records: Sequence[JsonObject], spec: Input, model: Model | None
 ) -> tuple[list[bytes], list[RecordProblem], int]:
     """The records as JSON lines, what is wrong with them, and the estimate of their prompt tokens."""
-    read = reader(spec, model) if readable_here(spec) else id_reader()
+    read = reader(spec, model) if model is not None and readable_here(spec) else id_reader()
     rows: list[bytes] = []
     problems: list[RecordProblem] = []
     first_uses: dict[str, int] = {}

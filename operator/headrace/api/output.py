@@ -1,4 +1,4 @@
-"""What a finished batch leaves: `manifest.json`, the one file that readers trust."""
+"""What a finished batch or fan-out leaves: `manifest.json`, the one file that readers trust."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from headrace.api.aggregation import Aggregation
 from headrace.api.base import ApiModel, FreeObject
 from headrace.api.common import Engine, Input, Model
 from headrace.api.inferencebatch import RecordCounts, Usage
-from headrace.api.worker import BatchIdentity
+from headrace.api.worker import BatchIdentity, JoinBranch
 
 MANIFEST_FILE = "manifest.json"
 """Its name in the output folder."""
@@ -57,3 +58,24 @@ class BatchManifest(ApiModel):
     batched_records: _Count
     """Sum of the sizes of all batches: fill = batched_records / (batches · maxBatchSize)."""
     shards: tuple[ShardOutput, ...]
+
+
+class JoinManifest(ApiModel):
+    """`manifest.json` of a FanOutJob. What made the answers is in the manifests of its branches, `branches/NAME/manifest.json`."""
+
+    version: Literal[1] = 1
+    kind: Literal["FanOutJob"] = "FanOutJob"
+    batch: BatchIdentity
+    """The FanOutJob."""
+    created: _Count
+    """Seconds since the epoch, when the input was read."""
+    input: Input
+    aggregation: Aggregation
+    branches: tuple[JoinBranch, ...]
+    round: _Count
+    """Which retry was joined."""
+    records: RecordCounts
+    usage: Usage
+    """Of all branches that were joined, together."""
+    shards: tuple[ShardOutput, ...]
+    """One, in the order of the input."""

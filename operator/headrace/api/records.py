@@ -15,6 +15,7 @@ import orjson
 from headrace.api.base import JsonObject
 from headrace.api.common import Input, InputFormat, Model, Task
 from headrace.api.prompts import PromptError, requester
+from headrace.api.routing import RoutingError, Taker, taker
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """Longest line that is taken for a record; a longer one is an error and is not held in memory."""
@@ -42,6 +43,8 @@ class ErrorCode(StrEnum):
     INVALID_BODY = "invalid_body"
     WRONG_MODEL = "wrong_model"
     TEMPLATE_ERROR = "template_error"
+    ROUTING_ERROR = "routing_error"
+    NO_RECORD_TAKEN = "no_record_taken"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     # found while working
     INVALID_REQUEST = "invalid_request"
@@ -54,6 +57,10 @@ class ErrorCode(StrEnum):
     BATCH_FAILED = "batch_failed"
     TOO_MANY_FAILED_RECORDS = "too_many_failed_records"
     SHARD_FAILED = "shard_failed"
+    # found while joining
+    NOT_ROUTED = "not_routed"
+    NO_ANSWER = "no_answer"
+    NOT_JOINABLE = "not_joinable"
 
 
 class RecordError(ValueError):
@@ -70,6 +77,8 @@ class Request(NamedTuple):
     custom_id: str
     body: JsonObject
     """The request in the names of the task's OpenAI endpoint; the batch's parameters are not yet merged in."""
+    taken: bool = True
+    """Whether the record is for this batch, as `input.when` says; otherwise the body is empty."""
 
 
 Reader = Callable[[bytes], Request]
@@ -83,7 +92,7 @@ def reader(spec: Input, model: Model) -> Reader:
     """
     if spec.format == InputFormat.JSONL:
         return _jsonl_reader(spec, model)
-    return _openai_reader(model)
+    return _openai_reader(spec, model)
 
 
 def id_reader() -> Reader:
@@ -91,9 +100,14 @@ def id_reader() -> Reader:
     return lambda raw: Request(_custom_id(_object(raw)), {})
 
 
+def text_id_reader() -> Callable[[str, bytes], Request]:
+    """The same for the format text."""
+    return lambda name, _: Request(_custom_id({"custom_id": name}), {})
+
+
 def text_reader(spec: Input, model: Model) -> Callable[[str, bytes], Request]:
     """The reader for the format text: from a file's name (its `custom_id`) and its bytes to its request."""
-    request = requester(spec.prompt, model.task)
+    request, passes = requester(spec.prompt, model.task), _gate(spec)
 
     def read(name: str, raw: bytes) -> Request:
         _custom_id({"custom_id": name})
@@ -101,12 +115,30 @@ def text_reader(spec: Input, model: Model) -> Callable[[str, bytes], Request]:
             text = raw.decode()
         except UnicodeDecodeError as error:
             raise RecordError(ErrorCode.INVALID_UTF8, f"byte {error.start} is not UTF-8") from error
-        return _render(request, name, {"text": text, "custom_id": name})
+        fields = {"text": text, "custom_id": name}
+        return _render(request, name, fields) if passes(fields) else Request(name, {}, taken=False)
 
     return read
 
 
-def _openai_reader(model: Model) -> Reader:
+def _gate(spec: Input) -> Taker:
+    """Whether a record is for the batch. Raises `RecordError` when `input.when` says neither yes nor no."""
+    if spec.when is None:
+        return lambda _: True
+    takes = taker(spec.when)
+
+    def passes(record: JsonObject) -> bool:
+        try:
+            return takes(record)
+        except RoutingError as error:
+            message = f"input.when does not fit this record: {error}"
+            raise RecordError(ErrorCode.ROUTING_ERROR, message, "input.when") from error
+
+    return passes
+
+
+def _openai_reader(spec: Input, model: Model) -> Reader:
+    passes = _gate(spec)
     endpoint, name = model.task.endpoint, model.name
     required = {Task.CHAT: "messages", Task.COMPLETION: "prompt"}.get(model.task, "input")
     known = {"custom_id", "method", "url", "body"}
@@ -114,6 +146,8 @@ def _openai_reader(model: Model) -> Reader:
     def read(raw: bytes) -> Request:
         record = _object(raw)
         custom_id = _custom_id(record)
+        if not passes(record):
+            return Request(custom_id, {}, taken=False)
         if not known.issuperset(record):
             extra = min(record.keys() - known)
             raise RecordError(ErrorCode.UNKNOWN_FIELD, f"{extra} is not a field of a batch request", extra)
@@ -139,11 +173,12 @@ def _openai_reader(model: Model) -> Reader:
 
 
 def _jsonl_reader(spec: Input, model: Model) -> Reader:
-    request = requester(spec.prompt, model.task)
+    request, passes = requester(spec.prompt, model.task), _gate(spec)
 
     def read(raw: bytes) -> Request:
         record = _object(raw)
-        return _render(request, _custom_id(record), record)
+        custom_id = _custom_id(record)
+        return _render(request, custom_id, record) if passes(record) else Request(custom_id, {}, taken=False)
 
     return read
 
@@ -240,6 +275,17 @@ def error_line(record_id: str, custom_id: str, error: RecordError, attempts: int
     """One line of the errors file, newline included; `attempts` is 0 for a record that was never worked on."""
     shown = {"code": error.code.value, "message": error.message, "param": error.param}
     return _line(record_id, custom_id, attempts, None, shown)
+
+
+def joined_line(
+    record_id: str, custom_id: str, answer: JsonObject | RecordError, about: Mapping[str, Any], attempts: int
+) -> bytes:
+    """One line of a joined output, newline included: that of the answer or error, plus `headrace`, which says how it came about."""
+    if isinstance(answer, RecordError):
+        row = error_line(record_id, custom_id, answer, attempts)
+    else:
+        row = result_line(record_id, custom_id, answer, attempts)
+    return row.removesuffix(b"}\n") + b',"headrace":' + orjson.dumps(about) + b"}\n"
 
 
 def _line(

@@ -58,6 +58,12 @@ class ShardCutter:
         self._digest.update(raw)
         self.records += 1
 
+    def pass_over(self, end: int, raw: bytes) -> None:
+        """The next record, up to byte `end`, is not for this batch: the shard that it lies in is read past it."""
+        if self._segment is not None:
+            self._end = end
+            self._digest.update(raw)
+
     def manifest(self, batch: BatchIdentity, created: int, prompt_tokens: int) -> tuple[ManifestHeader, bytes]:
         """There are no more records: the header of the shard manifest, and the whole of it.
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
+from headrace.api.aggregation import Aggregation
 from headrace.api.base import ApiModel, Count, FreeObject
 from headrace.api.common import Batching, Engine, Input, Model, Retries
 from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
@@ -60,6 +61,8 @@ class Role(StrEnum):
     """Work on one shard and commit it."""
     FINALIZE = "finalize"
     """Give every record without a result an error line, and write the manifest of the batch. Needs no GPU."""
+    JOIN = "join"
+    """Make one answer to each record of those that the branches of a FanOutJob have given. Needs no GPU."""
 
 
 class BatchIdentity(ApiModel):
@@ -68,6 +71,27 @@ class BatchIdentity(ApiModel):
     namespace: str
     name: str
     uid: str
+
+
+class JoinBranch(ApiModel):
+    """A branch, as the join knows it."""
+
+    name: str
+    weight: Count
+    joined: bool
+    """Whether it has left an output that is to be read; it is below `branches/NAME` in the output folder."""
+    reason: str = ""
+    """Why it has not."""
+
+
+class FanOutConfig(ApiModel):
+    """What the workers of a FanOutJob are told besides."""
+
+    aggregation: Aggregation = Field(default_factory=Aggregation)
+    branches: tuple[JoinBranch, ...] = ()
+    """In the order of the spec."""
+    round: Count = 0
+    """Which retry."""
 
 
 class WorkerConfig(ApiModel):
@@ -92,6 +116,8 @@ class WorkerConfig(ApiModel):
     gpus: Count = 0
     stop_reason: str | None = None
     """For `finalize`: the error code of the records that were never worked on."""
+    fan_out: FanOutConfig | None = None
+    """It works for a FanOutJob: its `plan` looks at the records for their `custom_id` alone, the branches look at the rest."""
 
 
 class Failure(ApiModel):
@@ -152,7 +178,15 @@ class FinalizeReport(ApiModel):
     failure: Failure | None = None
 
 
-Report = PlanReport | ShardReport | FinalizeReport
+class JoinReport(ApiModel):
+    """The sums of the joined output, as its manifest has them."""
+
+    kind: Literal["join"] = "join"
+    records: RecordCounts = Field(default_factory=RecordCounts)
+    failure: Failure | None = None
+
+
+Report = PlanReport | ShardReport | FinalizeReport | JoinReport
 
 
 _REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])

@@ -7,7 +7,7 @@ from functools import partial
 from typing import BinaryIO
 
 from headrace.api.common import Input, InputFormat, Model
-from headrace.api.records import Reader, reader, text_reader
+from headrace.api.records import Reader, id_reader, reader, text_id_reader, text_reader
 from headrace_worker.formats.lines import Line, lines, whole
 
 
@@ -21,13 +21,13 @@ def locate(stream: BinaryIO, spec: Input, start: int = 0, number: int = 1, end: 
     return lines(stream, start, number, end)
 
 
-def readers(spec: Input, model: Model) -> Callable[[str], Reader]:
+def readers(spec: Input, model: Model | None) -> Callable[[str], Reader]:
     """From the name of an object (for text, its `custom_id`) to the reader of the records in it.
 
-    Raises `InvalidSpec` when the prompt's template is wrong.
+    Without a model the records are looked at for their `custom_id` alone. Raises `InvalidSpec` when the prompt's template is wrong.
     """
     if spec.format == InputFormat.TEXT:
-        read_text = text_reader(spec, model)
+        read_text = text_reader(spec, model) if model is not None else text_id_reader()
         return lambda name: partial(read_text, name)
-    read = reader(spec, model)
+    read = reader(spec, model) if model is not None else id_reader()
     return lambda _: read

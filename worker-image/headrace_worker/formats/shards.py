@@ -13,16 +13,24 @@ from headrace_worker.formats import locate, readers
 from headrace_worker.stores.base import NotFound, Store, StoreError
 
 
-def read_shard(store: Store, shard: Shard, spec: Input, model: Model) -> Iterator[tuple[int, Request]]:
-    """The records of a shard with their positions from 0, as a stream.
+def read_shard(store: Store, shard: Shard, spec: Input, model: Model | None) -> Iterator[tuple[int, Request]]:
+    """The records of a shard with their positions from 0, as a stream; without a model, for their ids alone.
 
     Raises `JobFailed` (`InputChanged`) when the bytes are not those of the plan; for a change that leaves every line readable
     that is known only at the end, so nothing may be committed before this iterator has ended. `InputUnreadable`: the
     place of the input refuses to be read.
     """
-    reader_for = readers(spec, model)
-    for position, (segment, raw) in enumerate(_proven(store, shard, spec)):
-        yield position, _read(reader_for(segment.custom_id or ""), raw, shard, segment)
+    reader_for, position = readers(spec, model), 0
+    for segment, raw in _proven(store, shard, spec):
+        request = _read(reader_for(segment.custom_id or ""), raw, shard, segment)
+        if not request.taken:
+            continue
+        if position == shard.records:
+            raise _changed(shard, segment)
+        yield position, request
+        position += 1
+    if position != shard.records:
+        raise _changed(shard, shard.segments[-1])
 
 
 def verify_shard(store: Store, shard: Shard, spec: Input) -> None:
@@ -32,16 +40,13 @@ def verify_shard(store: Store, shard: Shard, spec: Input) -> None:
 
 
 def _proven(store: Store, shard: Shard, spec: Input) -> Iterator[tuple[Segment, bytes]]:
-    """The bytes of each record. Ends well only if they are those of the plan, and never gives more records than it has."""
-    digest, records = hashlib.sha256(), 0
+    """The bytes of each record, also of those that the batch passes over. Ends well only if they are those of the plan."""
+    digest = hashlib.sha256()
     for segment in shard.segments:
         for raw in _bytes_of(store, segment, spec):
-            if records == shard.records:
-                raise _changed(shard, segment)
             digest.update(raw)
             yield segment, raw
-            records += 1
-    if records != shard.records or digest.hexdigest() != shard.sha256:
+    if digest.hexdigest() != shard.sha256:
         raise _changed(shard, shard.segments[-1])
 
 

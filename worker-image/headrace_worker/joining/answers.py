@@ -1,0 +1,68 @@
+"""One branch's answer to one record, and the text in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.api.base import JsonObject
+
+NO_TEXT = "no_text"
+"""Why an answer counts as missing where texts are compared: it has none, such as a tool call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a branch has answered to a record."""
+
+    branch: str
+    weight: int
+    body: JsonObject
+    """In the form of the task's OpenAI endpoint."""
+
+    @property
+    def text(self) -> str | None:
+        """What was generated; None when the answer is of another kind."""
+        choices = self.body.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
+            return None
+        message = choice.get("message")
+        text = message.get("content") if isinstance(message, dict) else choice.get("text")
+        return text if isinstance(text, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The one answer to a record."""
+
+    body: JsonObject
+    contributing: tuple[str, ...]
+    """The branches whose answers are in it or have counted, in the order of the spec."""
+    winner: str | None = None
+    """The branch whose answer it is; None when it is put together from several."""
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    """What each contributing branch has scored."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Branches whose answers could not be used, and why."""
+
+
+def ranked(answers: Iterable[Answer]) -> list[Answer]:
+    """From the one that wins ties to the one that loses them all: by weight, then in the order of the branches."""
+    return sorted(answers, key=lambda answer: -answer.weight)
+
+
+def names(answers: Iterable[Answer]) -> tuple[str, ...]:
+    """The branches of some answers."""
+    return tuple(answer.branch for answer in answers)
+
+
+def put_together(text: str, like: Answer, parts: Sequence[Answer]) -> JsonObject:
+    """The body of an answer that has this text and is otherwise like one of its parts; tokens are those of all parts."""
+    choice = like.body["choices"][0]
+    said = {"message": {**choice["message"], "content": text}} if "message" in choice else {"text": text}
+    usages = [part.body["usage"] for part in parts if isinstance(part.body.get("usage"), dict)]
+    counted = {name for usage in usages for name, value in usage.items() if isinstance(value, int)}
+    usage = {name: sum(u.get(name, 0) for u in usages) for name in sorted(counted)}
+    return {**like.body, "choices": [{**choice, **said}], **({"usage": usage} if usage else {})}

@@ -1,0 +1,220 @@
+"""The role `join`: go through the input once more, and make one line of what the branches have answered to each record.
+
+Memory is constant: one line of each branch at a time. Everything follows from the input, the branches' commits and the settings, so
+joining twice gives the same bytes. What is written counts once `commit.json` names it; it is the commit of the only shard, so whoever
+reads the output of a batch can read this one too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+import orjson
+
+from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.output import MANIFEST_FILE, JoinManifest, ShardOutput
+from headrace.api.records import ErrorCode, RecordError, joined_line
+from headrace.api.worker import FanOutConfig, JoinBranch, JoinReport, ManifestHeader, WorkerConfig
+from headrace_worker.commit import OutputWriter, ShardCommit, commit_bytes, read_commit, same_batch
+from headrace_worker.config import bad_config
+from headrace_worker.errors import Drained, JobFailed
+from headrace_worker.failures import input_failures, output_failures
+from headrace_worker.formats.shards import read_shard
+from headrace_worker.joining.aggregators import Aggregator, aggregator
+from headrace_worker.joining.answers import Answer, Joined
+from headrace_worker.joining.branches import BranchOutput, branch_uri
+from headrace_worker.layout import ShardFolder, record_id
+from headrace_worker.manifest import iter_shards, read_header
+from headrace_worker.owner import claim_output
+from headrace_worker.stores import join as join_uri
+from headrace_worker.stores import open_store
+from headrace_worker.stores.base import NotFound, Store
+
+NOT_ROUTED = ErrorCode.NOT_ROUTED.value
+"""Why a branch has no answer to a record: its `when` is not true for it."""
+_PROGRESS_RECORDS = 16_384
+
+log = logging.getLogger(__name__)
+
+
+def join(config: WorkerConfig, progress: Callable[[JoinReport], None]) -> JoinReport:
+    """Join the branches; returns the sums. Raises `JobFailed`: `InputChanged`, `BranchOutputDamaged`, and what `plan` raises."""
+    if config.fan_out is None:
+        raise bad_config("fanOut must be set for the role join")
+    plans, output = open_store(config.plan_uri), open_store(config.output_uri)
+    with input_failures():
+        header = read_header(plans, config.plan_uri)
+    same_batch(header.batch, config.batch, config.plan_uri)
+    folder = ShardFolder(config.output_uri, 0)
+    with output_failures():
+        claim_output(output, config.output_uri, config.batch)
+        commit = _known(output, folder, config.fan_out.round)
+        if commit is None:
+            commit = _Join(config, config.fan_out, header, progress).run(output, folder)
+            output.put(folder.commit, commit_bytes(commit))
+        _publish(output, config, header, commit)
+        _sweep(output, folder, commit)
+    return JoinReport(records=commit.records)
+
+
+def _known(store: Store, folder: ShardFolder, round_: int) -> ShardCommit | None:
+    """What an earlier run of this round has committed."""
+    commit = read_commit(store, folder)
+    if commit is not None and commit.attempt > round_ + 1:
+        raise Drained(f"round {commit.attempt - 1} was joined already, this is round {round_}")
+    return commit if commit is not None and commit.attempt == round_ + 1 else None
+
+
+class _Join:
+    """One pass over the input and the outputs of all branches."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        fan_out: FanOutConfig,
+        header: ManifestHeader,
+        progress: Callable[[JoinReport], None],
+    ) -> None:
+        self._config, self._fan_out, self._header, self._progress = config, fan_out, header, progress
+        self._join = Joiner(aggregator(fan_out.aggregation), fan_out.branches)
+        self._succeeded = self._failed = 0
+
+    def run(self, store: Store, folder: ShardFolder) -> ShardCommit:
+        attempt = self._fan_out.round + 1
+        with ExitStack() as stack:
+            branches = {
+                branch.name: stack.enter_context(BranchOutput(store, branch_uri(self._config.output_uri, branch.name)))
+                for branch in self._fan_out.branches
+                if branch.joined
+            }
+            usage = sum((branch.manifest.usage for branch in branches.values()), Usage())
+            results = OutputWriter(store, folder, folder.results(attempt), stack)
+            errors = OutputWriter(store, folder, folder.errors(attempt), stack)
+            for line, failed in self._lines(branches):
+                (errors if failed else results).write(line)
+        log.info("%d records joined, %d without an answer", self._succeeded, self._failed)
+        return ShardCommit(
+            batch=self._config.batch,
+            shard=0,
+            attempt=attempt,
+            results=results.file(),
+            errors=errors.file(),
+            records=self._counts,
+            usage=usage,
+            batches=0,
+            batched_records=0,
+            reprocessed=0,
+        )
+
+    def _lines(self, branches: Mapping[str, BranchOutput]) -> Iterator[tuple[bytes, bool]]:
+        """Each record's line, and whether it is an error."""
+        for name, custom_id in self._records():
+            line, failed = self._join.line(name, custom_id, branches)
+            yield line, failed
+            self._failed += failed
+            self._succeeded += not failed
+            if (self._succeeded + self._failed) % _PROGRESS_RECORDS == 0:
+                self._progress(JoinReport(records=self._counts))
+        for branch, output in branches.items():
+            stranger = output.left_over()
+            if stranger is not None:
+                raise JobFailed(
+                    "InputChanged",
+                    f"the branch {branch} has a line of the record {stranger}, which the input does not have at that place: "
+                    "the input was changed between the plans of two branches; make a new FanOutJob",
+                )
+
+    def _records(self) -> Iterator[tuple[str, str]]:
+        """`id` and `custom_id` of each record, in the order of the input, with the proof that it is the input that was planned."""
+        spec = self._config.input
+        for shard in iter_shards(open_store(self._config.plan_uri), self._config.plan_uri):
+            for position, request in read_shard(open_store(shard.segments[0].uri), shard, spec, None):
+                yield record_id(shard, position), request.custom_id
+
+    @property
+    def _counts(self) -> RecordCounts:
+        done = self._succeeded + self._failed
+        total = self._header.records
+        return RecordCounts(total=total, succeeded=self._succeeded, failed=self._failed, pending=total - done)
+
+
+@dataclass(frozen=True)
+class Joiner:
+    """Makes one line of the branches' lines about one record."""
+
+    aggregate: Aggregator
+    branches: tuple[JoinBranch, ...]
+
+    def line(self, name: str, custom_id: str, outputs: Mapping[str, BranchOutput]) -> tuple[bytes, bool]:
+        """The line of the record, and whether it is an error."""
+        answers: list[Answer] = []
+        missing: dict[str, str] = {}
+        said: list[str] = []
+        attempts = 0
+        for branch in self.branches:
+            row = outputs[branch.name].take(custom_id) if branch.joined else None
+            if row is None:
+                missing[branch.name] = NOT_ROUTED if branch.joined else branch.reason
+                continue
+            attempts += row["attempts"]
+            if row["response"] is not None:
+                answers.append(Answer(branch.name, branch.weight, row["response"]["body"]))
+            else:
+                missing[branch.name] = row["error"]["code"]
+                said.append(f"{branch.name}: {row['error']['message']}")
+        try:
+            if not answers:
+                raise _unanswered(missing, said)
+            joined = self.aggregate(answers)
+        except RecordError as error:
+            unusable = {answer.branch: error.code.value for answer in answers}
+            about = self._about(None, missing | unusable)
+            return joined_line(name, custom_id, error, about, attempts), True
+        about = self._about(joined, missing | dict(joined.missing))
+        return joined_line(name, custom_id, joined.body, about, attempts), False
+
+    def _about(self, joined: Joined | None, missing: Mapping[str, str]) -> dict[str, object]:
+        in_order = {branch.name: missing[branch.name] for branch in self.branches if branch.name in missing}
+        return {
+            "winner": joined.winner if joined is not None else None,
+            "scores": joined.scores if joined is not None else {},
+            "contributing": joined.contributing if joined is not None else (),
+            "missing": in_order,
+        }
+
+
+def _unanswered(missing: Mapping[str, str], said: list[str]) -> RecordError:
+    if all(why == NOT_ROUTED for why in missing.values()):
+        return RecordError(ErrorCode.NOT_ROUTED, "no branch takes this record: the when of none of them is true for it")
+    others = [f"{branch}: {why}" for branch, why in missing.items() if why != NOT_ROUTED]
+    return RecordError(ErrorCode.NO_ANSWER, f"no branch has answered: {'; '.join(said or others)}"[:2000])
+
+
+def _publish(store: Store, config: WorkerConfig, header: ManifestHeader, commit: ShardCommit) -> None:
+    assert config.fan_out is not None
+    manifest = JoinManifest(
+        batch=header.batch,
+        created=header.created,
+        input=config.input,
+        aggregation=config.fan_out.aggregation,
+        branches=config.fan_out.branches,
+        round=config.fan_out.round,
+        records=commit.records,
+        usage=commit.usage,
+        shards=(ShardOutput(index=0, attempt=commit.attempt, results=commit.results, errors=commit.errors),),
+    )
+    data = orjson.dumps(manifest.to_object(), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_INDENT_2)
+    store.put(join_uri(config.output_uri, MANIFEST_FILE), data)
+
+
+def _sweep(store: Store, folder: ShardFolder, commit: ShardCommit) -> None:
+    """Delete what earlier rounds have left."""
+    kept = {folder.uri(commit.results.path), folder.uri(commit.errors.path)}
+    for pattern in folder.output_patterns:
+        with suppress(NotFound):
+            for found in list(store.list(pattern)):
+                if found.uri not in kept:
+                    store.delete(found.uri)
