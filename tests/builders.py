@@ -24,6 +24,7 @@ from headrace.api.worker import (
     ExitCode,
     Failure,
     FinalizeReport,
+    JoinReport,
     PlanReport,
     Report,
     Role,
@@ -156,6 +157,7 @@ def gave_up(
         Role.PLAN: PlanReport(failure=failure),
         Role.RUN: ShardReport(shard=shard, failure=failure),
         Role.FINALIZE: FinalizeReport(failure=failure),
+        Role.JOIN: JoinReport(failure=failure),
     }
     return WorkerReport(role, reports[role], final=True, exit_code=code)
 

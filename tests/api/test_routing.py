@@ -17,7 +17,9 @@ LONG = {"custom_id": "r1", "text": "x" * 100, "body": {"messages": [{"role": "us
         pytest.param("size(record.text) >", "Syntax error", id="a comparison with nothing"),
         pytest.param("(" * 1000, "is not an expression", id="a thousand parentheses"),
         pytest.param("text.size() > 3", "knows no text: the record is called record", id="a field without the record"),
-        pytest.param("len(record.text) > 3", "knows no function len: there are bool", id="a function of another language"),
+        pytest.param(
+            "len(record.text) > 3", "knows no function len: there are bool", id="a function of another language"
+        ),
     ],
 )
 def test_check_when_refuses_what_can_never_be_evaluated(when: str, why: str) -> None:

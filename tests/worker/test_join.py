@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
@@ -180,7 +181,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 # aggregators
 
 
-def joined(answers: dict[str, tuple[int, str | None]], **spec: object) -> tuple[str | None, str, object]:
+def joined(answers: Mapping[str, tuple[int, str | None]], **spec: object) -> tuple[str | None, str, object]:
     """The winner, the text and the scores."""
     given_ = [Answer(branch, weight, chat_body(text)) for branch, (weight, text) in answers.items()]
     found = aggregator(Aggregation.parse(spec))(given_)

@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 from headrace.api import labels
 from headrace.api.aggregation import Aggregation
 from headrace.api.base import ApiModel, Count, Rule, ShortText, Time
-from headrace.api.common import Input, Output, Prompt, When
+from headrace.api.common import Input, InputFormat, Output, Prompt, When
 from headrace.api.inferencebatch import (
     MAX_NAME_LENGTH,
     OutputStatus,
@@ -87,6 +87,12 @@ class FanOutJobSpec(ApiModel):
             message="minSucceeded must not be greater than the number of branches",
             check=lambda it: (it.completion_policy.min_succeeded or 0) <= len(it.branches),
             field="completionPolicy.minSucceeded",
+        ),
+        Rule(
+            cel="self.input.format != 'openai' || self.branches.all(b, !has(b.prompt))",
+            message="branches may not have a prompt when input.format is openai: its lines are requests already",
+            check=lambda it: it.input.format != InputFormat.OPENAI or all(b.prompt is None for b in it.branches),
+            field="branches",
         ),
         Rule(
             cel="!has(self.input.when)",

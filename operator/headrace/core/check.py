@@ -8,6 +8,7 @@ from headrace.api.base import FieldError, InvalidSpec
 from headrace.api.common import ModelSource
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.prompts import check_template
+from headrace.api.routing import check_when
 from headrace.core.observed import Installation
 from headrace.core.volumes import output_uri
 
@@ -18,6 +19,7 @@ def spec_problems(batch: InferenceBatch, place: Installation) -> tuple[FieldErro
         *_engine_problems(batch, place),
         *_uri_problems(batch, place),
         *_prompt_problems(batch),
+        *_routing_problems(batch),
         *_parameter_problems(batch),
     )
 
@@ -56,6 +58,16 @@ def _prompt_problems(batch: InferenceBatch) -> list[FieldError]:
         return []
     try:
         check_template(batch.spec.input.prompt)
+    except InvalidSpec as error:
+        return list(error.errors)
+    return []
+
+
+def _routing_problems(batch: InferenceBatch) -> list[FieldError]:
+    if batch.spec.input.when is None:
+        return []
+    try:
+        check_when(batch.spec.input.when, "spec.input.when")
     except InvalidSpec as error:
         return list(error.errors)
     return []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from headrace.api import labels
 from headrace.api.base import JsonObject
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.worker import Env, ExitCode, Role
+from headrace.api.worker import Env, ExitCode, FanOutConfig, Role, WorkerConfig
 from headrace.core.observed import Installation
 from headrace.core.stopping import Stop
 from headrace.core.volumes import Volumes
@@ -15,9 +18,25 @@ WORKER_GROUP = 65532
 """The group that the worker image runs as, as its Dockerfile says."""
 
 
+@dataclass(frozen=True, slots=True)
+class FanOutWork:
+    """Work that a FanOutJob does itself: its Jobs belong to it, and their workers are told what they are to join."""
+
+    owner: FanOutJob
+    config: FanOutConfig
+
+
 def plan_job(batch: InferenceBatch, place: Installation) -> JsonObject:
     """The preflight: one CPU pod that reads the whole input."""
-    return _job(batch, place, Role.PLAN, {"completions": 1, "parallelism": 1, "backoffLimit": 3})
+    return single_job(batch, place, Role.PLAN, backoff_limit=3)
+
+
+def single_job(
+    batch: InferenceBatch, place: Installation, role: Role, backoff_limit: int, work: FanOutWork | None = None
+) -> JsonObject:
+    """A Job of one CPU pod."""
+    counts = {"completions": 1, "parallelism": 1, "backoffLimit": backoff_limit}
+    return _job(batch, place, role, counts, work=work)
 
 
 def finalize_job(batch: InferenceBatch, place: Installation, stop: Stop | None) -> JsonObject:
@@ -47,21 +66,21 @@ def child_name(batch: InferenceBatch, role: Role) -> str:
     return f"{batch.metadata.name}-{role}{suffix}"
 
 
-def owned(batch: InferenceBatch, name: str, component: str) -> JsonObject:
-    """Metadata of a child: deleted with its batch, found by its labels."""
+def owned(parent: InferenceBatch | FanOutJob, name: str, component: str) -> JsonObject:
+    """Metadata of a child: deleted with its parent, found by its labels."""
     return {
         "name": name,
-        "namespace": batch.metadata.namespace,
+        "namespace": parent.metadata.namespace,
         "labels": {
-            **labels.recommended(batch.metadata.name, component),
-            labels.INFERENCE_BATCH: batch.metadata.name,
+            **labels.recommended(parent.metadata.name, component),
+            _label_of(parent): parent.metadata.name,
         },
         "ownerReferences": [
             {
                 "apiVersion": labels.API_VERSION,
-                "kind": "InferenceBatch",
-                "name": batch.metadata.name,
-                "uid": batch.metadata.uid,
+                "kind": parent.kind,
+                "name": parent.metadata.name,
+                "uid": parent.metadata.uid,
                 "controller": True,
                 "blockOwnerDeletion": True,
             }
@@ -69,12 +88,26 @@ def owned(batch: InferenceBatch, name: str, component: str) -> JsonObject:
     }
 
 
+def _label_of(parent: InferenceBatch | FanOutJob) -> str:
+    return labels.INFERENCE_BATCH if isinstance(parent, InferenceBatch) else labels.FAN_OUT_JOB
+
+
 def _job(
-    batch: InferenceBatch, place: Installation, role: Role, counts: JsonObject, stop: Stop | None = None
+    batch: InferenceBatch,
+    place: Installation,
+    role: Role,
+    counts: JsonObject,
+    stop: Stop | None = None,
+    work: FanOutWork | None = None,
 ) -> JsonObject:
-    metadata = owned(batch, child_name(batch, role), role)
+    parent = work.owner if work is not None else batch
+    metadata = owned(parent, child_name(batch, role), role)
     metadata["labels"] |= {labels.ROLE: str(role), labels.ROUND: str(batch.retries_asked)}
-    pod_labels = {key: metadata["labels"][key] for key in (labels.INFERENCE_BATCH, labels.ROLE, labels.ROUND)}
+    pod_labels = {key: metadata["labels"][key] for key in (_label_of(parent), labels.ROLE, labels.ROUND)}
+    volumes = Volumes.of(batch, place)
+    config = worker_config(batch, place, volumes, stop.error_code if stop else None)
+    if work is not None:
+        config = config.model_copy(update={"fan_out": work.config})
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -85,7 +118,7 @@ def _job(
             "podFailurePolicy": {"rules": _failure_rules(indexed=role == Role.RUN)},
             "template": {
                 "metadata": {"labels": pod_labels | labels.recommended(batch.metadata.name, role)},
-                "spec": _pod(batch, place, role, stop),
+                "spec": _pod(batch, place, role, config, volumes),
             },
         },
     }
@@ -106,9 +139,7 @@ def _failure_rules(*, indexed: bool) -> list[JsonObject]:
     ]
 
 
-def _pod(batch: InferenceBatch, place: Installation, role: Role, stop: Stop | None) -> JsonObject:
-    volumes = Volumes.of(batch, place)
-    config = worker_config(batch, place, volumes, stop.error_code if stop else None)
+def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerConfig, volumes: Volumes) -> JsonObject:
     container: JsonObject = {
         "name": labels.CONTAINER,
         "image": place.worker_image,

@@ -60,6 +60,7 @@ _ALARMING = {
     (ConditionType.FAILED, ConditionStatus.TRUE),
     (ConditionType.INPUT_VALIDATED, ConditionStatus.FALSE),
     (ConditionType.PODS_READY, ConditionStatus.FALSE),
+    (ConditionType.JOINED, ConditionStatus.FALSE),
 }
 
 

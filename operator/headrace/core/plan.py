@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Generic, Literal
 
-from headrace.api.base import JsonObject
+from typing_extensions import TypeVar
+
+from headrace.api.base import ApiModel, JsonObject
 from headrace.api.inferencebatch import InferenceBatchStatus
+
+S_co = TypeVar("S_co", bound=ApiModel, covariant=True, default=InferenceBatchStatus)
+"""The status of the kind that is planned for; that of an InferenceBatch unless another is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +25,15 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Generic[S_co]):
     """The whole answer. Applying it twice changes nothing the second time.
 
     `children` are manifests with the fields that we own and no others. An observed child that is not among them is deleted;
     None leaves the children as they are (a finished batch keeps its Jobs for their logs).
-    Of a Job that exists, only `suspend` and `parallelism` are ever patched.
+    Of a child that exists, only the fields that `headrace.core.changes` names are ever patched.
     """
 
-    status: InferenceBatchStatus
+    status: S_co
     children: tuple[JsonObject, ...] | None = ()
     events: tuple[Event, ...] = ()
     look_again_after: timedelta | None = None

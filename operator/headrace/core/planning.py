@@ -27,7 +27,7 @@ def planning(observed: Observed, inline: InlinePlan | None) -> Step:
     if report is None:
         waiting = unknown(ConditionType.INPUT_VALIDATED, Reason.PLANNING, "the input is being read")
         return Step(children, (waiting, *readiness(observed, Role.PLAN), *suspension(observed)))
-    return _refused(report) if report.error_count else _planned(observed, report, children)
+    return refused(report) if report.error_count else _planned(observed, report, children)
 
 
 def _planned(observed: Observed, report: PlanReport, children: tuple[JsonObject, ...]) -> Step:
@@ -43,7 +43,8 @@ def _planned(observed: Observed, report: PlanReport, children: tuple[JsonObject,
     return Step(children, (valid, *let_in, *suspension(observed)), changes)
 
 
-def _refused(report: PlanReport) -> Step:
+def refused(report: PlanReport) -> Step:
+    """The end of what has bad lines in its input."""
     first = next(iter(report.errors), None)
     lines = "1 bad line" if report.error_count == 1 else f"{report.error_count} bad lines"
     message = f"{lines}; first: {_shown(first)}" if first is not None else lines

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
+from headrace.api.fanoutjob import FanOutJobStatus
 from headrace.api.inferencebatch import InferenceBatchStatus
+
+Status: TypeAlias = InferenceBatchStatus | FanOutJobStatus
 
 PROGRESS_INTERVAL = timedelta(seconds=5)
 
 
-def write_due(
-    written: InferenceBatchStatus, desired: InferenceBatchStatus, last_write: datetime | None, now: datetime
-) -> timedelta | None:
+def write_due(written: Status, desired: Status, last_write: datetime | None, now: datetime) -> timedelta | None:
     """How long to wait before writing; zero for now, None when there is nothing new to write."""
     if written == desired:
         return None
@@ -21,16 +23,21 @@ def write_due(
     return min(PROGRESS_INTERVAL, max(timedelta(0), last_write + PROGRESS_INTERVAL - now))
 
 
-def _transition(written: InferenceBatchStatus, desired: InferenceBatchStatus) -> bool:
-    def essence(status: InferenceBatchStatus) -> object:
+def _transition(written: Status, desired: Status) -> bool:
+    def essence(status: Status) -> object:
         conditions = tuple((c.type, c.status, c.reason, c.observed_generation) for c in status.conditions)
         return (
             conditions,
             status.observed_generation,
             status.retries,
-            status.shards.total,
+            _parts(status),
             status.output,
             status.validation,
         )
 
     return essence(written) != essence(desired)
+
+
+def _parts(status: Status) -> object:
+    """The parts that there are, and for branches how they stand."""
+    return status.shards.total if isinstance(status, InferenceBatchStatus) else status.branch_counts

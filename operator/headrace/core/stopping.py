@@ -83,7 +83,7 @@ def _expired(observed: Observed, counts: Tally) -> Stop | None:
 def too_many_failed(observed: Observed, counts: Tally) -> Stop | None:
     """The end when more records failed than are tolerated."""
     tolerated = observed.batch.spec.failure_policy.tolerated(counts.records.total)
-    told = _failure(observed, observed.job(Role.RUN))
+    told = failure_of(observed, observed.job(Role.RUN))
     if told is not None and told.reason == Reason.TOO_MANY_FAILED_RECORDS:
         return Stop(Reason.TOO_MANY_FAILED_RECORDS, told.message)
     if tolerated is None or counts.records.failed <= tolerated:
@@ -101,7 +101,7 @@ def _worker_failed(observed: Observed, _: Tally) -> Stop | None:
         job = observed.job(role)
         if job is None or not job.failed:
             continue
-        told = _failure(observed, job)
+        told = failure_of(observed, job)
         if told is not None and told.reason != Reason.TOO_MANY_FAILED_RECORDS:
             return Stop(Reason.WORKER_FAILED, f"{told.reason}: {told.message}")
         if told is None and (role == Role.PLAN or not job.failed_indexes):
@@ -122,7 +122,7 @@ def _shard_failed(observed: Observed, _: Tally) -> Stop | None:
     return Stop(Reason.SHARD_FAILED, f"{len(job.failed_indexes)} shards could not be done{why}")
 
 
-def _failure(observed: Observed, job: JobSnapshot | None) -> Failure | None:
+def failure_of(observed: Observed, job: JobSnapshot | None) -> Failure | None:
     """What a worker of this Job said when it gave up the whole Job."""
     if job is None or not job.failed:
         return None

@@ -1,0 +1,53 @@
+"""What a person wants to read about a FanOutJob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from headrace.api.fanoutjob import FanOutJobStatus
+from headrace.api.inferencebatch import Summary
+from headrace.api.reasons import ConditionType, Reason
+from headrace.core.fanout.branches import BranchView, counts
+from headrace.core.fanout.evenness import evenness
+
+
+def progress(branches: tuple[BranchView, ...]) -> dict[str, Any]:
+    """The status fields that tell how far the branches are."""
+    return {
+        "branch_counts": counts(branches),
+        "branches": tuple(view.status() for view in branches),
+        "evenness_percent": evenness(branches),
+    }
+
+
+def summary(status: FanOutJobStatus) -> Summary:
+    """The display columns for a status."""
+    total = sum(
+        branch.records.total or status.records.total for branch in status.branches if branch.reason != "not_routed"
+    )
+    done = sum(branch.records.succeeded + branch.records.failed for branch in status.branches)
+    return Summary(state=_state(status), progress=f"{done}/{total}" if total else "")
+
+
+def _state(status: FanOutJobStatus) -> str:
+    failed = status.condition(ConditionType.FAILED)
+    if failed is not None and status.is_true(ConditionType.FAILED):
+        return str(failed.reason)
+    complete = status.condition(ConditionType.COMPLETE)
+    if complete is not None and status.is_true(ConditionType.COMPLETE):
+        return "PartiallySucceeded" if complete.reason == Reason.PARTIALLY_SUCCEEDED else "Complete"
+    if failed is not None and failed.reason != Reason.RETRYING:
+        return "Stopping"
+    suspended = status.condition(ConditionType.SUSPENDED)
+    if suspended is not None and suspended.reason != Reason.RESUMED:
+        return "Suspended" if status.is_true(ConditionType.SUSPENDED) else "Draining"
+    if not status.is_true(ConditionType.INPUT_VALIDATED):
+        return "Planning"
+    joined = status.condition(ConditionType.JOINED)
+    return "Joining" if joined is not None and joined.reason == Reason.JOINING else "Running"
+
+
+def listed(branches: Iterable[BranchView]) -> str:
+    """Branches with the reasons of their ends: `terse (WorkerFailed), long (NotStarted)`."""
+    return ", ".join(f"{view.branch.name} ({view.reason})" for view in branches)

@@ -1,0 +1,348 @@
+"""The life of a FanOutJob, as a table: what was observed, and what follows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import a_job, gave_up, planned
+from fanout_builders import a_child, a_fan_out, ended, joined, look_at, took_nothing
+from headrace.api import labels
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.meta import ConditionStatus
+from headrace.api.reasons import ConditionType, Reason
+from headrace.api.worker import Role
+from headrace.core.changes import child_patch
+from headrace.core.fanout.evenness import jain_percent
+from headrace.core.fanout.observed import FanOutObserved
+from headrace.core.fanout.reconcile import reconcile
+
+THREE = a_fan_out("one", "two", "three")
+RUNNING = THREE.validated()
+DONE = tuple(ended(name) for name in ("one", "two", "three"))
+JOIN = a_job(Role.JOIN, complete=True)
+
+
+def children(observed: FanOutObserved) -> dict[str, Any]:
+    """Names of the desired children, and of InferenceBatches the word for what they are told."""
+    found = {}
+    for child in reconcile(observed).children or ():
+        spec = child["spec"] if child["kind"] == "InferenceBatch" else {}
+        words = ("cancel", "suspend")
+        found[child["metadata"]["name"]] = next((word for word in words if spec.get(word)), "")
+    return found
+
+
+def conditions(observed: FanOutObserved) -> dict[str, tuple[str, str]]:
+    """Status and reason of each condition."""
+    return {c.type: (c.status.value, c.reason) for c in reconcile(observed).status.conditions}
+
+
+def end(observed: FanOutObserved) -> tuple[str, str]:
+    """Reason and message of the condition that says how it has ended."""
+    status = reconcile(observed).status
+    kinds = (ConditionType.COMPLETE, ConditionType.FAILED)
+    found = next(status.condition(kind) for kind in kinds if status.is_true(kind))
+    assert found is not None
+    return found.reason, found.message
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(look_at(THREE), {"answers-plan": ""}, id="first the input is read"),
+        pytest.param(look_at(RUNNING), {"answers-one": "", "answers-two": "", "answers-three": ""}, id="then all branches are made"),
+        pytest.param(look_at(RUNNING.with_spec(maxParallelBranches=1)), {"answers-one": ""}, id="but no more than may be at once"),
+        pytest.param(
+            look_at(RUNNING.with_spec(maxParallelBranches=1), ended("one")), {"answers-one": "", "answers-two": ""},
+            id="the next one follows when one has ended",
+        ),
+        pytest.param(
+            look_at(RUNNING.with_spec(maxParallelBranches=1), ended("one", Reason.WORKER_FAILED), a_child("two")),
+            {"answers-one": "", "answers-two": ""}, id="a branch that has failed makes room too, and is kept",
+        ),
+        pytest.param(
+            look_at(RUNNING.with_spec(maxParallelBranches=1), a_child("one"), a_child("two")),
+            {"answers-one": "", "answers-two": "suspend"}, id="lowering the limit parks the last one",
+        ),
+        pytest.param(look_at(RUNNING.with_spec(suspend=True)), {}, id="while suspended none is made"),
+        pytest.param(
+            look_at(RUNNING.with_spec(suspend=True), ended("one"), a_child("two")), {"answers-one": "", "answers-two": "suspend"},
+            id="while suspended those that work are suspended",
+        ),
+        pytest.param(
+            look_at(RUNNING.with_spec(cancel=True), ended("one"), a_child("two")), {"answers-one": "", "answers-two": "cancel"},
+            id="a cancellation reaches those that work, and makes no more",
+        ),
+        pytest.param(
+            look_at(RUNNING.policy("Any"), a_child("one"), ended("two")), {"answers-one": "cancel", "answers-two": ""},
+            id="when one is enough the losers are cancelled",
+        ),
+        pytest.param(
+            look_at(RUNNING.policy("Any").with_branch("one", required=True), a_child("one"), ended("two"), a_child("three")),
+            {"answers-one": "", "answers-two": "", "answers-three": ""}, id="unless one that is required has not succeeded yet",
+        ),
+        pytest.param(
+            look_at(RUNNING.with_spec(completionDeadlineSeconds=99), a_child("one", completionDeadlineSeconds=99)),
+            {"answers-one": ""}, id="after the deadline none is made; those that work know theirs",
+        ),
+        pytest.param(
+            look_at(RUNNING, *DONE), {"answers-one": "", "answers-two": "", "answers-three": "", "answers-join": ""},
+            id="when all have ended they are joined",
+        ),
+    ],
+)  # fmt: skip
+def test_reconcile_asks_for_children(observed: FanOutObserved, expected: dict[str, str]) -> None:
+    assert children(observed) == expected
+
+
+def test_a_branch_is_an_inference_batch_of_its_own_on_the_common_input() -> None:
+    fan_out = RUNNING.with_spec(
+        input={"uri": "s3://in/x", "format": "jsonl", "prompt": {"template": "{{ a }}"}}, output={"uri": "s3://out/f/"}
+    ).with_branch("two", prompt={"template": "{{ b }}"}, when="has(record.b)", shards=3, weight=2)
+    one, two, _ = reconcile(look_at(fan_out)).children or ()
+    assert (one["kind"], one["metadata"]["labels"][labels.BRANCH]) == ("InferenceBatch", "one")
+    assert one["metadata"]["ownerReferences"][0] | {"uid": ""} == {
+        "apiVersion": "headrace.dev/v1alpha1", "kind": "FanOutJob", "name": "answers", "uid": "", "controller": True,
+        "blockOwnerDeletion": True,
+    }  # fmt: skip
+    assert one["spec"]["input"]["prompt"] == {"template": "{{ a }}"}
+    assert two["spec"]["input"] == {
+        "uri": "s3://in/x", "format": "jsonl", "prompt": {"template": "{{ b }}"}, "when": "has(record.b)"
+    }  # fmt: skip
+    assert two["spec"]["output"] == {"uri": "s3://out/f/branches/two/"}
+    assert two["spec"]["shards"] == 3
+    InferenceBatch.parse(two)
+
+
+LOSER = ended("one", Reason.CANCELLED, cancel=True)
+LOST_TWO = (ended("one"), ended("two", Reason.WORKER_FAILED), ended("three"))
+LOST_TWO_AND_THREE = (ended("one"), ended("two", Reason.WORKER_FAILED), ended("three", Reason.INPUT_INVALID))
+
+
+@pytest.mark.parametrize(
+    ("observed", "reason", "said"),
+    [
+        pytest.param(look_at(RUNNING, *DONE, jobs=[JOIN], reports=[joined(100)]), "RecordsProcessed", "100 of 100",
+                     id="all have succeeded"),
+        pytest.param(look_at(RUNNING, *DONE, jobs=[JOIN], reports=[joined(98, 2)]), "RecordsProcessedWithErrors", "2 have none",
+                     id="some records have no answer"),
+        pytest.param(look_at(RUNNING, *LOST_TWO, jobs=[JOIN], reports=[joined()]), "BranchesFailed", "two (WorkerFailed)",
+                     id="All: one has failed"),
+        pytest.param(look_at(RUNNING.policy("Quorum", 2), *LOST_TWO, jobs=[JOIN], reports=[joined()]), "PartiallySucceeded",
+                     "without two (WorkerFailed)", id="Quorum: enough have succeeded"),
+        pytest.param(look_at(RUNNING.policy("Quorum", 2), *LOST_TWO_AND_THREE, jobs=[JOIN], reports=[joined()]), "BranchesFailed",
+                     "1 of 3 branches have succeeded", id="Quorum: not enough have"),
+        pytest.param(look_at(RUNNING.policy("Quorum", 2).with_branch("two", required=True), *LOST_TWO, jobs=[JOIN], reports=[joined()]),
+                     "BranchesFailed", "two (WorkerFailed)", id="Quorum: enough have, but not one that is required"),
+        pytest.param(look_at(RUNNING.policy("BestEffort"), *LOST_TWO_AND_THREE, jobs=[JOIN], reports=[joined()]), "PartiallySucceeded",
+                     "without two (WorkerFailed), three (InputInvalid)", id="BestEffort: one is left"),
+        pytest.param(look_at(RUNNING.policy("BestEffort"), *(ended(n, Reason.WORKER_FAILED) for n in ("one", "two", "three"))),
+                     "BranchesFailed", "0 of 3 branches", id="BestEffort: none is left, so nothing is joined"),
+        pytest.param(look_at(RUNNING.policy("Any"), LOSER, ended("two"), jobs=[JOIN], reports=[joined()]),
+                     "PartiallySucceeded", "without one (Cancelled), three (NotStarted)", id="Any: one was enough"),
+        pytest.param(look_at(RUNNING.with_spec(cancel=True), ended("one", Reason.CANCELLED, cancel=True), jobs=[JOIN], reports=[joined()]),
+                     "Cancelled", "without one (Cancelled)", id="cancelled"),
+        pytest.param(look_at(RUNNING.with_spec(completionDeadlineSeconds=99), ended("one"), ended("two", Reason.DEADLINE_EXCEEDED),
+                             jobs=[JOIN], reports=[joined()]),
+                     "DeadlineExceeded", "three (NotStarted)", id="the deadline has passed"),
+        pytest.param(look_at(RUNNING, ended("one"), took_nothing("two"), ended("three"), jobs=[JOIN], reports=[joined()]),
+                     "RecordsProcessed", "", id="a branch that no record is routed to has done all its work"),
+        pytest.param(look_at(RUNNING, *DONE, jobs=[a_job(Role.JOIN, failed=True)], reports=[gave_up(Role.JOIN, "OutputFull", "make room")]),
+                     "JoinFailed", "OutputFull: make room", id="the join could not be done"),
+        pytest.param(look_at(THREE, jobs=[a_job(Role.PLAN, failed=True)], reports=[gave_up(Role.PLAN, "InputUnreadable", "no")]),
+                     "WorkerFailed", "InputUnreadable: no", id="the input could not be read"),
+        pytest.param(look_at(THREE.with_spec(cancel=True)), "Cancelled", "", id="cancelled before anything was begun"),
+    ],
+)  # fmt: skip
+def test_reconcile_ends_as_the_policy_says(observed: FanOutObserved, reason: str, said: str) -> None:
+    found, message = end(observed)
+    assert (found, said in message) == (reason, True), message
+
+
+@pytest.mark.parametrize(
+    ("child", "joins"),
+    [
+        pytest.param(ended("one"), True, id="complete"),
+        pytest.param(ended("one", Reason.TOO_MANY_FAILED_RECORDS), True, id="given up with its books closed"),
+        pytest.param(ended("one", Reason.DEADLINE_EXCEEDED), True, id="out of time"),
+        pytest.param(ended("one", Reason.WORKER_FAILED), False, id="left as it was for a retry"),
+        pytest.param(ended("one", Reason.CANCELLED, cancel=True), False, id="cancelled because another had won"),
+    ],
+)
+def test_the_join_is_told_which_branches_have_left_an_output(child: InferenceBatch, joins: bool) -> None:
+    observed = look_at(RUNNING.policy("Any"), child, ended("two"), ended("three", Reason.WORKER_FAILED))
+    job = (reconcile(observed).children or ())[-1]
+    config = json.loads(job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])
+    told = {branch["name"]: branch["joined"] for branch in config["fanOut"]["branches"]}
+    assert told == {"one": joins, "two": True, "three": False}
+
+
+def test_a_deadline_of_the_whole_is_one_of_each_branch() -> None:
+    fan_out = RUNNING.with_spec(completionDeadlineSeconds=600).with_branch("two", completionDeadlineSeconds=30)
+    made = reconcile(look_at(fan_out, after=100)).children or ()
+    assert [child["spec"]["completionDeadlineSeconds"] for child in made] == [500, 30, 500]
+    child = a_child("one", completionDeadlineSeconds=598)
+    (kept, *_) = reconcile(look_at(fan_out, child, after=100)).children or ()
+    assert kept["spec"]["completionDeadlineSeconds"] == 598, "a second or two are not worth a write"
+
+
+def test_a_retry_runs_only_what_has_failed_and_joins_again() -> None:
+    failed = RUNNING.with_condition(ConditionType.FAILED, ConditionStatus.TRUE, Reason.BRANCHES_FAILED).asked_to_retry()
+    first = reconcile(look_at(failed, *LOST_TWO, jobs=[JOIN]))
+    by_name = {child["metadata"]["name"]: child for child in first.children or ()}
+    assert set(by_name) == {"answers-one", "answers-two", "answers-three"}, "the join of the last round goes"
+    known = {child.metadata.name: child.to_object() for child in LOST_TWO}
+    patches = {name: child_patch(known[name], child) for name, child in by_name.items()}
+    again = {"metadata": {"labels": {labels.ROUND: "1"}, "annotations": {labels.RETRY: "1"}}}
+    assert patches == {"answers-one": None, "answers-two": again, "answers-three": None}
+    assert not first.status.finished
+    began = failed.with_status(**dict(first.status))
+    repaired = (ended("one"), ended("two", round_=1), ended("three"))
+    assert "answers-join-r1" in children(look_at(began, *repaired))
+
+
+def test_a_branch_that_fails_in_its_retry_is_not_tried_for_ever() -> None:
+    retrying = RUNNING.with_status(retries=1).asked_to_retry()
+    again = ended("two", Reason.WORKER_FAILED, round_=1)
+    assert "answers-join-r1" in children(look_at(retrying, ended("one"), again, ended("three")))
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "said"),
+    [
+        pytest.param({"branches": [{"name": "a", "model": {"name": "m"}, "when": "size(record.x"}]}, "spec.branches[0].when",
+                     "not an expression in CEL", id="a when that does not parse"),
+        pytest.param({"branches": [{"name": "a", "model": {"name": "m"}, "prompt": {"template": "{{ x"}}]},
+                     "spec.branches[0].prompt.template", "line 1", id="a template that does not parse"),
+        pytest.param({"aggregation": {"type": "bestOf", "bestOf": {"scorers": [{"regex": {"pattern": "("}}]}}},
+                     "spec.aggregation.bestOf.scorers[0].regex.pattern", "not a regular expression", id="a pattern that is none"),
+        pytest.param({"aggregation": {"type": "bestOf", "bestOf": {"scorers": [{"jsonSchema": {"schema": {"type": "strin"}}}]}}},
+                     "spec.aggregation.bestOf.scorers[0].jsonSchema.schema", "not a JSON Schema", id="a JSON Schema that is none"),
+        pytest.param({"aggregation": {"type": "bestOf", "bestOf": {"scorers": [{"jsonSchema": {"schema": {"$ref": "http://x"}}}]}}},
+                     "spec.aggregation.bestOf.scorers[0].jsonSchema.schema", "refers to http://x", id="a JSON Schema that is elsewhere"),
+        pytest.param({"aggregation": {"type": "vote"}, "branches": [{"name": "a", "model": {"name": "m", "task": "embedding"}}]},
+                     "spec.branches[0].model.task", "must be chat or completion", id="a vote on vectors"),
+    ],
+)  # fmt: skip
+def test_reconcile_refuses_what_no_schema_can_know(spec: dict[str, Any], field: str, said: str) -> None:
+    reason, message = end(look_at(THREE.with_spec(**spec)))
+    assert (reason, message.startswith(f"{field}: "), said in message) == ("InvalidSpec", True, True), message
+
+
+ENDS = st.sampled_from(
+    [None, Reason.WORKER_FAILED, Reason.CANCELLED, Reason.TOO_MANY_FAILED_RECORDS, Reason.INVALID_SPEC]
+)
+POLICIES = st.sampled_from([("All", None), ("Quorum", 2), ("BestEffort", None)])
+
+
+@given(st.lists(ENDS, min_size=3, max_size=3), POLICIES, st.permutations(["one", "two", "three"]))
+def test_the_order_in_which_branches_end_does_not_change_the_end(
+    reasons: list[Reason | None], policy: tuple[str, int | None], order: list[str]
+) -> None:
+    """A fan-out that sees its branches end one by one, in any order, says at last what one that sees them all at once says."""
+    names = ["one", "two", "three"]
+    final = {
+        name: ended(name, reason, seconds=60 + i) for i, (name, reason) in enumerate(zip(names, reasons, strict=True))
+    }
+    fan_out = RUNNING.policy(*policy)
+    for count in range(3):
+        seen = [final[name] if name in order[:count] else a_child(name) for name in names]
+        plan = reconcile(look_at(fan_out, *seen))
+        assert not plan.status.finished
+        fan_out = fan_out.with_status(**dict(plan.status))
+    last = look_at(fan_out, *final.values(), jobs=[JOIN], reports=[joined()])
+    at_once = look_at(RUNNING.policy(*policy), *final.values(), jobs=[JOIN], reports=[joined()])
+    one, other = reconcile(last).status, reconcile(at_once).status
+    assert one.finished
+    assert (one.branches, one.branch_counts, one.records, one.evenness_percent, one.summary) == (
+        other.branches, other.branch_counts, other.records, other.evenness_percent, other.summary
+    )  # fmt: skip
+    assert end(last) == end(at_once)
+
+
+@given(
+    st.lists(st.sampled_from(["none", "new", "done", "failed"]), min_size=3, max_size=3),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_reconcile_twice_asks_for_nothing_new(states: list[str], limit: int, suspend: bool) -> None:
+    makers: dict[str, Callable[[str], InferenceBatch]] = {
+        "new": a_child,
+        "done": ended,
+        "failed": lambda name: ended(name, Reason.WORKER_FAILED),
+    }
+    seen = [makers[state](name) for name, state in zip(("one", "two", "three"), states, strict=True) if state != "none"]
+    fan_out = RUNNING.with_spec(maxParallelBranches=limit, suspend=suspend)
+    first = reconcile(look_at(fan_out, *seen))
+    again = reconcile(look_at(fan_out.with_status(**dict(first.status)), *seen))
+    assert (again.status, again.children, again.events) == (first.status, first.children, ())
+    running = [c for c in first.children or () if c["kind"] == "InferenceBatch" and not c["spec"].get("suspend")]
+    finished = {child.metadata.name for child in seen if child.status.finished}
+    assert len([c for c in running if c["metadata"]["name"] not in finished]) <= (0 if suspend else limit)
+
+
+def test_the_status_shows_each_branch() -> None:
+    status = reconcile(look_at(RUNNING, ended("one", seconds=60), a_child("two"))).status
+    assert [(b.name, b.state, b.reason) for b in status.branches] == [
+        ("one", "Planning", "RecordsProcessed"), ("two", "Planning", None), ("three", "Pending", None)
+    ]  # fmt: skip
+    assert status.branch_counts.to_object() == {"total": 3, "active": 1, "succeeded": 1, "failed": 0}
+    assert status.summary.progress == "100/300"
+
+
+@pytest.mark.parametrize(
+    ("values", "percent"),
+    [
+        pytest.param([5, 5, 5], 100, id="all alike"),
+        pytest.param([1, 0, 0, 0], 25, id="one has all"),
+        pytest.param([2, 1], 90, id="twice as long"),
+        pytest.param([7], None, id="one alone is neither even nor uneven"),
+        pytest.param([0, 0], None, id="nothing at all"),
+    ],
+)
+def test_jain_percent_tells_how_even_values_are(values: list[int], percent: int | None) -> None:
+    assert jain_percent(values) == percent
+
+
+def test_conditions_tell_the_life_of_a_fan_out() -> None:
+    assert conditions(look_at(THREE))["InputValidated"] == ("Unknown", "Planning")
+    assert (
+        conditions(look_at(THREE, jobs=[a_job(Role.PLAN, complete=True)], reports=[planned()]))["InputValidated"][0]
+        == "True"
+    )
+    assert conditions(look_at(RUNNING, ended("one")))["BranchesComplete"] == ("False", "BranchesRunning")
+    assert conditions(look_at(RUNNING, *DONE))["Joined"] == ("Unknown", "Joining")
+    at_end = conditions(look_at(RUNNING, *DONE, jobs=[JOIN], reports=[joined()]))
+    assert [kind for kind, (status, _) in at_end.items() if status == "True"] == [
+        "InputValidated", "BranchesComplete", "Joined", "Complete"
+    ]  # fmt: skip
+
+
+def test_inline_records_are_read_here_and_carried_to_the_join() -> None:
+    fan_out = THREE.with_spec(input={"inline": [{"custom_id": "a"}, {"custom_id": "b"}], "format": "jsonl"})
+    plan = reconcile(look_at(fan_out))
+    assert plan.status.records.total == 2
+    (config_map,) = plan.children or ()
+    assert set(config_map["data"]) == {"records.jsonl", "plan.jsonl"}
+    assert config_map["metadata"]["labels"][labels.FAN_OUT_JOB] == "answers"
+    repeated = fan_out.with_spec(input={"inline": [{"custom_id": "a"}] * 2, "format": "jsonl"})
+    assert end(look_at(repeated))[0] == "InputInvalid"
+
+
+def test_every_subset_of_branches_leads_to_one_end() -> None:
+    """No combination of ends is left without an answer."""
+    reasons = (None, Reason.WORKER_FAILED, Reason.CANCELLED, Reason.DEADLINE_EXCEEDED, Reason.INPUT_INVALID)
+    for mode, combination in itertools.product(("All", "Any", "BestEffort"), itertools.product(reasons, repeat=3)):
+        seen = [ended(name, reason) for name, reason in zip(("one", "two", "three"), combination, strict=True)]
+        status = reconcile(look_at(RUNNING.policy(mode), *seen, jobs=[JOIN], reports=[joined()])).status
+        assert status.finished
+        assert status.is_true(ConditionType.COMPLETE) == (
+            None in combination if mode != "All" else set(combination) == {None}
+        )
