@@ -16,13 +16,14 @@ import pytest
 from kubernetes.aio import client
 
 from builders import BatchBuilder
+from fanout_builders import FanOutBuilder
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import NotFound
 from headrace.shells.kube.operator import load_configuration
-from headrace.shells.kube.resources import BATCHES, EVENTS, JOBS, PODS, Resource
+from headrace.shells.kube.resources import BATCHES, EVENTS, FAN_OUTS, JOBS, PODS, Resource
 
 from .control_plane import ControlPlane
 from .hollow_kubelet import HollowKubelet
@@ -201,6 +202,19 @@ class Rig:
         """JSON merge patch of a batch."""
         self.run(self.plane.api.patch(BATCHES, self.namespace, name, body))
 
+    def create(self, resource: Resource, body: JsonObject) -> None:
+        """Create an object of any of our kinds as a user does."""
+        self.run(self.plane.api.create(resource, self.namespace, body))
+
+    def change(self, resource: Resource, name: str, body: JsonObject) -> None:
+        """JSON merge patch of an object of any of our kinds."""
+        self.run(self.plane.api.patch(resource, self.namespace, name, body))
+
+    def state(self, resource: Resource, name: str) -> str:
+        """What `kubectl get` shows of it; empty when there is nothing yet."""
+        found: str = self.get(resource, name).get("status", {}).get("summary", {}).get("state", "")
+        return found
+
     def delete(self, resource: Resource, name: str) -> None:
         """Delete an object; its dependants follow."""
         uid = self.get(resource, name)["metadata"]["uid"]
@@ -257,6 +271,12 @@ def manifest(batch: BatchBuilder) -> JsonObject:
     """A batch as a user writes it."""
     head = {"apiVersion": BATCHES.api_version, "kind": BATCHES.kind, "metadata": {"name": batch.name}}
     return {**head, "spec": dict(batch.spec)}
+
+
+def fan_out_manifest(fan_out: FanOutBuilder) -> JsonObject:
+    """A fan-out as a user writes it."""
+    head = {"apiVersion": FAN_OUTS.api_version, "kind": FAN_OUTS.kind, "metadata": {"name": fan_out.name}}
+    return {**head, "spec": dict(fan_out.spec)}
 
 
 def failed_with(batch: InferenceBatch) -> str:

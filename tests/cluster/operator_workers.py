@@ -11,7 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
-from headrace.api.worker import ExitCode, Failure, FinalizeReport, PlanReport, Report, Role, ShardReport, WorkerConfig
+from headrace.api.worker import (
+    ExitCode,
+    Failure,
+    FinalizeReport,
+    JoinReport,
+    PlanReport,
+    Report,
+    Role,
+    ShardReport,
+    WorkerConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,8 @@ def giving_up(pod: Pod, fate: Fate) -> Report | None:
         return PlanReport(failure=fate.failure)
     if pod.role == Role.FINALIZE:
         return FinalizeReport(failure=fate.failure)
+    if pod.role == Role.JOIN:
+        return JoinReport(failure=fate.failure)
     return ShardReport(shard=pod.shard, attempt=pod.attempt, failure=fate.failure)
 
 
@@ -114,6 +126,8 @@ def work(pod: Pod, script: Script, fate: Fate) -> Report:
         if fate.problems:
             return PlanReport(error_count=len(fate.problems), errors=fate.problems)
         return PlanReport(records=script.records, shards=script.shards)
+    if pod.role == Role.JOIN:
+        return _joined(script, pod)
     if pod.role == Role.RUN:
         return script.committed.setdefault((pod.config.batch.uid, pod.shard), _commit(pod, script, fate))
     return _sums(script, pod.config.batch.uid)
@@ -141,6 +155,15 @@ def _sums(script: Script, uid: str) -> FinalizeReport:
         batches=len(done),
         batched_records=sum(report.batched_records for report in done),
     )
+
+
+def _joined(script: Script, pod: Pod) -> JoinReport:
+    """Every record has an answer if any branch has left an output."""
+    assert pod.config.fan_out is not None
+    any_joined = any(branch.joined for branch in pod.config.fan_out.branches)
+    succeeded = script.records if any_joined else 0
+    counts = RecordCounts(total=script.records, succeeded=succeeded, failed=script.records - succeeded)
+    return JoinReport(records=counts)
 
 
 def _share(pod: Pod, script: Script) -> int:

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 import pytest
 
 from builders import BatchBuilder, a_batch
+from fanout_builders import a_fan_out
 from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.worker import ExitCode, Role
 from headrace.shells.kube.rbac import lease_rules, rules
-from headrace.shells.kube.resources import BATCHES
+from headrace.shells.kube.resources import BATCHES, FAN_OUTS
 
-from .operator_rig import RECORDS, Rig, plane, rig
+from .operator_rig import RECORDS, Rig, fan_out_manifest, plane, rig
 from .operator_workers import Fate, Pod
 from .proxy import answer, calls_to, verbs_used, write_kubeconfig
 
@@ -74,6 +75,13 @@ def live_every_life(rig: Rig) -> None:
     rig.until_state("Complete", "retried")
     rig.submit(named("stopped", a_batch().with_spec(cancel=True)))
     rig.until_state("Cancelled", "stopped")
+    fan_out = a_fan_out("one", "two").with_spec(maxParallelBranches=1, suspend=True)
+    rig.create(FAN_OUTS, fan_out_manifest(fan_out))
+    rig.eventually(lambda: rig.state(FAN_OUTS, "answers") == "Suspended", "the fan-out suspended")
+    rig.change(FAN_OUTS, "answers", {"spec": {"suspend": False}})
+    rig.eventually(lambda: not rig.gone(BATCHES, "answers-one"), "its first branch")
+    rig.change(FAN_OUTS, "answers", {"spec": {"cancel": True}})
+    rig.eventually(lambda: rig.state(FAN_OUTS, "answers") in ("Complete", "Cancelled"), "the end of the fan-out")
     rig.delete(BATCHES, "plain")
     rig.eventually(lambda: rig.gone(BATCHES, "plain"), "the batch gone")
 
@@ -89,7 +97,7 @@ def fate(pod: Pod) -> Fate:
 def test_the_operator_uses_every_right_that_it_has_and_lacks_none(rig: Rig) -> None:
     token = grant(rig)
     rig.script.shards, rig.script.fate = 2, fate
-    for resource in ("jobs", "configmaps"):  # so that it looks who has made them
+    for resource in ("jobs", "configmaps", "inferencebatches"):  # so that it looks who has made them
         rig.proxy.on(calls_to(resource, "create"), answer(409, "AlreadyExists"), times=1)
     kubeconfig = write_kubeconfig(rig.folder / "as-operator.kubeconfig", rig.url, token)
     rig.operator(namespaces=(), kubeconfig=kubeconfig).start().wait_ready()

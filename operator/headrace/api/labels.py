@@ -28,6 +28,9 @@ RETRY = f"{GROUP}/retry"
 SCHEMA_DIGEST = f"{GROUP}/schema-digest"
 """On every CustomResourceDefinition: what its schema is, so that an operator notices an older one."""
 
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "headrace-operator"
+
 CONTAINER = "worker"
 """Name of the one container in every worker pod."""
 
@@ -45,5 +48,5 @@ def recommended(instance: str, component: str) -> dict[str, str]:
         "app.kubernetes.io/instance": instance,
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/part-of": "headrace",
-        "app.kubernetes.io/managed-by": "headrace-operator",
+        MANAGED_BY: MANAGER,
     }

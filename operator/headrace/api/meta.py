@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Protocol
 
 from pydantic import ConfigDict, Field
 
@@ -36,6 +36,18 @@ class ObjectMeta(ApiModel):
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
     owner_references: tuple[OwnerReference, ...] = ()
+
+
+class Named(Protocol):
+    """An object of one of our kinds, as far as it can be named."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+
+    @property
+    def metadata(self) -> ObjectMeta:
+        """Its name and whatever else is known of it."""
 
 
 class ConditionStatus(StrEnum):

@@ -10,10 +10,11 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.core.children import run_job
 from headrace.core.observed import JobSnapshot
-from headrace.shells.kube.cache import LAST_APPLIED, Cache, batch_key, controller_uid
-from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, JOBS, PODS
+from headrace.shells.kube.cache import LAST_APPLIED, Cache, Parent, about, controller_uid, owner_of
+from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, FAN_OUTS, JOBS, PODS
 
 KEY = ("default", "reviews")
+REVIEWS = Parent(BATCHES, *KEY)
 
 
 def an_object(name: str = "reviews", uid: str = "u1", version: int = 5, **more: Any) -> JsonObject:
@@ -57,11 +58,11 @@ def test_children_are_found_by_the_batch_that_their_label_names() -> None:
     cache = Cache()
     cache.put(JOBS, a_child("reviews-plan", "j0"))
     cache.put(JOBS, a_child("reviews-run", "j1"))
-    assert [job["metadata"]["name"] for job in cache.children(JOBS, KEY)] == ["reviews-plan", "reviews-run"]
-    assert cache.children(JOBS, ("elsewhere", "reviews")) == []
+    assert [job["metadata"]["name"] for job in cache.children(JOBS, REVIEWS)] == ["reviews-plan", "reviews-run"]
+    assert cache.children(JOBS, Parent(BATCHES, "elsewhere", "reviews")) == []
     cache.remove(JOBS, a_child("reviews-plan", "j0"))
     cache.remove(JOBS, a_child("reviews-run", "j1"))
-    assert cache.children(JOBS, KEY) == []
+    assert cache.children(JOBS, REVIEWS) == []
 
 
 def test_put_of_a_child_keeps_what_decisions_need() -> None:
@@ -111,10 +112,22 @@ def test_put_of_a_batch_keeps_all_but_the_copies_that_others_made_of_it() -> Non
     assert cache.get(BATCHES, KEY) == an_object(annotations={labels.RETRY: "1"}) | {"spec": {"shards": 2}}
 
 
-def test_batch_key_is_its_own_for_a_batch_and_by_label_for_a_child() -> None:
-    assert batch_key(BATCHES, an_object()) == KEY
-    assert batch_key(JOBS, a_child()) == KEY
-    assert batch_key(JOBS, an_object("somebody-elses")) is None
+def test_news_of_a_batch_is_for_itself_and_of_a_child_for_its_parent() -> None:
+    assert about(BATCHES, an_object()) == (REVIEWS,)
+    assert about(JOBS, a_child()) == (REVIEWS,)
+    assert about(JOBS, an_object("somebody-elses")) == ()
+
+
+def test_news_of_a_branch_is_for_itself_and_for_its_fan_out() -> None:
+    branch = an_object("answers-one", labels={labels.FAN_OUT_JOB: "answers", labels.BRANCH: "one"})
+    answers = Parent(FAN_OUTS, "default", "answers")
+    assert about(BATCHES, branch) == (Parent(BATCHES, "default", "answers-one"), answers)
+    assert owner_of(branch) == answers
+    cache = Cache()
+    cache.put(BATCHES, branch)
+    assert [child["metadata"]["name"] for child in cache.children(BATCHES, answers)] == ["answers-one"]
+    cache.remove(BATCHES, branch)
+    assert cache.children(BATCHES, answers) == []
 
 
 def test_controller_uid_is_that_of_the_one_owner_that_controls() -> None:

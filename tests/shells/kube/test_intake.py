@@ -6,21 +6,23 @@ from typing import Any
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.shells.kube.cache import Cache, Key
+from headrace.shells.kube.cache import Cache, Parent
 from headrace.shells.kube.intake import Intake
 from headrace.shells.kube.resources import BATCHES, JOBS, PODS, WATCHED
 
 from .conftest import Play
+
+REVIEWS = Parent(BATCHES, "default", "reviews")
 
 
 class Desk:
     """An intake, its cache, and the keys that it has woken."""
 
     def __init__(self, *namespaces: str) -> None:
-        self.cache, self.woken, self.soon = Cache(), list[Key](), list[Key]()
+        self.cache, self.woken, self.soon = Cache(), list[Parent](), list[Parent]()
         self.intake = Intake(self.cache, self.woken.append, self.soon.append, namespaces)
 
-    def hears(self, kind: str | None, obj: JsonObject) -> list[Key]:
+    def hears(self, kind: str | None, obj: JsonObject) -> list[Parent]:
         """The keys that an event about a Job wakes."""
         self.woken.clear()
         self.intake.event(JOBS, kind, obj)
@@ -35,10 +37,10 @@ def job(name: str, uid: str, version: int, namespace: str = "default", batch: st
 def test_event_wakes_the_batch_when_it_is_news(play: Play) -> None:
     async def story() -> None:
         desk = Desk()
-        assert desk.hears("ADDED", job("a", "1", 5)) == [("default", "reviews")]
+        assert desk.hears("ADDED", job("a", "1", 5)) == [REVIEWS]
         assert desk.hears("MODIFIED", job("a", "1", 5)) == []
-        assert desk.hears("MODIFIED", job("a", "1", 6)) == [("default", "reviews")]
-        assert desk.hears("DELETED", job("a", "1", 7)) == [("default", "reviews")]
+        assert desk.hears("MODIFIED", job("a", "1", 6)) == [REVIEWS]
+        assert desk.hears("DELETED", job("a", "1", 7)) == [REVIEWS]
         assert desk.cache.count(JOBS) == 0
 
     play(story())
@@ -50,7 +52,7 @@ def test_event_about_a_pod_wakes_the_batch_soon(play: Play) -> None:
         desk.intake.event(PODS, "ADDED", job("p", "1", 5))
         desk.intake.event(PODS, "DELETED", job("p", "1", 6))
         assert desk.woken == []
-        assert desk.soon == [("default", "reviews")] * 2
+        assert desk.soon == [REVIEWS] * 2
 
     play(story())
 
@@ -70,7 +72,7 @@ def test_listed_takes_out_what_is_gone_and_leaves_what_is_younger(play: Play) ->
         desk.woken.clear()
         desk.intake.listed(JOBS, None, ["1"], 10)
         assert [it["metadata"]["name"] for it in desk.cache.all(JOBS)] == ["shown", "younger"]
-        assert desk.woken == [("default", "reviews")]
+        assert desk.woken == [REVIEWS]
 
     play(story())
 

@@ -8,19 +8,20 @@ from typing import Any, cast
 
 import pytest
 
-from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.shells.kube.api import Api
-from headrace.shells.kube.cache import Cache, Key
+from headrace.shells.kube.cache import Cache, Parent
 from headrace.shells.kube.errors import ApiError, Gone, TransientFailure
 from headrace.shells.kube.intake import Intake
-from headrace.shells.kube.resources import BATCHES, JOBS, Resource
+from headrace.shells.kube.resources import BATCHES, FAN_OUTS, JOBS, PARENTS, Resource
 from headrace.shells.kube.source import ListWatch, selector
 
 from .conftest import Play
 
 Script = Iterable[JsonObject | Exception]
 ENDLESS: JsonObject = {"type": "ENDLESS"}
+
+OURS = "app.kubernetes.io/managed-by=headrace-operator"
 
 
 def an_event(kind: str, version: int, uid: str = "1") -> JsonObject:
@@ -37,7 +38,7 @@ class ScriptedApi:
         """What was asked for, with the time."""
 
     async def pages(self, resource: Resource, _: str | None, selector: str) -> AsyncIterator[JsonObject]:
-        assert selector == ("" if resource is BATCHES else labels.INFERENCE_BATCH)
+        assert selector == ("" if resource in PARENTS else OURS)
         found = next(self._lists) if resource is BATCHES else (1, [])
         if resource is BATCHES:
             self.said.append("list")
@@ -65,7 +66,7 @@ def outcome(play: Play, api: ScriptedApi, seconds: float = 1000) -> tuple[list[s
     """What was asked for, which batches are known in the end, and when the script was over."""
 
     async def story() -> tuple[list[str], list[str], float]:
-        cache, woken = Cache(), list[Key]()
+        cache, woken = Cache(), list[Parent]()
         watching = asyncio.create_task(ListWatch(cast("Api", api)).run(Intake(cache, woken.append, woken.append)))
         last, over = 0, 0.0
         for _ in range(int(seconds * 10)):
@@ -124,6 +125,7 @@ def test_run_waits_as_long_as_the_server_asks(play: Play) -> None:
     assert 60 <= over <= 76
 
 
-def test_selector_takes_all_batches_and_children_by_their_label() -> None:
+def test_selector_takes_all_objects_of_our_kinds_and_children_by_who_made_them() -> None:
     assert selector(BATCHES) == ""
-    assert selector(JOBS) == labels.INFERENCE_BATCH
+    assert selector(FAN_OUTS) == ""
+    assert selector(JOBS) == OURS

@@ -15,10 +15,35 @@ import orjson
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, JOBS, PODS, Resource
+from headrace.api.meta import Named
+from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, FAN_OUTS, JOBS, PARENTS, PODS, Resource, of_kind
 
 Key = tuple[str, str]
-"""Namespace and name of an InferenceBatch."""
+"""Namespace and name of an object."""
+
+
+class Parent(NamedTuple):
+    """One of our own objects: what the work queue has in line, and what children belong to."""
+
+    resource: Resource
+    namespace: str
+    name: str
+
+    @classmethod
+    def of(cls, named: Named) -> Parent:
+        """The one that this is."""
+        return cls(of_kind(named.kind), named.metadata.namespace, named.metadata.name)
+
+    @property
+    def key(self) -> Key:
+        """Where it is among the objects of its kind."""
+        return (self.namespace, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.resource.kind} {self.namespace}/{self.name}"
+
+
+_OWNER_LABELS = ((FAN_OUTS, labels.FAN_OUT_JOB), (BATCHES, labels.INFERENCE_BATCH))
 
 TOMBSTONES = 20_000
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -30,12 +55,18 @@ def key_of(obj: JsonObject) -> Key:
     return (obj["metadata"]["namespace"], obj["metadata"]["name"])
 
 
-def batch_key(resource: Resource, obj: JsonObject) -> Key | None:
-    """The batch that an object is about; None when it is nobody's."""
-    if resource is BATCHES:
-        return key_of(obj)
-    name = obj["metadata"].get("labels", {}).get(labels.INFERENCE_BATCH)
-    return (obj["metadata"]["namespace"], name) if name else None
+def owner_of(obj: JsonObject) -> Parent | None:
+    """The parent that a child says it is of, by its label; None when it is nobody's."""
+    metadata = obj["metadata"]
+    named = ((resource, metadata.get("labels", {}).get(label)) for resource, label in _OWNER_LABELS)
+    return next((Parent(resource, metadata["namespace"], name) for resource, name in named if name), None)
+
+
+def about(resource: Resource, obj: JsonObject) -> tuple[Parent, ...]:
+    """Whom news of an object is for: itself, if it is one of ours, and its parent."""
+    owner = owner_of(obj)
+    own = (Parent(resource, *key_of(obj)),) if resource in PARENTS else ()
+    return own if owner is None else (*own, owner)
 
 
 def controller_uid(obj: JsonObject) -> str | None:
@@ -53,11 +84,11 @@ class _Kept(NamedTuple):
 
 
 class Cache:
-    """Objects by resource and key, children also by their batch."""
+    """Objects by resource and key, children also by their parent."""
 
     def __init__(self) -> None:
         self._objects: dict[Resource, dict[Key, _Kept]] = defaultdict(dict)
-        self._children: dict[tuple[Resource, Key], dict[Key, _Kept]] = defaultdict(dict)
+        self._children: dict[tuple[Resource, Parent], dict[Key, _Kept]] = defaultdict(dict)
         self._dead: OrderedDict[str, None] = OrderedDict()
 
     def put(self, resource: Resource, obj: JsonObject) -> bool:
@@ -69,8 +100,8 @@ class Cache:
         if known is not None and known.version >= version:
             return False
         kept = self._objects[resource][key] = _Kept(uid, version, _text(_needed(resource, obj)))
-        owner = batch_key(resource, obj)
-        if owner is not None and resource is not BATCHES:
+        owner = owner_of(obj)
+        if owner is not None:
             self._children[resource, owner][key] = kept
         return True
 
@@ -82,8 +113,8 @@ class Cache:
         if known is None or known.uid != uid:
             return
         del self._objects[resource][key]
-        owner = batch_key(resource, orjson.loads(known.text))
-        if owner is not None and resource is not BATCHES:
+        owner = owner_of(orjson.loads(known.text))
+        if owner is not None:
             siblings = self._children[resource, owner]
             siblings.pop(key, None)
             if not siblings:
@@ -94,9 +125,9 @@ class Cache:
         kept = self._objects[resource].get(key)
         return _object(kept) if kept is not None else None
 
-    def children(self, resource: Resource, batch: Key) -> list[JsonObject]:
-        """Copies of the objects of that resource that carry the batch's label."""
-        return [_object(kept) for kept in self._children.get((resource, batch), {}).values()]
+    def children(self, resource: Resource, parent: Parent) -> list[JsonObject]:
+        """Copies of the objects of that resource that carry the parent's label."""
+        return [_object(kept) for kept in self._children.get((resource, parent), {}).values()]
 
     def all(self, resource: Resource) -> Iterator[JsonObject]:
         """Copies of all objects of a resource, as they are now."""
@@ -125,7 +156,7 @@ _NEEDED: dict[Resource, dict[str, tuple[str, ...]]] = {
 
 def _needed(resource: Resource, obj: JsonObject) -> JsonObject:
     obj["metadata"].pop("managedFields", None)
-    if resource is BATCHES:
+    if resource in PARENTS:
         obj["metadata"].get("annotations", {}).pop(LAST_APPLIED, None)
         return obj
     if resource is PODS and obj.get("status", {}).get("phase") != "Pending":

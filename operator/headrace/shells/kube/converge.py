@@ -7,24 +7,22 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from headrace.api import labels
-from headrace.api.base import InvalidSpec, JsonObject
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.base import JsonObject
+from headrace.api.meta import Named
 from headrace.core.observed import Installation
 from headrace.core.plan import Event, Plan
 from headrace.core.publish import write_due
-from headrace.core.reconcile import reconcile
 from headrace.core.refusal import refusal
 from headrace.shells.kube.apply import Applier
-from headrace.shells.kube.cache import Cache, Key
+from headrace.shells.kube.cache import Cache, Parent
 from headrace.shells.kube.errors import ApiError, Conflict, TransientFailure
+from headrace.shells.kube.handlers import HANDLERS
 from headrace.shells.kube.metrics import Metrics
-from headrace.shells.kube.observe import observe
 from headrace.shells.kube.queue import WorkQueue
 from headrace.shells.kube.recorder import Recorder
 from headrace.shells.kube.reporters import Reporters
-from headrace.shells.kube.resources import BATCHES
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +40,18 @@ def utc_now() -> datetime:
 
 @dataclass
 class Converger:
-    """Brings each batch one look nearer to what it should be."""
+    """Brings each object one look nearer to what it should be."""
 
     cache: Cache
-    queue: WorkQueue[Key]
+    queue: WorkQueue[Parent]
     applier: Applier
     recorder: Recorder
     reporters: Reporters
     installation: Installation
     metrics: Metrics
     now: Callable[[], datetime] = utc_now
-    written_at: dict[Key, datetime] = field(default_factory=dict)
-    """When the status of a batch was last written; of one that this process has not written yet, when it was first looked at."""
+    written_at: dict[Parent, datetime] = field(default_factory=dict)
+    """When the status of an object was last written; of one that this process has not written yet, when it was first looked at."""
     in_hand: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def work(self) -> None:
@@ -73,8 +71,8 @@ class Converger:
             task.cancel()
         await asyncio.gather(*self.in_hand, return_exceptions=True)
 
-    async def _attempt(self, key: Key) -> None:
-        name = "/".join(key)
+    async def _attempt(self, key: Parent) -> None:
+        name = str(key)
         try:
             with self.metrics.reconciling():
                 await self.converge(key)
@@ -97,26 +95,27 @@ class Converger:
         else:
             self.queue.done(key)
 
-    async def converge(self, key: Key) -> None:
+    async def converge(self, key: Parent) -> None:
         """One look, one decision, one plan carried out."""
-        found = self.cache.get(BATCHES, key)
+        found = self.cache.get(key.resource, key.key)
         if found is None:
             self.queue.forget(key)
             self.written_at.pop(key, None)
             return
         now = self.now()
-        batch = _parse(found)
-        if batch is None:
-            await self._refuse(found, now)
+        handler = HANDLERS[key.resource]
+        parent = handler.parse(found)
+        if parent is None:
+            await self._refuse(key, found, now)
             return
-        plan = reconcile(observe(self.cache, batch, self.reporters.live, self.installation, now))
-        await self._apply_children(batch, plan, now)
+        plan = handler.decide(self.cache, parent, self.reporters.live, self.installation, now)
+        await self._apply_children(parent, plan, now)
         # After a restart the workers have not spoken yet: what is known of progress is older than what is written. So it is not due.
-        wait = write_due(batch.status, plan.status, self.written_at.setdefault(key, now), now)
+        wait = write_due(parent.status, plan.status, self.written_at.setdefault(key, now), now)
         if wait == timedelta(0):
-            await self.applier.status(batch, plan.status)
+            await self.applier.status(parent, plan.status)
             self.written_at[key] = now
-            self.recorder.say(batch, plan.events, now)
+            self.recorder.say(parent, plan.events, now)
         elif wait is not None:
             self.queue.add_after(key, wait.total_seconds())
         if plan.look_again_after is not None:
@@ -124,28 +123,21 @@ class Converger:
         else:
             self.written_at.pop(key, None)
 
-    async def _apply_children(self, batch: InferenceBatch, plan: Plan, now: datetime) -> None:
+    async def _apply_children(self, parent: Named, plan: Plan[Any], now: datetime) -> None:
         try:
-            await self.applier.children(batch, plan.children)
+            await self.applier.children(parent, plan.children)
         except ApiError as error:
-            self.recorder.say(batch, (Event(FAILED_CREATE, error.message, "Warning"),), now)
+            self.recorder.say(parent, (Event(FAILED_CREATE, error.message, "Warning"),), now)
             raise
 
-    async def _refuse(self, found: JsonObject, now: datetime) -> None:
+    async def _refuse(self, key: Parent, found: JsonObject, now: datetime) -> None:
         """An object that the models refuse although the API server took it: an older CRD, or a bug. Say so in its status.
 
         The API server may refuse even that, when the spec no longer fits its schema; then the event must do.
         """
-        batch, plan = refusal(found, now)
+        named, plan = refusal(found, HANDLERS[key.resource].kind, now)
         if plan.events:
             try:
-                await self.applier.status(batch, plan.status)
+                await self.applier.status(named, plan.status)
             finally:
-                self.recorder.say(batch, plan.events, now)
-
-
-def _parse(found: JsonObject) -> InferenceBatch | None:
-    try:
-        return InferenceBatch.parse({"apiVersion": labels.API_VERSION, "kind": "InferenceBatch", **found})
-    except InvalidSpec:
-        return None
+                self.recorder.say(named, plan.events, now)

@@ -1,4 +1,4 @@
-"""Everything that is heard of the cluster goes through here into the cache; batches that it is about are looked at."""
+"""Everything that is heard of the cluster goes through here into the cache; those of our objects that it is about are looked at."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import product
 
 from headrace.api.base import JsonObject
-from headrace.shells.kube.cache import Cache, Key, batch_key
+from headrace.shells.kube.cache import Cache, Parent, about
 from headrace.shells.kube.resources import PODS, WATCHED, Resource
 
 DELETED = "DELETED"
@@ -19,8 +19,8 @@ class Intake:
     def __init__(
         self,
         cache: Cache,
-        changed: Callable[[Key], None],
-        pods_changed: Callable[[Key], None],
+        changed: Callable[[Parent], None],
+        pods_changed: Callable[[Parent], None],
         namespaces: tuple[str, ...] = (),
     ) -> None:
         self._cache, self._changed, self._pods_changed = cache, changed, pods_changed
@@ -54,8 +54,6 @@ class Intake:
             self.complete.set()
 
     def _notify(self, resource: Resource, obj: JsonObject) -> None:
-        key = batch_key(resource, obj)
-        if key is not None and resource is PODS:
-            self._pods_changed(key)
-        elif key is not None:
-            self._changed(key)
+        tell = self._pods_changed if resource is PODS else self._changed
+        for parent in about(resource, obj):
+            tell(parent)

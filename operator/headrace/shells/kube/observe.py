@@ -1,17 +1,20 @@
-"""From the cache to one consistent look at a batch."""
+"""From the cache to one consistent look at a batch or a fan-out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import Report, Role, parse_report
+from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, Verdict, WorkerReport
-from headrace.shells.kube.cache import Cache, Key, controller_uid
-from headrace.shells.kube.resources import JOBS, PODS
+from headrace.shells.kube.cache import Cache, Parent, controller_uid
+from headrace.shells.kube.resources import BATCHES, JOBS, PODS
 
 
 def observe(
@@ -22,22 +25,65 @@ def observe(
     now: datetime,
 ) -> Observed:
     """One look at a batch. `live` has the last word of running pods, by their uid."""
-    key: Key = (batch.metadata.namespace, batch.metadata.name)
-    jobs = [
-        JobSnapshot.from_object(job) for job in cache.children(JOBS, key) if controller_uid(job) == batch.metadata.uid
-    ]
-    # A retry begins anew: what was said in an earlier round, by pods that are not gone yet, is no longer true.
-    current = {job.uid for job in jobs if job.round == batch.retries_asked}
-    pods = [pod for pod in cache.children(PODS, key) if controller_uid(pod) in current]
-    pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
+    work = _work(cache, batch, live)
     return Observed(
         batch=batch,
         now=now,
-        jobs=tuple(jobs),
-        pods=tuple(PodSnapshot.from_object(pod) for pod in pods),
-        reports=tuple(report for pod in pods for report in _reports(pod, live)),
+        jobs=work.jobs,
+        pods=work.pods,
+        reports=work.reports,
         verdict=Verdict(admitted=True),
         installation=installation,
+    )
+
+
+def observe_fan_out(
+    cache: Cache,
+    fan_out: FanOutJob,
+    live: Mapping[str, Report],
+    installation: Installation,
+    now: datetime,
+) -> FanOutObserved:
+    """One look at a fan-out and its branches. Raises `InvalidSpec` when a branch is not of this version."""
+    work = _work(cache, fan_out, live)
+    found = (
+        child
+        for child in cache.children(BATCHES, Parent.of(fan_out))
+        if controller_uid(child) == fan_out.metadata.uid and labels.BRANCH in child["metadata"]["labels"]
+    )
+    head = {"apiVersion": labels.API_VERSION, "kind": BATCHES.kind}
+    return FanOutObserved(
+        fan_out=fan_out,
+        now=now,
+        children={
+            child["metadata"]["labels"][labels.BRANCH]: InferenceBatch.parse({**head, **child}) for child in found
+        },
+        jobs=work.jobs,
+        pods=work.pods,
+        reports=work.reports,
+        installation=installation,
+    )
+
+
+class _Work(NamedTuple):
+    """The Jobs of one object, the pods of the present round, and what they have said."""
+
+    jobs: tuple[JobSnapshot, ...]
+    pods: tuple[PodSnapshot, ...]
+    reports: tuple[WorkerReport, ...]
+
+
+def _work(cache: Cache, parent: InferenceBatch | FanOutJob, live: Mapping[str, Report]) -> _Work:
+    mine = (j for j in cache.children(JOBS, Parent.of(parent)) if controller_uid(j) == parent.metadata.uid)
+    jobs = tuple(JobSnapshot.from_object(job) for job in mine)
+    # A retry begins anew: what was said in an earlier round, by pods that are not gone yet, is no longer true.
+    current = {job.uid for job in jobs if job.round == parent.retries_asked}
+    pods = [pod for pod in cache.children(PODS, Parent.of(parent)) if controller_uid(pod) in current]
+    pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
+    return _Work(
+        jobs,
+        tuple(PodSnapshot.from_object(pod) for pod in pods),
+        tuple(report for pod in pods for report in _reports(pod, live)),
     )
 
 

@@ -18,7 +18,7 @@ from kubernetes.aio import client, config
 from headrace.core.observed import Installation
 from headrace.shells.kube.api import REQUEST_TIMEOUT_SECONDS, Api
 from headrace.shells.kube.apply import Applier
-from headrace.shells.kube.cache import Cache, Key
+from headrace.shells.kube.cache import Cache, Parent
 from headrace.shells.kube.converge import Converger
 from headrace.shells.kube.elector import Elector
 from headrace.shells.kube.errors import ApiError, TransientFailure
@@ -103,7 +103,7 @@ class Operator:
         self.api = Api(api_client, options.request_timeout_seconds, may_write=lambda: self.elector.leads)
         self.source: EventSource = ListWatch(self.api)
         self.cache, self.metrics = Cache(), Metrics()
-        self.queue: WorkQueue[Key] = WorkQueue()
+        self.queue: WorkQueue[Parent] = WorkQueue()
         self.intake = Intake(self.cache, self.queue.add, self._pods_changed, options.namespaces)
         self.recorder = Recorder(self.api, options.identity)
         self.reporters = Reporters(self.cache, options.installation.metrics_port, self._pods_changed)
@@ -143,7 +143,7 @@ class Operator:
         finally:
             await runner.cleanup()
 
-    def _pods_changed(self, key: Key) -> None:
+    def _pods_changed(self, key: Parent) -> None:
         self.queue.add_after(key, POD_NEWS_SECONDS)
 
     def health(self) -> Health:

@@ -5,16 +5,28 @@ from __future__ import annotations
 from headrace.api.base import JsonObject
 from headrace.api.kinds import KINDS
 from headrace.shells.kube.elector import LEASE_NAME
-from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, CRDS, EVENTS, JOBS, LEASES, PODS, Resource
+from headrace.shells.kube.resources import (
+    BATCHES,
+    CONFIG_MAPS,
+    CRDS,
+    EVENTS,
+    FAN_OUTS,
+    JOBS,
+    LEASES,
+    PARENTS,
+    PODS,
+    Resource,
+)
 
 
 def rules() -> list[JsonObject]:
     """For a ClusterRole, or, but for the CustomResourceDefinitions, for a Role in each namespace that is served."""
     return [
-        _rule(BATCHES, "list", "watch"),
-        _rule(BATCHES, "patch", part="status"),
-        # Only where the API server enforces who may block a deletion (OpenShift): the children do, of their batch's.
-        _rule(BATCHES, "update", part="finalizers"),
+        _rule(FAN_OUTS, "list", "watch"),
+        _rule(BATCHES, "get", "list", "watch", "create", "patch"),
+        *(_rule(resource, "patch", part="status") for resource in PARENTS),
+        # Only where the API server enforces who may block a deletion (OpenShift): the children do, of their parent's.
+        *(_rule(resource, "update", part="finalizers") for resource in PARENTS),
         _rule(JOBS, "get", "list", "watch", "create", "patch", "delete"),
         _rule(CONFIG_MAPS, "get", "list", "watch", "create", "delete"),
         _rule(PODS, "list", "watch"),

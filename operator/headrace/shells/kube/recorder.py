@@ -10,7 +10,7 @@ from datetime import datetime
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.meta import Named
 from headrace.core.plan import Event
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import ApiError, Conflict, LeaseLost, TransientFailure
@@ -33,12 +33,12 @@ class Recorder:
         self._more, self._empty = asyncio.Event(), asyncio.Event()
         self._empty.set()
 
-    def say(self, batch: InferenceBatch, events: tuple[Event, ...], now: datetime) -> None:
+    def say(self, about: Named, events: tuple[Event, ...], now: datetime) -> None:
         """Have these events posted some time soon."""
         for event in events:
             if len(self._line) == MOST_WAITING:
                 logger.warning("an event is dropped: %d wait to be posted", MOST_WAITING)
-            self._line.append(self._manifest(batch, event, now))
+            self._line.append(self._manifest(about, event, now))
         if self._line:
             self._empty.clear()
             self._more.set()
@@ -72,14 +72,14 @@ class Recorder:
                 return
         logger.warning("%s is lost: tried %d times", name, TRIES)
 
-    def _manifest(self, batch: InferenceBatch, event: Event, now: datetime) -> JsonObject:
-        """Its name follows from what it says and from the version of the batch that it was seen in: it is posted once."""
-        metadata = batch.metadata
+    def _manifest(self, about: Named, event: Event, now: datetime) -> JsonObject:
+        """Its name follows from what it says and from the version of the object that it was seen in: it is posted once."""
+        metadata = about.metadata
         essence = f"{metadata.uid}/{metadata.resource_version}/{event.reason}/{event.message}"
         name = f"{metadata.name}.{hashlib.sha256(essence.encode()).hexdigest()[:16]}"
         regarding = {
             "apiVersion": labels.API_VERSION,
-            "kind": "InferenceBatch",
+            "kind": about.kind,
             "name": metadata.name,
             "namespace": metadata.namespace,
             "uid": metadata.uid,

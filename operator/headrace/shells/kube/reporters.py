@@ -10,7 +10,7 @@ import aiohttp
 from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.worker import Report, Role, parse_report
-from headrace.shells.kube.cache import Cache, Key, batch_key
+from headrace.shells.kube.cache import Cache, Parent, owner_of
 from headrace.shells.kube.resources import PODS
 
 INTERVAL_SECONDS = 4.0
@@ -23,7 +23,7 @@ MOST_BYTES = 65536
 class Reporters:
     """Asks every running worker how far it is, about every four seconds."""
 
-    def __init__(self, cache: Cache, port: int, changed: Callable[[Key], None]) -> None:
+    def __init__(self, cache: Cache, port: int, changed: Callable[[Parent], None]) -> None:
         self._cache, self._port, self._changed = cache, port, changed
         self.live: dict[str, Report] = {}
         """The last word of each running pod, by its uid."""
@@ -54,7 +54,7 @@ class Reporters:
                 report = parse_report(await response.content.read(MOST_BYTES))
         except (aiohttp.ClientError, TimeoutError, OSError):
             return  # not up yet, or gone: the next look will tell, and the last word is in the pod's status
-        uid, key = pod["metadata"]["uid"], batch_key(PODS, pod)
+        uid, key = pod["metadata"]["uid"], owner_of(pod)
         if report is not None and key is not None and self.live.get(uid) != report:
             self.live[uid] = report
             self._changed(key)

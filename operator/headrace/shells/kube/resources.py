@@ -32,6 +32,7 @@ class Resource:
 
 
 BATCHES = Resource(labels.GROUP, labels.VERSION, "inferencebatches", "InferenceBatch")
+FAN_OUTS = Resource(labels.GROUP, labels.VERSION, "fanoutjobs", "FanOutJob")
 JOBS = Resource("batch", "v1", "jobs", "Job")
 PODS = Resource("", "v1", "pods", "Pod")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
@@ -39,12 +40,19 @@ EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", clusterwide=True)
 
-WATCHED = (BATCHES, JOBS, PODS, CONFIG_MAPS)
+PARENTS = (BATCHES, FAN_OUTS)
+"""Our own kinds: objects that are looked at."""
+WATCHED = (*PARENTS, JOBS, PODS, CONFIG_MAPS)
 """What the cache holds: our objects, and the children that carry our label."""
-CHILDREN = (JOBS, CONFIG_MAPS)
+CHILDREN = (BATCHES, JOBS, CONFIG_MAPS)
 """What a plan may create and delete."""
 
 
 def of(manifest: dict[str, str]) -> Resource:
     """The resource of a child's manifest."""
     return next(r for r in CHILDREN if r.kind == manifest["kind"])
+
+
+def of_kind(kind: str) -> Resource:
+    """The resource of one of our own kinds."""
+    return next(r for r in PARENTS if r.kind == kind)

@@ -14,7 +14,7 @@ from headrace.api import labels
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import ApiError, Gone, TransientFailure
 from headrace.shells.kube.intake import Intake
-from headrace.shells.kube.resources import BATCHES, Resource
+from headrace.shells.kube.resources import PARENTS, Resource
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ class ListWatch:
 
 
 def selector(resource: Resource) -> str:
-    """Batches are all ours; of everything else, only what carries the label of a batch."""
-    return "" if resource is BATCHES else labels.INFERENCE_BATCH
+    """Objects of our kinds are all ours; of everything else, only what the operator has made."""
+    return "" if resource in PARENTS else f"{labels.MANAGED_BY}={labels.MANAGER}"
 
 
 async def list_all(api: Api, intake: Intake, resource: Resource, namespace: str | None) -> str:
