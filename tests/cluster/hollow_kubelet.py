@@ -27,7 +27,7 @@ JsonObject = dict[str, Any]
 
 
 class HollowKubelet:
-    """One for a whole control plane; it takes every pod that carries the label of a batch."""
+    """One for a whole control plane; it takes every pod of a worker."""
 
     def __init__(self, session: aiohttp.ClientSession, server: str, metrics_port: int) -> None:
         self._session, self._server, self._port = session, server, metrics_port
@@ -70,7 +70,7 @@ class HollowKubelet:
 
     async def _watch(self) -> None:
         """List, and watch until the connection breaks."""
-        query = {"labelSelector": labels.INFERENCE_BATCH}
+        query = {"labelSelector": labels.ROLE}
         listed = await self._call("GET", "/api/v1/pods", query=query)
         for pod in listed["items"]:
             self._see("ADDED", pod)

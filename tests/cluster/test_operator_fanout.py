@@ -70,8 +70,8 @@ def message(found: FanOutJob, kind: ConditionType) -> str:
 
 def test_a_fan_out_is_complete_when_its_branches_are_joined(rig: Rig) -> None:
     submit(rig, INLINE)
-    rig.kubectl("wait", "--namespace", rig.namespace, "--for=condition=Complete", "fo/answers", "--timeout=90s")
-    status = fan_out(rig).status
+    status = until_state(rig, "Complete").status
+    rig.kubectl("wait", "--namespace", rig.namespace, "--for=condition=Complete", "fo/answers", "--timeout=5s")
     assert status.records.to_object() == {"total": 10, "succeeded": 10, "failed": 0, "pending": 0}
     assert [(branch.name, branch.state) for branch in status.branches] == [
         ("one", "Complete"), ("two", "Complete"), ("three", "Complete")
