@@ -13,8 +13,8 @@ from pydantic.alias_generators import to_camel
 
 from headrace.api import labels
 from headrace.api.aggregation import Aggregation
-from headrace.api.base import ApiModel, Count, Rule, ShortText, Time
-from headrace.api.common import Input, InputFormat, Output, Prompt, When
+from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time
+from headrace.api.common import Input, InputFormat, Output, Prompt, Storage, When
 from headrace.api.inferencebatch import (
     MAX_NAME_LENGTH,
     OutputStatus,
@@ -104,6 +104,10 @@ class FanOutJobSpec(ApiModel):
 
     input: Input
     output: Output = Field(default_factory=Output)
+    storage: Storage | None = None
+    """Credentials and settings of the object stores; without it, what the pods' service account is given."""
+    service_account_name: Name | None = None
+    """The ServiceAccount that all pods run as, for clouds that give it access to their object stores; its token is not mounted."""
     branches: Annotated[
         tuple[Branch, ...], Field(min_length=1, max_length=MAX_BRANCHES, json_schema_extra=dict(_BY_NAME))
     ]
@@ -120,7 +124,15 @@ class FanOutJobSpec(ApiModel):
     """End all branches now, and join what is done. Cannot be taken back."""
 
 
-IMMUTABLE = ("input", "output", "branches", "completion_policy", "aggregation")
+IMMUTABLE = (
+    "input",
+    "output",
+    "storage",
+    "service_account_name",
+    "branches",
+    "completion_policy",
+    "aggregation",
+)
 """Spec fields that cannot change: answers of different settings must never be joined."""
 
 

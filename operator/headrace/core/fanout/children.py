@@ -171,4 +171,6 @@ def branch_spec(observed: FanOutObserved, branch: Branch) -> InferenceBatchSpec:
         **{name: getattr(branch, name) for name in Work.model_fields},
         input=records.model_copy(update={"when": branch.when, "prompt": branch.prompt or records.prompt}),
         output=Output(uri=f"{output.rstrip('/')}/branches/{branch.name}/"),
+        storage=fan_out.spec.storage,
+        service_account_name=fan_out.spec.service_account_name,
     )

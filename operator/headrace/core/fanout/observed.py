@@ -62,6 +62,8 @@ def as_batch(fan_out: FanOutJob, place: Installation) -> InferenceBatch:
             engine=Engine(name=EngineName.MOCK),
             input=spec.input,
             output=spec.output,
+            storage=spec.storage,
+            service_account_name=spec.service_account_name,
             completion_deadline_seconds=spec.completion_deadline_seconds,
             suspend=spec.suspend,
             cancel=spec.cancel,
