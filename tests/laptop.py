@@ -14,6 +14,7 @@ from typing import Any
 
 from builders import BatchBuilder, a_batch
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.kinds import OurObject
 from headrace.core.edits import Submission
 from headrace.core.observed import Installation
 from headrace.core.plan import Event
@@ -66,12 +67,14 @@ class Audience:
     requested: int = 0
     on_look: Callable[[InferenceBatch], None] = lambda _: None
 
-    def progress(self, batch: InferenceBatch) -> None:
+    def progress(self, batch: OurObject) -> None:
         """One look."""
+        if not isinstance(batch, InferenceBatch):
+            return
         self.looks.append(batch.status)
         self.on_look(batch)
 
-    def event(self, batch: InferenceBatch, event: Event) -> None:
+    def event(self, batch: OurObject, event: Event) -> None:
         """One event."""
         assert batch.metadata.uid
         self.events.append(event.reason)
@@ -101,7 +104,9 @@ class Laptop:
     def run(self, audience: Audience | None = None) -> InferenceBatch:
         """Work on the batch until it is finished."""
         audience = audience or Audience()
-        return self.converger().run(audience, audience)
+        ended = self.converger().run(audience, audience)
+        assert isinstance(ended, InferenceBatch)
+        return ended
 
 
 def die(pods: Pods) -> None:

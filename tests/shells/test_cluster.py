@@ -24,7 +24,7 @@ class Desk:
 
     def __init__(self, laptop: Laptop, batch: InferenceBatch | None = None) -> None:
         self.laptop = laptop
-        self.batch = (batch or laptop.folder.load()).model_copy(update={"status": self._planned(laptop)})
+        self.batch = (batch or laptop.folder.load_batch()).model_copy(update={"status": self._planned(laptop)})
         self.config_maps: dict[str, JsonObject] = {}
         self.cluster = self.take_over()
 

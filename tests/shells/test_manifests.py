@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.api.base import FieldError
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.shells.manifests import Manifests, check_namespace, load, on_this_machine
 from headrace.shells.problems import ManifestError
 
@@ -49,6 +50,7 @@ def faults(text: str, **options: Any) -> list[str]:
 
 def test_load_a_batch() -> None:
     (loaded,) = load_text(BATCH).batches
+    assert isinstance(loaded.batch, InferenceBatch)
     assert (loaded.batch.key, loaded.batch.spec.model.name) == ("default/reviews", "mock")
 
 

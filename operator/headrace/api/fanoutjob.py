@@ -20,6 +20,7 @@ from headrace.api.inferencebatch import (
     OutputStatus,
     RecordCounts,
     Summary,
+    Usage,
     Validation,
     Work,
 )
@@ -185,6 +186,8 @@ class FanOutJobStatus(ApiModel):
     branch_counts: BranchCounts = Field(default_factory=BranchCounts)
     branches: Annotated[tuple[BranchStatus, ...], Field(max_length=MAX_BRANCHES, json_schema_extra=dict(_BY_NAME))] = ()
     """Each branch, in the order of the spec."""
+    usage: Usage = Field(default_factory=Usage)
+    """What all branches have used together."""
     evenness_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Jain's index over the durations of the branches that are complete: 100 when all took equally long."""
     validation: Validation | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pydantic.alias_generators import to_camel
 
@@ -96,6 +97,12 @@ KINDS: tuple[Kind, ...] = (
         transition_rules=_settled(fanoutjob.IMMUTABLE, "fan-out"),
     ),
 )
+
+
+OurObject: TypeAlias = InferenceBatch | FanOutJob
+"""An object of any of our kinds."""
+OurStatus: TypeAlias = InferenceBatchStatus | FanOutJobStatus
+"""The status of any of them."""
 
 
 def kind_named(name: str) -> Kind | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.kinds import OurObject, OurStatus
 from headrace.cli.app import JsonOutput
 from headrace.cli.exits import CliError
 from headrace.cli.outcome import outcome_text, refusal, was_refused
@@ -25,8 +25,8 @@ def drive(
     signals: Signals,
     *,
     quiet: bool,
-    until: Callable[[InferenceBatchStatus], bool] | None = None,
-) -> InferenceBatch:
+    until: Callable[[OurStatus], bool] | None = None,
+) -> OurObject:
     """See a batch to its end, until `until` holds, or until a signal comes. Hold it (`Target.holding`)."""
     with watching(ref.name, quiet=quiet) as watcher:
         return target.drive(ref, watcher, signals, until)
@@ -37,7 +37,7 @@ def stopped(target: Target, refs: Sequence[Ref], signals: Signals) -> CliError:
     return CliError("Interrupted", target.stopped(refs), signals.exit_code)
 
 
-def show(target: Target, batch: InferenceBatch, output: JsonOutput) -> None:
+def show(target: Target, batch: OurObject, output: JsonOutput) -> None:
     """Show what a batch has come to. Raises `CliError` when it was refused."""
     if was_refused(batch):
         raise refusal(batch)

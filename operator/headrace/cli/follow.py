@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.kinds import OurObject, OurStatus
 from headrace.cli.exits import CliError
 from headrace.cli.signals import Signals
 from headrace.core.conditions import transition_events
@@ -22,13 +22,13 @@ UNSEEN_SECONDS = 15.0
 
 async def follow(
     changes: Changes,
-    batch: InferenceBatch,
+    batch: OurObject,
     watcher: Watcher,
     signals: Signals,
     *,
-    until: Callable[[InferenceBatchStatus], bool],
+    until: Callable[[OurStatus], bool],
     unseen: Callable[[], None],
-) -> InferenceBatch:
+) -> OurObject:
     """Tell what becomes of a batch until `until` holds or a signal comes; `unseen` is called once when nobody takes it up.
 
     Raises `CliError` when it is deleted.
@@ -41,7 +41,7 @@ async def follow(
                 continue
             if change.deleted or change.uid != batch.metadata.uid:
                 raise CliError("Deleted", f"{batch.metadata.name} has been deleted")
-            before, batch = batch, parsed(change.obj)
+            before, batch = batch, parsed(change.obj, changes.resource)
             for event in transition_events(before.status.conditions, batch.status.conditions):
                 watcher.event(batch, event)
             watcher.progress(batch)

@@ -24,19 +24,21 @@ _TABLES = (ObjectOutput.TABLE, ObjectOutput.WIDE)
 def get(where: Where, kind: str, name: str | None, output: ObjectOutput, *, all_namespaces: bool, watch: bool) -> int:
     """Show one object, or all of a kind."""
     chosen, wanted = _understood(kind, name)
-    columns = Columns(chosen, output == ObjectOutput.WIDE, with_namespace=all_namespaces and wanted is None)
     with open_target(where) as target:
         ref = named_batch(target, wanted) if wanted is not None else None
         namespace = None if all_namespaces and ref is None else target.namespace
+        if ref is not None:
+            chosen = _kind_of(target.find(ref), chosen, kind)
+        columns = Columns(chosen, output == ObjectOutput.WIDE, with_namespace=all_namespaces and wanted is None)
         if watch:
             # One that is named must be there: nobody waits for what has a slip in its name.
-            first = [target.find(ref)] if ref is not None else target.find_all(namespace)
+            first = [target.find(ref)] if ref is not None else target.find_all(namespace, chosen)
             lines = GrowingTable([columns.head, *map(columns.row, first)])
-            _follow(target.watch(namespace, ref and ref.name), columns, lines, output)
+            _follow(target.watch(namespace, ref and ref.name, chosen), columns, lines, output)
         elif ref is not None:
             _show_one(target.find(ref), columns, output)
         else:
-            _show_all(target.find_all(namespace), columns, output, namespace)
+            _show_all(target.find_all(namespace, chosen), columns, output, namespace)
     return 0
 
 
@@ -50,6 +52,16 @@ def _understood(kind: str, name: str | None) -> tuple[Kind, str | None]:
         return KINDS[0], kind
     known = ", ".join(f"{k.name} ({k.plural}, {k.short_name})" for k in KINDS)
     raise CliError("UnknownKind", f'"{kind}" is not a kind; there are {known}', BAD_INPUT)
+
+
+def _kind_of(seen: Seen, asked: Kind, word: str) -> Kind:
+    """The kind of an object that is named, which must be the one that was asked for, if any was."""
+    found = kind_named(seen.batch.kind)
+    assert found is not None
+    if found is not asked and kind_named(word.partition("/")[0]) is not None:
+        name = seen.batch.metadata.name
+        raise CliError("NotFound", f"there is no {asked.name} {name}: it is a {found.name}")
+    return found
 
 
 def _show_one(seen: Seen, columns: Columns, output: ObjectOutput) -> None:

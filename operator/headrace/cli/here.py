@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import Kind, OurObject, OurStatus
 from headrace.api.results import ResultsReport, Wanted, parse_results_report
 from headrace.api.worker import PlanReport
 from headrace.cli.app import DEFAULT_STATE, Where
@@ -21,7 +23,8 @@ from headrace.core.observed import Installation
 from headrace.core.reader import reading
 from headrace.shells.local import objects
 from headrace.shells.local.containers import WORKER
-from headrace.shells.local.converge import Converger, Watcher, utc_now
+from headrace.shells.local.converge import Watcher, utc_now
+from headrace.shells.local.fanout import drive_of
 from headrace.shells.local.place import installation, problems
 from headrace.shells.local.podrecord import last_failure
 from headrace.shells.local.preflight import read_input
@@ -54,7 +57,7 @@ class Here:
         """The objects in some files, whose paths are those of this machine."""
         return load(files, self._where.namespace, on_this_machine)
 
-    def lookup(self, ref: Ref) -> InferenceBatch | None:
+    def lookup(self, ref: Ref) -> OurObject | None:
         """The batch of that name."""
         folder = self._folder(ref)
         return folder.load() if folder.exists else None
@@ -65,16 +68,17 @@ class Here:
         batch = folder.load()
         return Seen(batch, self._state_word(folder, batch))
 
-    def find_all(self, namespace: str | None) -> list[Seen]:
-        """All batches of a namespace."""
-        found = ((folder, folder.load()) for folder in self._state.batches(namespace))
+    def find_all(self, namespace: str | None, kind: Kind | None = None) -> list[Seen]:
+        """All objects of a namespace."""
+        loaded = ((folder, folder.load()) for folder in self._state.batches(namespace))
+        found = ((folder, it) for folder, it in loaded if kind is None or it.kind == kind.name)
         return [Seen(batch, self._state_word(folder, batch)) for folder, batch in found]
 
-    def watch(self, namespace: str | None, name: str | None) -> Iterator[Seen]:
+    def watch(self, namespace: str | None, name: str | None, kind: Kind) -> Iterator[Seen]:
         """Look every half second."""
         known: dict[Ref, Seen] = {}
         while True:
-            found = {Ref.of(seen.batch): seen for seen in self.find_all(namespace)}
+            found = {Ref.of(seen.batch): seen for seen in self.find_all(namespace, kind)}
             if name is not None:
                 found = {ref: seen for ref, seen in found.items() if ref.name == name}
             yield from (seen for ref, seen in found.items() if known.get(ref) != seen)
@@ -82,7 +86,7 @@ class Here:
             known = found
             time.sleep(_LOOK_SECONDS)
 
-    def installation(self, batch: InferenceBatch) -> Installation:
+    def installation(self, batch: OurObject) -> Installation:
         """What this machine can do."""
         return installation(self._state, self._folder(Ref.of(batch)))
 
@@ -105,7 +109,7 @@ class Here:
         """Hold the lock of the batch. Raises `StateError` naming the process that has it."""
         return self._state.running(self._folder(ref))
 
-    def submit(self, batch: InferenceBatch, *, replace: bool) -> Submission:
+    def submit(self, batch: OurObject, *, replace: bool) -> Submission:
         """Write the object."""
         return objects.submit(self._state, batch, utc_now(), replace=replace)
 
@@ -127,11 +131,11 @@ class Here:
         ref: Ref,
         watcher: Watcher,
         signals: Signals,
-        until: Callable[[InferenceBatchStatus], bool] | None = None,
-    ) -> InferenceBatch:
+        until: Callable[[OurStatus], bool] | None = None,
+    ) -> OurObject:
         """Work on it, with processes for pods."""
         folder = self._folder(ref)
-        return Converger(self._state, folder, installation(self._state, folder)).run(watcher, signals, until)
+        return drive_of(self._state, folder).run(watcher, signals, until)
 
     def stopped(self, refs: Sequence[Ref]) -> str:
         """Nobody works on them any more."""
@@ -141,10 +145,13 @@ class Here:
     def log(self, ref: Ref) -> str | None:
         """Path of the log."""
         found = last_failure(self._folder(ref).pods)
+        if found is None and isinstance(obj := self._folder(ref).load(), FanOutJob):
+            folders = (self._state.batch(ref.namespace, obj.child_name(branch)) for branch in obj.spec.branches)
+            found = next(filter(None, (last_failure(folder.pods) for folder in folders)), None)
         return str(found) if found is not None else None
 
     def results(
-        self, batch: InferenceBatch, wanted: Wanted, limit: int | None, take: Callable[[bytes], None]
+        self, batch: OurObject, wanted: Wanted, limit: int | None, take: Callable[[bytes], None]
     ) -> ResultsReport:
         """Start the worker's own reader, for it knows all stores."""
         assert batch.status.output is not None
@@ -171,7 +178,7 @@ class Here:
     def _folder(self, ref: Ref) -> BatchFolder:
         return self._state.batch(*ref)
 
-    def _state_word(self, folder: BatchFolder, batch: InferenceBatch) -> str:
+    def _state_word(self, folder: BatchFolder, batch: OurObject) -> str:
         said = batch.status.summary.state
         if batch.status.finished or said in _AT_REST or self._state.runner(folder) is not None:
             return said

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.kinds import OurObject, OurStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.cli.app import JsonOutput, Where
 from headrace.cli.driving import drive, show, signals_for, stopped
@@ -96,8 +96,8 @@ def _see_to_it(
     ref: Ref,
     *,
     quiet: bool,
-    until: Callable[[InferenceBatchStatus], bool] | None = None,
-) -> InferenceBatch:
+    until: Callable[[OurStatus], bool] | None = None,
+) -> OurObject:
     with signals_for(target, quiet=quiet) as signals, target.holding(ref):
         batch = drive(target, ref, signals, quiet=quiet, until=until)
     if signals.requested:
@@ -105,7 +105,7 @@ def _see_to_it(
     return batch
 
 
-def _show_short(batch: InferenceBatch, text: str, output: JsonOutput) -> None:
+def _show_short(batch: OurObject, text: str, output: JsonOutput) -> None:
     if output == JsonOutput.JSON:
         say_json(batch.to_object())
     else:

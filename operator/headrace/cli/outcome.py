@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from urllib.parse import unquote, urlsplit
 
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.inferencebatch import InferenceBatchStatus
+from headrace.api.kinds import OurObject
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.cli.exits import BAD_INPUT, FAILED, CliError
@@ -16,20 +17,20 @@ _MENDED_OUTSIDE = (Reason.WORKER_FAILED, Reason.FINALIZE_FAILED)
 """Ends after which the work is kept as it is, for a retry."""
 
 
-def exit_code(batch: InferenceBatch) -> int:
+def exit_code(batch: OurObject) -> int:
     """0 for a complete batch, 2 when its input or spec was refused, 1 otherwise."""
     if batch.status.is_true(ConditionType.COMPLETE):
         return 0
     return BAD_INPUT if was_refused(batch) else FAILED
 
 
-def was_refused(batch: InferenceBatch) -> bool:
+def was_refused(batch: OurObject) -> bool:
     """Whether the batch has failed because of what it was given."""
     failed = _failure(batch)
     return failed is not None and failed.reason in (Reason.INPUT_INVALID, Reason.INVALID_SPEC)
 
 
-def refusal(batch: InferenceBatch) -> CliError:
+def refusal(batch: OurObject) -> CliError:
     """The error of a batch that was refused, with every line that is known to be wrong."""
     failed, validation = _failure(batch), batch.status.validation
     assert failed is not None
@@ -38,18 +39,18 @@ def refusal(batch: InferenceBatch) -> CliError:
     return CliError(str(failed.reason), f"{batch.metadata.name}: {failed.message}", BAD_INPUT, errors=errors, text=text)
 
 
-def outcome_text(batch: InferenceBatch, manner: Manner, log: str | None = None) -> str:
+def outcome_text(batch: OurObject, manner: Manner, log: str | None = None) -> str:
     """A few lines: what came of it, how fast it was, where everything is. `log` is that of the pod that failed last."""
     lines = [_headline(batch), *_figures(batch), *_places(batch)]
     return "\n".join([*lines, *_next_steps(batch, manner, log)])
 
 
-def _failure(batch: InferenceBatch) -> Condition | None:
+def _failure(batch: OurObject) -> Condition | None:
     found = batch.status.condition(ConditionType.FAILED)
     return found if found is not None and found.status == ConditionStatus.TRUE else None
 
 
-def _refusal_text(batch: InferenceBatch, failed: Condition) -> str:
+def _refusal_text(batch: OurObject, failed: Condition) -> str:
     validation, name = batch.status.validation, batch.metadata.name
     if validation is None:
         return f"{name}: {failed.message}"
@@ -63,7 +64,7 @@ def _refusal_text(batch: InferenceBatch, failed: Condition) -> str:
     return "\n".join([*lines, "Mend the input and run the same command again."])
 
 
-def _headline(batch: InferenceBatch) -> str:
+def _headline(batch: OurObject) -> str:
     records, failed = batch.status.records, _failure(batch)
     if failed is not None:
         return f"{batch.metadata.name} failed: {failed.reason}: {failed.message}"
@@ -73,7 +74,7 @@ def _headline(batch: InferenceBatch) -> str:
     )
 
 
-def _figures(batch: InferenceBatch) -> list[str]:
+def _figures(batch: OurObject) -> list[str]:
     status, span = batch.status, _span(batch)
     if not status.records.total or span is None:
         return []
@@ -84,7 +85,7 @@ def _figures(batch: InferenceBatch) -> list[str]:
         figures.append(f"{number(done / seconds)} records/s")
     if seconds >= 1 and usage.prompt_tokens + usage.completion_tokens:
         figures.append(f"{number((usage.prompt_tokens + usage.completion_tokens) / seconds)} tokens/s")
-    if status.batch_fill_percent is not None:
+    if isinstance(status, InferenceBatchStatus) and status.batch_fill_percent is not None:
         figures.append(f"batches {status.batch_fill_percent}% full")
     figures.append(f"{usage.prompt_tokens:,} prompt + {usage.completion_tokens:,} completion tokens")
     if _failure(batch) is not None:
@@ -92,17 +93,17 @@ def _figures(batch: InferenceBatch) -> list[str]:
     return ["  " + " · ".join(figures)]
 
 
-def _span(batch: InferenceBatch) -> timedelta | None:
+def _span(batch: OurObject) -> timedelta | None:
     began, ended = batch.status.start_time, batch.status.completion_time
     return ended - began if began is not None and ended is not None else None
 
 
-def _places(batch: InferenceBatch) -> list[str]:
+def _places(batch: OurObject) -> list[str]:
     output = batch.status.output
     return [f"  output: {_path(output.uri)}"] if output is not None else []
 
 
-def _next_steps(batch: InferenceBatch, manner: Manner, log: str | None) -> list[str]:
+def _next_steps(batch: OurObject, manner: Manner, log: str | None) -> list[str]:
     ref, records, failed = Ref.of(batch), batch.status.records, _failure(batch)
     steps = []
     if records.succeeded:

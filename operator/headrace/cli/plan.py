@@ -10,6 +10,8 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
+from headrace.api.meta import ObjectMeta
 from headrace.api.worker import PlanReport
 from headrace.cli.app import JsonOutput, Where
 from headrace.cli.exits import BAD_INPUT, CliError
@@ -19,6 +21,7 @@ from headrace.cli.target import Ref, Target
 from headrace.cli.text import duration, number, plural, say, say_json
 from headrace.core.edits import ImmutableFields, Submission, submission
 from headrace.core.estimate import Estimate, estimate
+from headrace.core.fanout.children import branch_spec
 from headrace.shells.manifests import ConfigMap, LoadedBatch
 from headrace.shells.problems import Problem
 
@@ -30,14 +33,27 @@ def plan(where: Where, files: list[str], output: JsonOutput, *, read: bool) -> i
         manifests = load_manifests(target, files)
         for loaded in manifests.batches:
             blocked = tuple(map(str, _blocked(target, loaded, manifests.config_maps)))
-            found: PlanReport | str | None = None
-            if read and not blocked and loaded.batch.spec.input.inline is None:
-                found = target.read_input(loaded.batch, manifests.config_maps, signals)
-            if signals.requested:
-                raise CliError("Interrupted", "interrupted", signals.exit_code)
-            estimates.append((loaded.batch, _estimate(target, loaded.batch, found, blocked)))
+            for batch in _batches_of(target, loaded.batch):
+                found: PlanReport | str | None = None
+                if read and not blocked and batch.spec.input.inline is None:
+                    found = target.read_input(batch, manifests.config_maps, signals)
+                if signals.requested:
+                    raise CliError("Interrupted", "interrupted", signals.exit_code)
+                estimates.append((batch, _estimate(target, batch, found, blocked)))
     _show(estimates, output)
     return BAD_INPUT if any(found.blocked_by for _, found in estimates) else 0
+
+
+def _batches_of(target: Target, wanted: OurObject) -> list[InferenceBatch]:
+    """The batch itself; of a fan-out, those of its branches."""
+    if isinstance(wanted, InferenceBatch):
+        return [wanted]
+    place = target.installation(wanted)
+    named = [(wanted.child_name(branch), branch_spec(wanted, place, branch)) for branch in wanted.spec.branches]
+    return [
+        InferenceBatch(metadata=ObjectMeta(name=name, namespace=wanted.metadata.namespace), spec=spec)
+        for name, spec in named
+    ]
 
 
 def _blocked(target: Target, loaded: LoadedBatch, given: Sequence[ConfigMap]) -> list[Problem]:
@@ -53,7 +69,8 @@ def _estimate(
     target: Target, batch: InferenceBatch, found: PlanReport | str | None, blocked: tuple[str, ...]
 ) -> Estimate:
     report = found if isinstance(found, PlanReport) else None
-    speed = _known_speed([seen.batch for seen in target.find_all(batch.metadata.namespace)], batch)
+    known = [seen.batch for seen in target.find_all(batch.metadata.namespace)]
+    speed = _known_speed([it for it in known if isinstance(it, InferenceBatch)], batch)
     answer = estimate(batch, target.installation(batch), report, speed)
     if blocked:  # the same faults, with the lines that they are on
         return replace(answer, blocked_by=blocked)

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType
 from headrace.api.results import Wanted
 from headrace.cli.app import JsonOutput, Where
@@ -42,9 +43,14 @@ def results(
     return 0
 
 
-def _remark_state(batch: InferenceBatch, committed: int) -> None:
+def _remark_state(batch: OurObject, committed: int) -> None:
     """While it runs, say that this is not all."""
-    name, total = batch.metadata.name, batch.status.shards.total
+    name = batch.metadata.name
+    if isinstance(batch, FanOutJob):
+        if not committed:
+            remark(f"{name} has not been joined yet; what a branch has so far: headrace results {name}-BRANCH")
+        return
+    total = batch.status.shards.total
     if not batch.status.is_true(ConditionType.COMPLETE) and committed < total:
         remark(f"{name} is not complete: these are the records of {committed} of {plural(total, 'shard')}")
 
@@ -75,6 +81,6 @@ def summary_of(record: dict[str, Any]) -> str:
     return orjson.dumps(body).decode()
 
 
-def _why(batch: InferenceBatch) -> str:
+def _why(batch: OurObject) -> str:
     failed = batch.status.condition(ConditionType.FAILED)
     return f"{failed.reason}: {failed.message}" if failed is not None else "its input has not been read yet"

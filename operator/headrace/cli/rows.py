@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.kinds import Column, Kind
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.kinds import Column, Kind, OurObject
 from headrace.cli.target import Seen
 from headrace.cli.text import age, number
 
@@ -55,11 +55,18 @@ class GrowingTable:
         return _GAP.join(cell.ljust(width) for cell, width in zip(row, self._widths, strict=True)).rstrip()
 
 
-def _wide_cells(batch: InferenceBatch) -> tuple[str, ...]:
+def _wide_cells(batch: OurObject) -> tuple[str, ...]:
+    if isinstance(batch, FanOutJob):
+        return _wide_cells_of_fan_out(batch)
     status = batch.status
     shards = f"{status.shards.succeeded}/{status.shards.total}" if status.shards.total else ""
     speed = number(float(status.records_per_second)) if status.records_per_second else ""
     return (shards, speed, batch.spec.model.name, status.output.uri if status.output is not None else "")
+
+
+def _wide_cells_of_fan_out(fan_out: FanOutJob) -> tuple[str, ...]:
+    status, models = fan_out.status, sorted({branch.model.name for branch in fan_out.spec.branches})
+    return ("", "", ", ".join(models), status.output.uri if status.output is not None else "")
 
 
 def _cell(column: Column, seen: Seen) -> str:

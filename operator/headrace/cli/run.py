@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from headrace.api.base import FieldError
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.cli.app import JsonOutput, Where
 from headrace.cli.dispatch import bad_input
 from headrace.cli.driving import drive, show, signals_for, stopped
@@ -32,7 +32,7 @@ class _Run:
     quiet: bool
     replace: bool
 
-    def submit(self, batch: InferenceBatch) -> Ref:
+    def submit(self, batch: OurObject) -> Ref:
         """Submit one batch. Hold it."""
         ref = Ref.of(batch)
         came_to = self.target.submit(batch, replace=self.replace)
@@ -40,7 +40,7 @@ class _Run:
             self._remark(ref, self.target.find(ref).batch, came_to)
         return ref
 
-    def finish(self, ref: Ref) -> InferenceBatch:
+    def finish(self, ref: Ref) -> OurObject:
         """See it to its end, and show what came of it."""
         found = self.target.find(ref).batch
         batch = found if found.status.finished else drive(self.target, ref, self.signals, quiet=self.quiet)
@@ -51,7 +51,7 @@ class _Run:
                 show_error(refused, ())
         return batch
 
-    def _remark(self, ref: Ref, batch: InferenceBatch, came_to: Submission) -> None:
+    def _remark(self, ref: Ref, batch: OurObject, came_to: Submission) -> None:
         if batch.status.finished:
             remark(f"{ref.name} has finished already, this is how; to start over: {self.target.manner.start_over}")
         elif came_to == Submission.UNCHANGED:
@@ -95,7 +95,7 @@ def _show_config_maps(manifests: Manifests, output: JsonOutput) -> int:
     return 0
 
 
-def _show_json(target: Target, batches: Sequence[InferenceBatch]) -> None:
+def _show_json(target: Target, batches: Sequence[OurObject]) -> None:
     if len(batches) == 1:
         show(target, batches[0], JsonOutput.JSON)
     else:

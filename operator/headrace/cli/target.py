@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import Kind, OurObject, OurStatus
 from headrace.api.results import ResultsReport, Wanted
 from headrace.api.worker import PlanReport
 from headrace.cli.signals import Signals
@@ -29,7 +30,7 @@ class Ref(NamedTuple):
     name: str
 
     @classmethod
-    def of(cls, batch: InferenceBatch) -> Ref:
+    def of(cls, batch: OurObject) -> Ref:
         """The one that this is."""
         return cls(batch.metadata.namespace, batch.metadata.name)
 
@@ -38,7 +39,7 @@ class Ref(NamedTuple):
 class Seen:
     """A batch as `get` shows it."""
 
-    batch: InferenceBatch
+    batch: OurObject
     state: str
     """What it is doing, as far as this place knows."""
 
@@ -87,19 +88,19 @@ class Target(Protocol):
     def manifests(self, files: Sequence[str]) -> Manifests:
         """The objects in some files, for this place. Raises `ManifestError`."""
 
-    def lookup(self, ref: Ref) -> InferenceBatch | None:
+    def lookup(self, ref: Ref) -> OurObject | None:
         """The batch of that name; None when there is none."""
 
     def find(self, ref: Ref) -> Seen:
         """The batch of that name. Raises when there is none."""
 
-    def find_all(self, namespace: str | None) -> list[Seen]:
-        """The batches of a namespace, or of all of them, by name."""
+    def find_all(self, namespace: str | None, kind: Kind | None = None) -> list[Seen]:
+        """The objects of a namespace, or of all of them, by name; of one kind, or of all."""
 
-    def watch(self, namespace: str | None, name: str | None) -> Iterator[Seen]:
-        """Each batch as it is now, and from then on whenever it has changed, for ever; the state of one that is gone says so."""
+    def watch(self, namespace: str | None, name: str | None, kind: Kind) -> Iterator[Seen]:
+        """Each object of a kind as it is now, and from then on whenever it has changed, for ever; the state of one that is gone says so."""
 
-    def installation(self, batch: InferenceBatch) -> Installation:
+    def installation(self, batch: OurObject) -> Installation:
         """What the core has to know of this place in order to judge the batch."""
 
     def problems(self, loaded: LoadedBatch, given: Sequence[ConfigMap], submission: Submission) -> list[Problem]:
@@ -116,7 +117,7 @@ class Target(Protocol):
     def holding(self, ref: Ref) -> AbstractContextManager[None]:
         """Be the one process that works on the batch, where there must be one. Raises when there is another."""
 
-    def submit(self, batch: InferenceBatch, *, replace: bool) -> Submission:
+    def submit(self, batch: OurObject, *, replace: bool) -> Submission:
         """Create the batch, or bring the one of that name to this spec."""
 
     def edit(self, ref: Ref, wish: Wish) -> None:
@@ -133,8 +134,8 @@ class Target(Protocol):
         ref: Ref,
         watcher: Watcher,
         signals: Signals,
-        until: Callable[[InferenceBatchStatus], bool] | None = None,
-    ) -> InferenceBatch:
+        until: Callable[[OurStatus], bool] | None = None,
+    ) -> OurObject:
         """See a batch to its end, or until `until` holds, or until a signal comes. Hold it (`holding`)."""
 
     def stopped(self, refs: Sequence[Ref]) -> str:
@@ -144,6 +145,6 @@ class Target(Protocol):
         """Where the log is of the worker that has failed last; None when none has."""
 
     def results(
-        self, batch: InferenceBatch, wanted: Wanted, limit: int | None, take: Callable[[bytes], None]
+        self, batch: OurObject, wanted: Wanted, limit: int | None, take: Callable[[bytes], None]
     ) -> ResultsReport:
         """Give away the lines of the output in the order of the input, as they come."""

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from kubernetes.aio import client
 
 from headrace.api.base import FieldError
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.kinds import KINDS, Kind, OurObject, OurStatus
 from headrace.api.results import ResultsReport, Wanted
 from headrace.api.worker import PlanReport
 from headrace.cli.app import Where
@@ -25,6 +27,8 @@ from headrace.cli.target import Deletion, Manner, Ref, Seen
 from headrace.cli.text import remark
 from headrace.core.check import spec_problems
 from headrace.core.edits import Submission, Wish
+from headrace.core.fanout.check import fan_out_problems
+from headrace.core.fanout.observed import as_batch
 from headrace.core.observed import Installation
 from headrace.core.reader import Reader, reader
 from headrace.shells.kube.api import Api
@@ -32,6 +36,7 @@ from headrace.shells.kube.changes import Change, Changes
 from headrace.shells.kube.kubeconfig import BadKubeconfig, Context, load_context
 from headrace.shells.kube.objects import FIELD_MANAGER, Objects, OtherVersion, parsed
 from headrace.shells.kube.reader import ReaderPod
+from headrace.shells.kube.resources import Resource, of_kind
 from headrace.shells.kube.submission import in_a_cluster
 from headrace.shells.local.converge import Watcher
 from headrace.shells.manifests import ConfigMap, LoadedBatch, Manifests, load
@@ -80,7 +85,7 @@ class There:
         self._api_client = connection.api_client
         self._api = Api(self._api_client, REQUEST_TIMEOUT_SECONDS, manager=FIELD_MANAGER)
         self._objects = Objects(self._api)
-        self._submitted: dict[Ref, InferenceBatch] = {}
+        self._submitted: dict[Ref, OurObject] = {}
         """As each was when it was submitted: from then on is told what becomes of it."""
         self.namespace = where.namespace or context.namespace
         flags = {"--context": where.context, "--kubeconfig": where.kubeconfig}
@@ -96,7 +101,7 @@ class There:
         """The objects in some files, none of which may mean a path of this machine."""
         return load(files, self._where.namespace, in_a_cluster, default_namespace=self._context.namespace)
 
-    def lookup(self, ref: Ref) -> InferenceBatch | None:
+    def lookup(self, ref: Ref) -> OurObject | None:
         """The batch of that name."""
         return self._do(self._objects.lookup(*ref))
 
@@ -104,27 +109,31 @@ class There:
         """The batch of that name."""
         return _seen(self._do(self._objects.find(*ref)))
 
-    def find_all(self, namespace: str | None) -> list[Seen]:
-        """All batches of a namespace; one of another version is named and left out."""
-        seen = [self._understood(Change(obj)) for obj in self._do(Changes(self._api, namespace).now())]
+    def find_all(self, namespace: str | None, kind: Kind | None = None) -> list[Seen]:
+        """All objects of a namespace; one of another version is named and left out."""
+        seen: list[Seen | None] = []
+        for resource in (of_kind(one.name) for one in KINDS if kind in (None, one)):
+            found = self._do(Changes(self._api, namespace, resource=resource).now())
+            seen += [self._understood(Change(obj), resource) for obj in found]
         return [one for one in seen if one is not None]
 
-    def watch(self, namespace: str | None, name: str | None) -> Iterator[Seen]:
+    def watch(self, namespace: str | None, name: str | None, kind: Kind) -> Iterator[Seen]:
         """Watch."""
-        stream = Changes(self._api, namespace, name).follow()
+        resource = of_kind(kind.name)
+        stream = Changes(self._api, namespace, name, resource).follow()
 
         async def following() -> Change:
             return await anext(stream)
 
         try:
             while True:
-                seen = self._understood(self._do(following()))
+                seen = self._understood(self._do(following()), resource)
                 if seen is not None:
                     yield seen
         finally:
             self._runner.run(stream.aclose())
 
-    def installation(self, batch: InferenceBatch) -> Installation:
+    def installation(self, batch: OurObject) -> Installation:
         """Hardly anything is known."""
         del batch
         return SOMEWHERE
@@ -132,7 +141,7 @@ class There:
     def problems(self, loaded: LoadedBatch, given: Sequence[ConfigMap], submission: Submission) -> list[Problem]:
         """What the core says, and what the API server says when it is asked."""
         del given  # the server does not look whether an object that is named is there
-        found = [*spec_problems(loaded.batch, SOMEWHERE), *self._output_in_use(loaded.batch, submission)]
+        found = [*_problems(loaded.batch), *self._output_in_use(loaded.batch, submission)]
         known = {error.field for error in found}
         found += [e for e in self._do(self._objects.problems(loaded.batch, submission)) if e.field not in known]
         return [loaded.source.problem(error) for error in found]
@@ -153,7 +162,7 @@ class There:
         del ref
         return nullcontext()
 
-    def submit(self, batch: InferenceBatch, *, replace: bool) -> Submission:
+    def submit(self, batch: OurObject, *, replace: bool) -> Submission:
         """Apply it."""
         submission, made = self._do(self._objects.submit(batch, replace=replace))
         self._submitted[Ref.of(batch)] = made
@@ -177,18 +186,18 @@ class There:
         ref: Ref,
         watcher: Watcher,
         signals: Signals,
-        until: Callable[[InferenceBatchStatus], bool] | None = None,
-    ) -> InferenceBatch:
+        until: Callable[[OurStatus], bool] | None = None,
+    ) -> OurObject:
         """Look on while the operator works."""
         before = self._submitted.pop(ref, None) or self.find(ref).batch
 
         def unseen() -> None:
             remark(f"{ref.name}: no operator has looked at it yet: is one running, and does it serve {ref.namespace}?")
 
-        def ended(status: InferenceBatchStatus) -> bool:
+        def ended(status: OurStatus) -> bool:
             return status.finished or (until is not None and until(status))
 
-        changes = Changes(self._api, *ref)
+        changes = Changes(self._api, *ref, of_kind(before.kind))
         return self._do(follow(changes, before, watcher, signals, until=ended, unseen=unseen))
 
     def stopped(self, refs: Sequence[Ref]) -> str:
@@ -206,7 +215,7 @@ class There:
         return f"kubectl logs {self.manner.named(Ref(ref.namespace, pod))}" if pod is not None else None
 
     def results(
-        self, batch: InferenceBatch, wanted: Wanted, limit: int | None, take: Callable[[bytes], None]
+        self, batch: OurObject, wanted: Wanted, limit: int | None, take: Callable[[bytes], None]
     ) -> ResultsReport:
         """Read it in a pod of our own, which is deleted whatever happens."""
         made = self._reader(batch)
@@ -216,13 +225,13 @@ class There:
         finally:
             self._put_away(pod, made)
 
-    def _reader(self, batch: InferenceBatch) -> Reader:
+    def _reader(self, batch: OurObject) -> Reader:
         template = self._do(self._objects.pod_template(batch))
         image = template["spec"]["containers"][0]["image"] if template is not None else self._where.worker_image
         if image is None:
             why = f"the Jobs of {batch.metadata.name} are gone, and with them the name of the worker's image"
             raise CliError("NoWorkerImage", f"{why}: name it with --worker-image, or set HEADRACE_WORKER_IMAGE")
-        return reader(batch, image, secrets.token_hex(2), template)
+        return reader(_with_output(batch), image, secrets.token_hex(2), template)
 
     def _put_away(self, pod: ReaderPod, made: Reader) -> None:
         """A pod that cannot be deleted now is no reason to hide what came of it."""
@@ -232,7 +241,7 @@ class There:
             name = made.pod["metadata"]["name"]
             remark(f"the pod {name} could not be deleted, and ends by itself in two hours: {error.message}")
 
-    def _output_in_use(self, batch: InferenceBatch, submission: Submission) -> list[FieldError]:
+    def _output_in_use(self, batch: OurObject, submission: Submission) -> list[FieldError]:
         """An output belongs to one batch for good, and nobody here can empty it."""
         old = self.lookup(Ref.of(batch)) if submission == Submission.STARTED_OVER else None
         if old is None or old.status.output is None or old.spec.output.uri != batch.spec.output.uri:
@@ -240,9 +249,9 @@ class There:
         why = f"the output at {old.status.output.uri} stays with the batch that has written it"
         return [FieldError("spec.output.uri", f"{why}: choose a new metadata.name, or another output")]
 
-    def _understood(self, change: Change) -> Seen | None:
+    def _understood(self, change: Change, resource: Resource) -> Seen | None:
         try:
-            batch = parsed(change.obj)
+            batch = parsed(change.obj, resource)
         except OtherVersion as error:
             remark(str(error))
             return None
@@ -253,5 +262,17 @@ class There:
             return self._runner.run(work)
 
 
-def _seen(batch: InferenceBatch) -> Seen:
+def _problems(wanted: OurObject) -> tuple[FieldError, ...]:
+    """What the core says."""
+    return fan_out_problems(wanted, SOMEWHERE) if isinstance(wanted, FanOutJob) else spec_problems(wanted, SOMEWHERE)
+
+
+def _with_output(found: OurObject) -> InferenceBatch:
+    """A batch that has the same output, for the pod that reads it."""
+    if isinstance(found, InferenceBatch):
+        return found
+    return as_batch(found, SOMEWHERE).model_copy(update={"status": InferenceBatchStatus(output=found.status.output)})
+
+
+def _seen(batch: OurObject) -> Seen:
     return Seen(batch, batch.status.summary.state)

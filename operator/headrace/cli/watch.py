@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.fanoutjob import FanOutJobStatus
+from headrace.api.inferencebatch import InferenceBatchStatus
+from headrace.api.kinds import OurObject
 from headrace.cli.text import duration, number, plain, remark
 from headrace.core.plan import Event
 from headrace.shells.local.converge import Watcher
@@ -37,10 +39,10 @@ def watching(batch_name: str, *, quiet: bool) -> Iterator[Watcher]:
 class Silent:
     """Shows nothing."""
 
-    def progress(self, batch: InferenceBatch) -> None:
+    def progress(self, batch: OurObject) -> None:
         """Nothing."""
 
-    def event(self, batch: InferenceBatch, event: Event) -> None:
+    def event(self, batch: OurObject, event: Event) -> None:
         """Nothing."""
 
 
@@ -51,7 +53,7 @@ class TokenSpeed:
         self._clock = clock
         self._seen: deque[tuple[float, int]] = deque()
 
-    def measure(self, batch: InferenceBatch) -> float | None:
+    def measure(self, batch: OurObject) -> float | None:
         """Take one look; None before there is anything to tell."""
         now, usage = self._clock(), batch.status.usage
         self._seen.append((now, usage.prompt_tokens + usage.completion_tokens))
@@ -61,10 +63,18 @@ class TokenSpeed:
         return (self._seen[-1][1] - tokens) / (now - began) if now > began and self._seen[-1][1] > tokens else None
 
 
-def facts(batch: InferenceBatch, tokens_per_second: float | None) -> list[str]:
+def facts(batch: OurObject, tokens_per_second: float | None) -> list[str]:
     """What is worth knowing besides how many records are done, as far as it is known."""
-    status, eta = batch.status, batch.status.estimated_completion_time
-    speed = status.records_per_second
+    status = batch.status
+    if isinstance(status, FanOutJobStatus):
+        speed = f"{number(tokens_per_second)} tokens/s" if tokens_per_second is not None else None
+        ended = status.branch_counts.succeeded + status.branch_counts.failed
+        return [f"{ended}/{status.branch_counts.total} branches", *([speed] if speed else [])]
+    return _batch_facts(status, tokens_per_second)
+
+
+def _batch_facts(status: InferenceBatchStatus, tokens_per_second: float | None) -> list[str]:
+    speed, eta = status.records_per_second, status.estimated_completion_time
     known = (
         f"{status.records.failed:,} failed" if status.records.failed else None,
         f"{number(float(speed))} rec/s" if speed is not None else None,
@@ -75,6 +85,15 @@ def facts(batch: InferenceBatch, tokens_per_second: float | None) -> list[str]:
     return [fact for fact in known if fact is not None]
 
 
+def done_of(batch: OurObject) -> tuple[int, int]:
+    """Records done, and all of them; of a fan-out, over its branches."""
+    status = batch.status
+    if isinstance(status, FanOutJobStatus):
+        routed = [branch.records for branch in status.branches]
+        return sum(r.succeeded + r.failed for r in routed), sum(r.total or status.records.total for r in routed)
+    return status.records.succeeded + status.records.failed, status.records.total
+
+
 class Lines:
     """A plain line for every event, and one every few seconds for the progress."""
 
@@ -82,18 +101,18 @@ class Lines:
         self._clock, self._said_at, self._said = clock, clock(), ""
         self._speed = TokenSpeed(clock)
 
-    def progress(self, batch: InferenceBatch) -> None:
+    def progress(self, batch: OurObject) -> None:
         """Say how far it is, if that is news and the last line is some seconds old."""
-        speed, records = self._speed.measure(batch), batch.status.records
-        if not records.total or batch.status.finished or self._clock() - self._said_at < LINE_INTERVAL_SECONDS:
+        speed, (done, total) = self._speed.measure(batch), done_of(batch)
+        if not total or batch.status.finished or self._clock() - self._said_at < LINE_INTERVAL_SECONDS:
             return
-        done = f"{records.succeeded + records.failed:,}/{records.total:,} records"
-        line = ", ".join([f"{batch.metadata.name}: {batch.status.summary.state}", done, *facts(batch, speed)])
+        count = f"{done:,}/{total:,} records"
+        line = ", ".join([f"{batch.metadata.name}: {batch.status.summary.state}", count, *facts(batch, speed)])
         if line != self._said:
             remark(line)
             self._said, self._said_at = line, self._clock()
 
-    def event(self, batch: InferenceBatch, event: Event) -> None:
+    def event(self, batch: OurObject, event: Event) -> None:
         """Say what has happened."""
         remark(event_line(batch, event))
 
@@ -119,27 +138,26 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def progress(self, batch: InferenceBatch) -> None:
+    def progress(self, batch: OurObject) -> None:
         """Move the bar."""
-        records = batch.status.records
-        done = records.succeeded + records.failed
+        done, total = done_of(batch)
         description = f"{batch.metadata.name} {batch.status.summary.state}"
-        count = [f"{done:,}/{records.total:,}"] if records.total else []
+        count = [f"{done:,}/{total:,}"] if total else []
         shown = " · ".join([*count, *facts(batch, self._speed.measure(batch))])
         room = self._console.width - len(description) - _BAR_WIDTH - 2
         self._progress.update(
             self._task,
             description=description,
-            total=records.total or None,
+            total=total or None,
             completed=done,
             facts=plain(shown, max(room, 10)),
         )
 
-    def event(self, batch: InferenceBatch, event: Event) -> None:
+    def event(self, batch: OurObject, event: Event) -> None:
         """Let the event scroll by."""
         self._progress.console.print(event_line(batch, event), markup=False, highlight=False)
 
 
-def event_line(batch: InferenceBatch, event: Event) -> str:
+def event_line(batch: OurObject, event: Event) -> str:
     """An event in one line."""
     return f"{batch.metadata.name}: {event.reason}: {event.message}"

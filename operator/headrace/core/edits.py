@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from headrace.api import labels
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, forbidden_changes
+from headrace.api import fanoutjob, inferencebatch, labels
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 
@@ -30,26 +32,26 @@ class Edit:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-Wish = Callable[[InferenceBatch], Edit]
+Wish = Callable[[OurObject], Edit]
 """What somebody wants of a batch. Raises `EditRefused`."""
 
 
-def cancel(batch: InferenceBatch) -> Edit:
+def cancel(batch: OurObject) -> Edit:
     """End the batch, and keep what is done."""
     return _spec(batch, cancel=True)
 
 
-def suspend(batch: InferenceBatch) -> Edit:
+def suspend(batch: OurObject) -> Edit:
     """Put its work away."""
     return _spec(batch, suspend=True)
 
 
-def resume(batch: InferenceBatch) -> Edit:
+def resume(batch: OurObject) -> Edit:
     """Go on with it."""
     return _spec(batch, suspend=False)
 
 
-def retry(batch: InferenceBatch) -> Edit:
+def retry(batch: OurObject) -> Edit:
     """One more round of a batch that has failed."""
     if not batch.status.is_true(ConditionType.FAILED):
         state_word = "is complete" if batch.status.finished else "has not failed"
@@ -57,7 +59,7 @@ def retry(batch: InferenceBatch) -> Edit:
     return Edit(annotations={labels.RETRY: str(batch.status.retries + 1)})
 
 
-def _spec(batch: InferenceBatch, **fields: Any) -> Edit:
+def _spec(batch: OurObject, **fields: Any) -> Edit:
     if batch.status.finished:
         end = "has failed" if batch.status.is_true(ConditionType.FAILED) else "is complete"
         raise EditRefused("AlreadyFinished", f"{batch.metadata.name} {end} already: nothing is left to be changed")
@@ -66,7 +68,7 @@ def _spec(batch: InferenceBatch, **fields: Any) -> Edit:
 
 def not_there(namespace: str, name: str) -> str:
     """The sentence for a batch that does not exist."""
-    return f"there is no InferenceBatch {name} in the namespace {namespace}"
+    return f"there is no InferenceBatch or FanOutJob {name} in the namespace {namespace}"
 
 
 class Submission(StrEnum):
@@ -81,34 +83,52 @@ class Submission(StrEnum):
 class ImmutableFields(Exception):
     """A batch of that name exists, and what was changed about it cannot be."""
 
-    def __init__(self, batch: InferenceBatch, fields: list[str]) -> None:
+    def __init__(self, batch: OurObject, fields: list[str]) -> None:
         self.batch, self.fields = batch, fields
         super().__init__(
             f"{batch.metadata.name} exists, and {', '.join(f'spec.{f}' for f in fields)} cannot be changed"
         )
 
 
-def submission(old: InferenceBatch | None, new: InferenceBatch, *, replace: bool) -> Submission:
-    """What submitting the batch would come to, where there is an `old` one of that name. Raises `ImmutableFields`."""
+def submission(old: OurObject | None, new: OurObject, *, replace: bool) -> Submission:
+    """What submitting the object would come to, where there is an `old` one of that name.
+
+    Raises `ImmutableFields`; `EditRefused` when the old one is of another kind, or belongs to a FanOutJob.
+    """
     if old is None:
         return Submission.CREATED
+    if old.kind != new.kind:
+        raise EditRefused("NameTaken", f"{old.metadata.name} exists, and is a {old.kind}: choose another metadata.name")
+    owner = next((it for it in old.metadata.owner_references if it.controller), None)
+    if owner is not None:
+        raise EditRefused(
+            "NameTaken", f"{old.metadata.name} belongs to the {owner.kind} {owner.name}: choose another metadata.name"
+        )
     if replace or _never_began(old):
         return Submission.STARTED_OVER
-    spec = merged_spec(old, new)
-    forbidden = forbidden_changes(old.spec, spec)
+    merged = merged_spec(old, new)
+    forbidden = _forbidden_changes(old, merged)
     if forbidden:
         raise ImmutableFields(old, forbidden)
-    return Submission.UNCHANGED if spec == old.spec else Submission.CHANGED
+    return Submission.UNCHANGED if merged.spec == old.spec else Submission.CHANGED
 
 
-def merged_spec(old: InferenceBatch, new: InferenceBatch) -> InferenceBatchSpec:
-    """The new spec, in which a cancellation stays that the manifest does not speak of."""
+def merged_spec(old: OurObject, new: OurObject) -> OurObject:
+    """The new object, in whose spec a cancellation stays that the manifest does not speak of."""
     if old.spec.cancel and "cancel" not in new.spec.model_fields_set:
-        return new.spec.model_copy(update={"cancel": True})
-    return new.spec
+        return new.model_copy(update={"spec": new.spec.model_copy(update={"cancel": True})})
+    return new
 
 
-def _never_began(batch: InferenceBatch) -> bool:
+def _forbidden_changes(old: OurObject, new: OurObject) -> list[str]:
+    if isinstance(old, FanOutJob) and isinstance(new, FanOutJob):
+        return fanoutjob.forbidden_changes(old.spec, new.spec)
+    assert isinstance(old, InferenceBatch)
+    assert isinstance(new, InferenceBatch)
+    return inferencebatch.forbidden_changes(old.spec, new.spec)
+
+
+def _never_began(batch: OurObject) -> bool:
     """Whether the batch ended before any record was worked on, for a reason that is mended outside of it: a new try is free."""
     failed = batch.status.condition(ConditionType.FAILED)
     validated = batch.status.condition(ConditionType.INPUT_VALIDATED)

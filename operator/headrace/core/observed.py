@@ -141,6 +141,8 @@ class Installation:
     files_root: str = "/var/run/headrace"
     """Where the files of mounted ConfigMaps and claims appear in a worker: `<files_root>/<volume>/`."""
     metrics_port: int = 9400
+    max_parallel_branches: int | None = None
+    """How many branches of a FanOutJob may work here at once, whatever it says itself; None: as it says."""
     unsupported_engines: Mapping[str, str] = field(default_factory=dict)
     """Engines that this place cannot run, each with the reason."""
     unsupported_schemes: Mapping[str, str] = field(default_factory=dict)

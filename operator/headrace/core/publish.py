@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypeAlias
 
-from headrace.api.fanoutjob import FanOutJobStatus
 from headrace.api.inferencebatch import InferenceBatchStatus
-
-Status: TypeAlias = InferenceBatchStatus | FanOutJobStatus
+from headrace.api.kinds import OurStatus
 
 PROGRESS_INTERVAL = timedelta(seconds=5)
 
 
-def write_due(written: Status, desired: Status, last_write: datetime | None, now: datetime) -> timedelta | None:
+def write_due(written: OurStatus, desired: OurStatus, last_write: datetime | None, now: datetime) -> timedelta | None:
     """How long to wait before writing; zero for now, None when there is nothing new to write."""
     if written == desired:
         return None
@@ -23,8 +20,8 @@ def write_due(written: Status, desired: Status, last_write: datetime | None, now
     return min(PROGRESS_INTERVAL, max(timedelta(0), last_write + PROGRESS_INTERVAL - now))
 
 
-def _transition(written: Status, desired: Status) -> bool:
-    def essence(status: Status) -> object:
+def _transition(written: OurStatus, desired: OurStatus) -> bool:
+    def essence(status: OurStatus) -> object:
         conditions = tuple((c.type, c.status, c.reason, c.observed_generation) for c in status.conditions)
         return (
             conditions,
@@ -38,6 +35,6 @@ def _transition(written: Status, desired: Status) -> bool:
     return essence(written) != essence(desired)
 
 
-def _parts(status: Status) -> object:
+def _parts(status: OurStatus) -> object:
     """The parts that there are, and for branches how they stand."""
     return status.shards.total if isinstance(status, InferenceBatchStatus) else status.branch_counts

@@ -19,8 +19,9 @@ from urllib.parse import quote
 from pydantic import Field
 
 from headrace.api.base import ApiModel, FieldError, InvalidSpec, JsonObject
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.kinds import KINDS
+from headrace.api.kinds import KINDS, OurObject
 from headrace.api.labels import API_VERSION
 from headrace.api.meta import ObjectMeta
 from headrace.shells.documents import Document, parse_documents
@@ -72,9 +73,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class LoadedBatch:
-    """An InferenceBatch and where it was written down."""
+    """An InferenceBatch or a FanOutJob, and where it was written down."""
 
-    batch: InferenceBatch
+    batch: OurObject
     source: Source
 
 
@@ -110,11 +111,11 @@ def load(
         problems += map(source.problem, found)
         if parsed is None:
             continue
-        kept: dict[str, Any] = batches if isinstance(parsed, InferenceBatch) else config_maps
+        kept: dict[str, Any] = batches if isinstance(parsed, InferenceBatch | FanOutJob) else config_maps
         key = f"{parsed.metadata.namespace}/{parsed.metadata.name}"
         if key in kept:
             problems.append(source.problem(FieldError("metadata.name", "there are two of that name in these files")))
-        kept[key] = LoadedBatch(parsed, source) if isinstance(parsed, InferenceBatch) else parsed
+        kept[key] = LoadedBatch(parsed, source) if isinstance(parsed, InferenceBatch | FanOutJob) else parsed
     if problems:
         raise ManifestError(*problems)
     return Manifests(tuple(batches.values()), tuple(config_maps.values()))
@@ -133,7 +134,9 @@ def on_this_machine(data: JsonObject, folder: Path) -> list[FieldError]:
             errors.append(FieldError(f"spec.{field}.{key}", f'{hint}, not "{uri}"'))
         elif "://" not in uri:
             part[key] = f"file://{quote(_absolute(uri, folder), safe=_GLOB_SAFE)}"
-    _localise_model(spec, folder)
+    branches = spec.get("branches") if isinstance(spec, dict) else None
+    for part in (spec, *(branches if isinstance(branches, list) else ())):
+        _localise_model(part, folder)
     return errors
 
 
@@ -198,13 +201,14 @@ def _title(data: JsonObject) -> str:
     return f"{data.get('kind', 'object')} {name}" if isinstance(name, str) else str(data.get("kind", "object"))
 
 
-_MODELS: dict[tuple[Any, Any], type[InferenceBatch] | type[ConfigMap]] = {
+_MODELS: dict[tuple[Any, Any], type[InferenceBatch] | type[FanOutJob] | type[ConfigMap]] = {
     ("v1", "ConfigMap"): ConfigMap,
     (API_VERSION, "InferenceBatch"): InferenceBatch,
+    (API_VERSION, "FanOutJob"): FanOutJob,
 }
 
 
-def _parse(data: JsonObject, namespace: str | None, found: list[FieldError]) -> InferenceBatch | ConfigMap | None:
+def _parse(data: JsonObject, namespace: str | None, found: list[FieldError]) -> OurObject | ConfigMap | None:
     """The object; None when it has errors, which are added to `found`."""
     model = _MODELS.get((data.get("apiVersion"), data.get("kind")))
     if model is None:

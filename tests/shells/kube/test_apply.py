@@ -14,7 +14,7 @@ from headrace.api.inferencebatch import InferenceBatchStatus
 from headrace.core.children import plan_job, run_job
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.apply import Applier
-from headrace.shells.kube.cache import Cache, key_of
+from headrace.shells.kube.cache import Cache, Parent, key_of
 from headrace.shells.kube.errors import Conflict, NotFound, TransientFailure
 from headrace.shells.kube.resources import BATCHES, JOBS, Resource
 
@@ -30,7 +30,8 @@ class Cluster:
         self.refusal: Exception | None = None
         """What every write is answered with."""
         self.cache = Cache()
-        self.applier = Applier(cast("Api", self), self.cache)
+        self.told: list[Parent] = []
+        self.applier = Applier(cast("Api", self), self.cache, self.told.append)
 
     def has(self, resource: Resource, manifest: JsonObject, *, cached: bool = True, **metadata: Any) -> JsonObject:
         """There is such an object."""

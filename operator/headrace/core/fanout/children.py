@@ -15,9 +15,10 @@ from headrace.api.manifest import InlinePlan, lay_out_inline
 from headrace.api.worker import FanOutConfig, Role
 from headrace.core.children import FanOutWork, owned, single_job
 from headrace.core.fanout.branches import BranchView
-from headrace.core.fanout.observed import FanOutObserved
+from headrace.core.fanout.observed import FanOutObserved, as_batch
 from headrace.core.fanout.policy import deadline, decided
 from headrace.core.inline import inline_config_map
+from headrace.core.observed import Installation
 from headrace.core.volumes import Volumes
 from headrace.core.workerconfig import identity
 
@@ -82,7 +83,7 @@ def _own_job(observed: FanOutObserved, role: Role, config: FanOutConfig, tries: 
 def branch_children(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> tuple[JsonObject, ...]:
     """The InferenceBatches that there should be: those that there are, and as many more as may be at work at once."""
     fan_out = observed.fan_out
-    at_work = _at_work(fan_out, branches)
+    at_work = _at_work(observed, branches)
     unwanted = fan_out.spec.cancel or decided(observed, branches)
     wanted = []
     for view in branches:
@@ -96,13 +97,15 @@ def branch_children(observed: FanOutObserved, branches: tuple[BranchView, ...]) 
     return tuple(wanted)
 
 
-def _at_work(fan_out: FanOutJob, branches: tuple[BranchView, ...]) -> set[str]:
+def _at_work(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> set[str]:
     """The branches that may work now. Those that were begun go first, so that lowering the limit parks the last of them."""
-    if fan_out.spec.suspend:
+    spec, most = observed.fan_out.spec, observed.installation.max_parallel_branches
+    if spec.suspend:
         return set()
+    room = spec.max_parallel_branches if most is None else min(spec.max_parallel_branches, most)
     begun = [view.branch.name for view in branches if view.child is not None and not view.finished]
     waiting = [view.branch.name for view in branches if view.child is None]
-    return set([*begun, *waiting][: fan_out.spec.max_parallel_branches])
+    return set([*begun, *waiting][:room])
 
 
 def _too_late(observed: FanOutObserved) -> bool:
@@ -153,7 +156,7 @@ def _child(observed: FanOutObserved, view: BranchView, held: dict[str, Any], *, 
     asked = (child.retries_asked if child is not None else 0) + int(again)
     if asked:
         metadata["annotations"] = {labels.RETRY: str(asked)}
-    spec = branch_spec(observed, branch).model_copy(
+    spec = branch_spec(fan_out, observed.installation, branch).model_copy(
         update={
             "suspend": held.get("suspend", False),
             "cancel": held.get("cancel", False),
@@ -163,9 +166,9 @@ def _child(observed: FanOutObserved, view: BranchView, held: dict[str, Any], *, 
     return {"apiVersion": labels.API_VERSION, "kind": "InferenceBatch", "metadata": metadata, "spec": spec.to_object()}
 
 
-def branch_spec(observed: FanOutObserved, branch: Branch) -> InferenceBatchSpec:
+def branch_spec(fan_out: FanOutJob, place: Installation, branch: Branch) -> InferenceBatchSpec:
     """What the InferenceBatch of a branch is to do: its own work on the common input, in a folder of its own."""
-    fan_out, output = observed.fan_out, observed.own_work.batch.spec.output.uri or ""
+    output = as_batch(fan_out, place).spec.output.uri or ""
     records = fan_out.spec.input
     return InferenceBatchSpec(
         **{name: getattr(branch, name) for name in Work.model_fields},

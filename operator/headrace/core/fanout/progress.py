@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from headrace.api.fanoutjob import FanOutJobStatus
-from headrace.api.inferencebatch import Summary
+from headrace.api.inferencebatch import Summary, Usage
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.fanout.branches import BranchView, counts
 from headrace.core.fanout.evenness import evenness
@@ -17,6 +17,7 @@ def progress(branches: tuple[BranchView, ...]) -> dict[str, Any]:
     return {
         "branch_counts": counts(branches),
         "branches": tuple(view.status() for view in branches),
+        "usage": sum((view.child.status.usage for view in branches if view.child is not None), Usage()),
         "evenness_percent": evenness(branches),
     }
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from headrace.api.base import ApiModel, JsonObject
 from headrace.api.meta import Named
 from headrace.core.changes import child_patch
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.cache import Cache, Key, Parent, controller_uid, key_of, owner_of
 from headrace.shells.kube.errors import Conflict, NotFound, TransientFailure
-from headrace.shells.kube.resources import BATCHES, CHILDREN, Resource, of, of_kind
+from headrace.shells.kube.resources import BATCHES, CHILDREN, PARENTS, Resource, of, of_kind
 
 
 class Applier:
-    """Writes what plans ask for; the answers go into the cache, so that the next look sees them."""
+    """Writes what plans ask for; the answers go into the cache, so that the next look sees them.
 
-    def __init__(self, api: Api, cache: Cache) -> None:
-        self._api, self._cache = api, cache
+    What is in the cache already is no news when the watch tells of it. So those whom a write concerns, besides the object that is
+    being looked at, are told here: a branch that was made or changed, and the fan-out of a batch whose status was written.
+    """
+
+    def __init__(self, api: Api, cache: Cache, changed: Callable[[Parent], None]) -> None:
+        self._api, self._cache, self._changed = api, cache, changed
 
     async def children(self, parent: Named, desired: tuple[JsonObject, ...] | None) -> None:
         """Make the children as desired: create, patch what may be patched, delete the rest. None leaves them alone."""
@@ -38,6 +44,9 @@ class Applier:
         except NotFound:
             return
         self._cache.put(resource, written)
+        owner = owner_of(written)
+        if owner is not None:
+            self._changed(owner)
 
     async def _delete(self, resource: Resource, child: JsonObject) -> None:
         metadata = child["metadata"]
@@ -45,13 +54,16 @@ class Applier:
             await self._api.delete(resource, metadata["namespace"], metadata["name"], metadata["uid"])
 
     async def _ensure(self, parent: Named, resource: Resource, key: Key, desired: JsonObject) -> None:
-        known = self._cache.get(resource, key)
+        before = known = self._cache.get(resource, key)
         if known is None or controller_uid(known) != parent.metadata.uid:
             known = await self._create(parent, resource, key, desired)
             self._cache.put(resource, known)
         patch = _patch(known, desired)
         if patch is not None:
-            self._cache.put(resource, await self._api.patch(resource, *key, patch))
+            known = await self._api.patch(resource, *key, patch)
+            self._cache.put(resource, known)
+        if resource in PARENTS and known is not before:
+            self._changed(Parent(resource, *key))
 
     async def _create(self, parent: Named, resource: Resource, key: Key, desired: JsonObject) -> JsonObject:
         """The child as it is now, made by us: just now, or before we died."""

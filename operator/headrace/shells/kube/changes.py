@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from headrace.api.base import JsonObject
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import Gone, TransientFailure
-from headrace.shells.kube.resources import BATCHES
+from headrace.shells.kube.resources import BATCHES, Resource
 
 STREAM_SECONDS = 240
 PATIENCE_SECONDS = 120.0
@@ -34,10 +34,10 @@ class Change:
 
 
 class Changes:
-    """The batches of a namespace, or of all of them; or one of them."""
+    """The objects of a kind in a namespace, or in all of them; or one of them."""
 
-    def __init__(self, api: Api, namespace: str | None, name: str | None = None) -> None:
-        self._api, self._namespace = api, namespace
+    def __init__(self, api: Api, namespace: str | None, name: str | None = None, resource: Resource = BATCHES) -> None:
+        self._api, self._namespace, self.resource = api, namespace, resource
         self._fields = f"metadata.name={name}" if name is not None else ""
         self._known: dict[str, JsonObject] = {}
         self._version = ""
@@ -46,7 +46,7 @@ class Changes:
     async def now(self) -> list[JsonObject]:
         """All of them as they are now."""
         found: list[JsonObject] = []
-        async for page in self._api.pages(BATCHES, self._namespace, fields=self._fields):
+        async for page in self._api.pages(self.resource, self._namespace, fields=self._fields):
             found += page["items"]
             self._version = page["metadata"]["resourceVersion"]
         return found
@@ -76,7 +76,7 @@ class Changes:
         if not self._version:
             for change in self._compared(await self.now()):
                 yield change
-        stream = self._api.watch(BATCHES, self._namespace, "", self._version, STREAM_SECONDS, self._fields)
+        stream = self._api.watch(self.resource, self._namespace, "", self._version, STREAM_SECONDS, self._fields)
         async for event in stream:
             obj = event["object"]
             self._version = obj["metadata"]["resourceVersion"]

@@ -110,7 +110,7 @@ class Operator:
         self.converger = Converger(
             self.cache,
             self.queue,
-            Applier(self.api, self.cache),
+            Applier(self.api, self.cache, self.queue.add),
             self.recorder,
             self.reporters,
             options.installation,

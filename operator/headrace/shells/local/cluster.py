@@ -28,14 +28,22 @@ class LocalCluster:
     """The children of one batch. One process at a time may have it."""
 
     def __init__(
-        self, folder: BatchFolder, config_maps: FindConfigMap, now: datetime, programs: Programs = WORKER
+        self,
+        folder: BatchFolder,
+        config_maps: FindConfigMap,
+        now: datetime,
+        programs: Programs = WORKER,
+        companions: int = 1,
     ) -> None:
-        """Take over what an earlier process has left; `config_maps` finds those of the user."""
+        """Take over what an earlier process has left; `config_maps` finds those of the user.
+
+        The cores of this machine are for so many `companions`, itself included.
+        """
         self._folder, self._user_config_maps = folder, config_maps
         self._jobs = {job["metadata"]["name"]: job for job in folder.children("jobs")}
         self._config_maps = {it["metadata"]["name"]: it for it in folder.children("configmaps")}
         self._mounted: set[str] = set()
-        self.pods = Pods(folder.pods, now, programs)
+        self.pods = Pods(folder.pods, now, programs, companions)
 
     def jobs(self) -> tuple[JobSnapshot, ...]:
         """The Jobs as the core sees them."""

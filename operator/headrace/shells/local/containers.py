@@ -38,7 +38,7 @@ def command_line(container: Mapping[str, Any], programs: Programs) -> list[str]:
     return [*programs.get(words[0], words[:1]), *words[1:]]
 
 
-def environment(job: Mapping[str, Any], index: int, folder: Path) -> dict[str, str]:
+def environment(job: Mapping[str, Any], index: int, folder: Path, companions: int = 1) -> dict[str, str]:
     """The environment of a pod that has this folder: that of this process, of the container, and of the kubelet, in that order.
 
     A value that comes from a Secret in a cluster is inherited: the variable of the same name in the user's shell.
@@ -53,7 +53,7 @@ def environment(job: Mapping[str, Any], index: int, folder: Path) -> dict[str, s
         Env.METRICS_PORT.value: "0",
         Env.METRICS_PORT_FILE.value: str(folder / "port"),
         Env.DRAIN_ON_EOF.value: "1",
-        Env.THREADS.value: str(_threads(job)),
+        Env.THREADS.value: str(_threads(job, companions)),
     }
 
 
@@ -94,8 +94,8 @@ def _write_files(folder: Path, config_map: Mapping[str, Any]) -> None:
             write_atomically(path, data)
 
 
-def _threads(job: Mapping[str, Any]) -> int:
-    """The cores of this machine, shared between the pods that run at once."""
+def _threads(job: Mapping[str, Any], companions: int) -> int:
+    """The cores of this machine, shared between the pods that run at once, of the companions too."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pods: int = min(job["spec"].get("parallelism", 1), job["spec"].get("completions", 1))
-    return max(1, cores // max(1, pods))
+    return max(1, cores // max(1, pods * companions))

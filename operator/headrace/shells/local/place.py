@@ -6,8 +6,12 @@ import os
 from importlib.util import find_spec
 
 from headrace.api.base import FieldError
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.core.check import spec_problems
+from headrace.core.fanout.check import fan_out_problems
+from headrace.core.fanout.observed import as_batch
 from headrace.core.observed import Installation
 from headrace.shells.local.state import BatchFolder, StateDir
 from headrace.shells.manifests import ConfigMap
@@ -29,6 +33,8 @@ _STORAGE_VARIABLES = {
     "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_TOKEN", "AZURE_SKIP_SIGNATURE"),
 }
 """Object stores by their schemes, and the variables any one of which says how to get in."""
+MOST_BRANCHES = 4
+"""Branches of a FanOutJob that share this machine, if it has as many cores."""
 _NO_ENGINE = "this version has no such engine: must be transformers or mock"
 
 
@@ -37,6 +43,7 @@ def installation(state: StateDir, folder: BatchFolder) -> Installation:
     return Installation(
         default_output=state.default_output,
         files_root=str(folder.files),
+        max_parallel_branches=most_branches(),
         unsupported_engines=_unsupported_engines(),
         unsupported_schemes={
             "claim": f"a claim {_ONLY_IN_A_CLUSTER}",
@@ -45,11 +52,22 @@ def installation(state: StateDir, folder: BatchFolder) -> Installation:
     )
 
 
-def problems(batch: InferenceBatch, state: StateDir, config_maps: tuple[ConfigMap, ...] = ()) -> list[FieldError]:
-    """All that keeps the batch from running here; `config_maps` come with it, others are in the state folder."""
-    folder = state.batch(batch.metadata.namespace, batch.metadata.name)
-    found = [*spec_problems(batch, installation(state, folder)), *_secret_problems(batch)]
-    return [*found, *_config_map_problems(batch, state, config_maps)]
+def problems(wanted: OurObject, state: StateDir, config_maps: tuple[ConfigMap, ...] = ()) -> list[FieldError]:
+    """All that keeps the object from running here; `config_maps` come with it, others are in the state folder.
+
+    What is wrong with one branch of a fan-out alone is not among it: the others run.
+    """
+    place = installation(state, state.batch(wanted.metadata.namespace, wanted.metadata.name))
+    if isinstance(wanted, FanOutJob):
+        batch, found = as_batch(wanted, place), list(fan_out_problems(wanted, place))
+    else:
+        batch, found = wanted, list(spec_problems(wanted, place))
+    return [*found, *_secret_problems(batch), *_config_map_problems(batch, state, config_maps)]
+
+
+def most_branches() -> int:
+    """Branches at once: each is a process with a model, on one machine."""
+    return min(MOST_BRANCHES, os.cpu_count() or 1)
 
 
 def _unsupported_engines() -> dict[str, str]:

@@ -35,9 +35,9 @@ _NAP_SECONDS = 0.02
 class Pods:
     """The pods of one batch. One process at a time may have a `Pods` of a folder."""
 
-    def __init__(self, folder: Path, now: datetime, programs: Programs = WORKER) -> None:
-        """Take over the pods in that folder."""
-        self._folder, self._programs = folder, programs
+    def __init__(self, folder: Path, now: datetime, programs: Programs = WORKER, companions: int = 1) -> None:
+        """Take over the pods in that folder. Each gets its part of the cores that are left for one of so many companions."""
+        self._folder, self._programs, self._companions = folder, programs, companions
         self._records: dict[str, PodRecord] = {}
         self._running: dict[str, PodRecord] = {}
         """Those of them that have not ended: a few, where a batch may have had thousands."""
@@ -142,7 +142,7 @@ class Pods:
             with self.log(name).open("wb") as log:
                 return subprocess.Popen(  # noqa: S603 - the command line is the Job's, which we rendered
                     command_line(container_of(job), self._programs),
-                    env=environment(job, index, folder),
+                    env=environment(job, index, folder, self._companions),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from headrace.api.common import Output
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurStatus
 from headrace.api.reasons import ConditionType
 from headrace.api.worker import PlanReport
 from headrace.shells.local.converge import Converger, Interrupt, Watcher, utc_now
@@ -36,5 +37,5 @@ def read_input(
     return found or (failed.message if failed is not None else "the reading of the input was interrupted")
 
 
-def _has_read(status: InferenceBatchStatus) -> bool:
+def _has_read(status: OurStatus) -> bool:
     return status.is_true(ConditionType.INPUT_VALIDATED)

@@ -23,7 +23,9 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from headrace.api.base import InvalidSpec, JsonObject
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject, OurStatus
 from headrace.core.edits import not_there
 from headrace.shells.local.files import Busy, holder_of, locked, write_atomically
 from headrace.shells.manifests import ConfigMap
@@ -41,7 +43,7 @@ class StateError(Exception):
 
 
 class BatchFolder:
-    """One InferenceBatch with its children."""
+    """One InferenceBatch or FanOutJob with its children. On this machine they share their names."""
 
     def __init__(self, path: Path, namespace: str, name: str) -> None:
         self.path, self.namespace, self.name = path, namespace, name
@@ -61,24 +63,32 @@ class BatchFolder:
         """Where its ConfigMaps appear as files."""
         return self.path / "files"
 
-    def load(self) -> InferenceBatch:
-        """The batch as it is now. Raises `StateError` when there is none, or when its files are damaged."""
+    def load_batch(self) -> InferenceBatch:
+        """The same, where it must be a batch."""
+        found = self.load()
+        if not isinstance(found, InferenceBatch):
+            raise StateError("WrongKind", f"{self.name} is a {found.kind}, not an InferenceBatch")
+        return found
+
+    def load(self) -> OurObject:
+        """The object as it is now. Raises `StateError` when there is none, or when its files are damaged."""
         data = self._read(self.path / "object.json")
         if data is None:
             raise StateError("NotFound", not_there(self.namespace, self.name))
         status = self._read(self.path / "status.json")
         try:
-            return InferenceBatch.parse({**data, "status": status or {}})
+            model = FanOutJob if data.get("kind") == "FanOutJob" else InferenceBatch
+            return model.parse({**data, "status": status or {}})
         except InvalidSpec as error:
             raise self._damaged("object.json", str(error)) from error
 
-    def write_object(self, batch: InferenceBatch) -> None:
+    def write_object(self, obj: OurObject) -> None:
         """Write metadata and spec."""
-        data = {key: value for key, value in batch.to_object().items() if key != "status"}
+        data = {key: value for key, value in obj.to_object().items() if key != "status"}
         _write_json(self.path / "object.json", data)
 
-    def write_status(self, status: InferenceBatchStatus) -> None:
-        """Write the status; for the process that runs the batch alone."""
+    def write_status(self, status: OurStatus) -> None:
+        """Write the status; for the process that runs the object alone."""
         _write_json(self.path / "status.json", status.to_object())
 
     def children(self, kind: ChildKind) -> list[JsonObject]:
