@@ -23,7 +23,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("operator")]
 
 NAME = "headrace-operator"
 INLINE = a_batch().inline(*RECORDS).sharded(2)
-ASKED_BY_ADMISSION_ONLY = {("headrace.dev", "inferencebatches/finalizers", "update")}
+ASKED_BY_ADMISSION_ONLY = {
+    ("headrace.dev", "inferencebatches/finalizers", "update"),
+    ("headrace.dev", "fanoutjobs/finalizers", "update"),
+}
 
 
 def granted(found: Iterable[JsonObject]) -> set[tuple[str, str, str]]:

@@ -11,9 +11,12 @@ import pytest
 import yaml
 
 from builders import NOON, PLACE, BatchBuilder, a_batch, a_job, look
+from fanout_builders import FanOutBuilder, ended, look_at
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import Role, WorkerConfig
 from headrace.core.children import WORKER_GROUP, finalize_job, plan_job, run_job
+from headrace.core.fanout.reconcile import reconcile as reconcile_fan_out
 from headrace.core.reconcile import reconcile
 from headrace.core.volumes import Volumes
 
@@ -22,7 +25,7 @@ EXAMPLES = sorted((ROOT / "manifests/examples").glob("*.yaml"))
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def load_example(path: Path) -> InferenceBatch:
+def load_example(path: Path) -> InferenceBatch | FanOutJob:
     """The example as the API server would hand it out."""
     manifest = yaml.safe_load(path.read_text())
     manifest["metadata"] |= {
@@ -34,7 +37,19 @@ def load_example(path: Path) -> InferenceBatch:
     uri = manifest["spec"]["input"].get("uri")
     if uri is not None and "://" not in uri:
         manifest["spec"]["input"]["uri"] = f"s3://examples/{uri}"
-    return InferenceBatch.parse(manifest)
+    return FanOutJob.parse(manifest) if manifest["kind"] == "FanOutJob" else InferenceBatch.parse(manifest)
+
+
+def life_of_fan_out(fan_out: FanOutJob) -> dict[str, Any]:
+    """What is asked for while its input is read, while its branches work, and while they are joined."""
+    read = FanOutBuilder(fan_out.spec.to_object(), fan_out.metadata.name).validated(32)
+    done = [ended(branch.name) for branch in fan_out.spec.branches]
+    validated = fan_out.model_copy(update={"status": read.status})
+    return {
+        "planning": reconcile_fan_out(look_at(fan_out)).children,
+        "branches": reconcile_fan_out(look_at(validated)).children,
+        "joining": (reconcile_fan_out(look_at(validated, *done)).children or ())[-1:],
+    }
 
 
 def life_of(batch: InferenceBatch) -> dict[str, Any]:
@@ -54,7 +69,9 @@ def life_of(batch: InferenceBatch) -> dict[str, Any]:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
 def test_children_of_an_example_are_as_they_were(example: Path) -> None:
-    found = json.dumps(life_of(load_example(example)), indent=1, sort_keys=True) + "\n"
+    loaded = load_example(example)
+    life = life_of_fan_out(loaded) if isinstance(loaded, FanOutJob) else life_of(loaded)
+    found = json.dumps(life, indent=1, sort_keys=True) + "\n"
     golden = GOLDEN / f"{example.stem}.json"
     if os.environ.get("HEADRACE_UPDATE_GOLDEN"):
         golden.parent.mkdir(exist_ok=True)

@@ -1,0 +1,234 @@
+"""The whole path of a fan-out on one machine: the command line, its branches, the join, and kills at any moment."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import uuid
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.test_local import Desk
+from laptop import eventually
+
+
+class FanOutDesk(Desk):
+    """A working directory with a fan-out `answers.yaml`."""
+
+    def write_fan_out(self, records: int, *branches: dict[str, Any], **spec: Any) -> list[str]:
+        """An input of so many records and the manifest; returns the ids of the records in their order."""
+        ids = [f"r{number}" for number in range(records)]
+        lines = (json.dumps({"custom_id": name, "text": f"say {name}", "n": n}) for n, name in enumerate(ids))
+        (self.folder / "in.jsonl").write_text("\n".join(lines))
+        usual = {"model": {"name": "mock"}, "engine": {"name": "mock"}, "retries": {"limit": 0}}
+        fan_out = {
+            "apiVersion": "headrace.dev/v1alpha1",
+            "kind": "FanOutJob",
+            "metadata": {"name": "answers"},
+            "spec": {
+                "input": {"uri": "in.jsonl", "format": "jsonl"},
+                "branches": [{**usual, **branch} for branch in branches],
+                **spec,
+            },
+        }
+        (self.folder / "answers.yaml").write_text(yaml.safe_dump(fan_out))
+        return ids
+
+    def rows(self, *which: str, name: str = "answers") -> list[dict[str, Any]]:
+        """The lines of the results."""
+        code, out, err = self.do("results", name, *which, "-o", "json")
+        assert code == 0, err
+        return [json.loads(line) for line in out.splitlines()]
+
+    def object(self, name: str = "answers") -> dict[str, Any]:
+        """An object as it is now."""
+        code, out, err = self.do("get", name, "-o", "json")
+        assert code == 0, err
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    def has_begun(self, running: subprocess.Popen[str], journalled: int) -> bool:
+        """Whether its branches have journalled about so many records, or it has ended."""
+        size = sum(
+            it.stat().st_size
+            for it in self.folder.glob(".headrace/output/default/answers/branches/*/_headrace/shards/*/*.journal")
+        )
+        return size > journalled * 100 or running.poll() is not None
+
+    def condition(self, kind: str) -> str:
+        """Reason and message of a condition that is true."""
+        conditions = self.object()["status"]["conditions"]
+        return next(f"{c['reason']}: {c['message']}" for c in conditions if (c["type"], c["status"]) == (kind, "True"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> FanOutDesk:
+    """An empty working directory."""
+    return FanOutDesk(tmp_path, uuid.uuid4().hex)
+
+
+def mock(**settings: int) -> dict[str, Any]:
+    """The mock engine with these settings."""
+    return {"name": "mock", "mock": settings}
+
+
+def test_run_joins_what_the_branches_have_answered(desk: FanOutDesk) -> None:
+    ids = desk.write_fan_out(
+        60,
+        {"name": "even", "when": "record.n % 2 == 0", "shards": 3},
+        {"name": "flaky", "engine": mock(errorPercent=50), "when": "record.n < 50"},
+        aggregation={"type": "concat", "concat": {"separator": "|"}},
+    )
+    code, out, _ = desk.do("run", "-f", "answers.yaml")
+    assert (code, out.startswith("answers is complete: ")) == (0, True)
+    assert [row["custom_id"] for row in desk.rows("--all")] == ids
+    for row in desk.rows("--all"):
+        n, about = int(row["custom_id"][1:]), row["headrace"]
+        assert ("even" in about["contributing"]) == (n % 2 == 0)
+        assert about["missing"].get("even") == (None if n % 2 == 0 else "not_routed")
+        assert (about["missing"].get("flaky") == "not_routed") == (n >= 50)
+    codes = {row["error"]["code"] for row in desk.rows("--errors")}
+    assert codes == {"not_routed", "no_answer"}
+    assert len(desk.rows(name="answers-even")) == 30
+    status = desk.object()["status"]
+    assert status["branchCounts"] == {"total": 2, "active": 0, "succeeded": 2, "failed": 0}
+    assert status["evennessPercent"] > 0
+
+
+def test_run_goes_on_where_it_was_killed(desk: FanOutDesk) -> None:
+    slow = {"engine": mock(latencyMilliseconds=60), "batching": {"maxBatchSize": 4}}
+    ids = desk.write_fan_out(
+        80, {"name": "one", **slow}, {"name": "two", **slow}, {"name": "three"}, aggregation={"type": "vote"}
+    )
+    rng = random.Random(20260115)
+    for kill in range(4):
+        running = desk.start("run", "-f", "answers.yaml", "-q")
+        eventually(partial(desk.has_begun, running, rng.randrange(20) * kill))
+        running.send_signal(signal.SIGKILL if kill % 2 else signal.SIGINT)
+        running.communicate()
+    eventually(lambda: not desk.workers())
+    assert desk.do("run", "-f", "answers.yaml")[0] == 0
+    assert [row["custom_id"] for row in desk.rows("--all")] == ids
+    assert {row["headrace"]["scores"]["one"] for row in desk.rows()} == {3}
+
+
+def test_a_branch_that_cannot_run_leaves_the_others_alone(desk: FanOutDesk) -> None:
+    ids = desk.write_fan_out(
+        10, {"name": "good"}, {"name": "bad", "engine": {"name": "vllm"}}, completionPolicy={"mode": "BestEffort"}
+    )
+    code, _, err = desk.do("run", "-f", "answers.yaml")
+    assert code == 0
+    assert desk.condition("Complete").startswith("PartiallySucceeded: 10 of 10 records have an answer")
+    assert "without bad (InvalidSpec)" in desk.condition("Complete")
+    assert [row["custom_id"] for row in desk.rows()] == ids
+    assert {row["headrace"]["missing"]["bad"] for row in desk.rows()} == {"InvalidSpec"}
+    assert "answers-bad: InvalidSpec" in err
+
+
+def test_retry_runs_the_failed_branch_alone(desk: FanOutDesk) -> None:
+    fragile = {"engine": mock(crashPercent=100), "failurePolicy": {"backoffLimitPerIndex": 0}}
+    ids = desk.write_fan_out(6, {"name": "good"}, {"name": "fragile", **fragile})
+    code, _, _ = desk.do("run", "-f", "answers.yaml")
+    assert code == 1
+    assert "without fragile (ShardFailed)" in desk.condition("Failed")
+    before = desk.object("answers-good")
+    code, out, err = desk.do("retry", "answers")
+    assert code == 0, (out, err)
+    assert desk.object("answers-good") == before
+    assert desk.object("answers-fragile")["status"]["retries"] == 1
+    assert [row["custom_id"] for row in desk.rows("--all")] == ids
+    manifest = json.loads((desk.folder / ".headrace/output/default/answers/manifest.json").read_text())
+    assert manifest["round"] == 1
+
+
+def test_any_ends_with_the_first(desk: FanOutDesk) -> None:
+    ids = desk.write_fan_out(
+        20,
+        {"name": "slow", "weight": 9, "engine": mock(latencyMilliseconds=2000), "batching": {"maxBatchSize": 1}},
+        {"name": "fast"},
+        completionPolicy={"mode": "Any"},
+    )
+    assert desk.do("run", "-f", "answers.yaml")[0] == 0
+    assert "without slow (Cancelled)" in desk.condition("Complete")
+    assert [row["custom_id"] for row in desk.rows()] == ids
+    assert {row["headrace"]["winner"] for row in desk.rows()} == {"fast"}
+
+
+def test_cancel_and_delete_reach_the_branches(desk: FanOutDesk) -> None:
+    slow = {"engine": mock(latencyMilliseconds=100), "batching": {"maxBatchSize": 2}}
+    ids = desk.write_fan_out(200, {"name": "one", **slow}, {"name": "two", **slow})
+    running = desk.start("run", "-f", "answers.yaml", "-q")
+    eventually(partial(desk.has_begun, running, 4))
+    assert desk.do("cancel", "answers")[0] == 0
+    running.communicate()
+    assert desk.condition("Failed").startswith("Cancelled: 0 of 2 branches have succeeded")
+    assert [row["custom_id"] for row in desk.rows("--all")] == ids
+    assert desk.do("delete", "answers")[0] == 0
+    assert desk.do("get", "ib")[1] == desk.do("get", "fo")[1] == ""
+    assert not (desk.folder / ".headrace/output/default/answers").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        pytest.param({"branches": []}, "spec.branches", id="no branch"),
+        pytest.param(
+            {"completionPolicy": {"mode": "Quorum", "minSucceeded": 3}},
+            "minSucceeded must not be greater",
+            id="a quorum too large",
+        ),
+        pytest.param({"aggregation": {"type": "bestOf"}}, "bestOf must be set", id="no scorer"),
+        pytest.param(
+            {"aggregation": {"type": "reduce"}}, "spec.aggregation.type", id="an aggregation that is not there"
+        ),
+    ],
+)
+def test_run_refuses_what_cannot_be(desk: FanOutDesk, spec: dict[str, Any], said: str) -> None:
+    desk.write_fan_out(2, {"name": "one"}, {"name": "two"}, **spec)
+    code, _, err = desk.do("run", "-f", "answers.yaml")
+    assert (code, said in err) == (2, True), err
+    assert not (desk.folder / ".headrace/batches").exists()
+
+
+def test_run_names_the_line_of_a_when_that_does_not_parse(desk: FanOutDesk) -> None:
+    desk.write_fan_out(2, {"name": "one", "when": "size(record.text) >"})
+    code, _, err = desk.do("run", "-f", "answers.yaml")
+    line = (desk.folder / "answers.yaml").read_text().splitlines().index("    when: size(record.text) >") + 1
+    assert code == 2
+    assert f"answers.yaml:{line}" in err
+    assert "spec.branches[0].when: is not an expression in CEL" in err
+
+
+def test_run_refuses_a_name_that_something_else_has(desk: FanOutDesk) -> None:
+    desk.write_fan_out(2, {"name": "one"})
+    assert desk.do("run", "-f", "answers.yaml")[0] == 0
+    batch = {
+        "model": {"name": "mock"},
+        "engine": {"name": "mock"},
+        "input": {"inline": [{"custom_id": "a"}], "format": "jsonl"},
+    }
+    for name, said in (("answers", "is a FanOutJob"), ("answers-one", "belongs to the FanOutJob answers")):
+        head = {"apiVersion": "headrace.dev/v1alpha1", "kind": "InferenceBatch", "metadata": {"name": name}}
+        (desk.folder / "other.yaml").write_text(yaml.safe_dump({**head, "spec": batch}))
+        code, _, err = desk.do("run", "-f", "other.yaml")
+        assert (code, said in err) == (1, True), err
+
+
+def test_suspended_branches_go_on_when_they_are_let_go(desk: FanOutDesk) -> None:
+    slow = {"engine": mock(latencyMilliseconds=100), "batching": {"maxBatchSize": 2}}
+    ids = desk.write_fan_out(60, {"name": "one", **slow}, {"name": "two", **slow})
+    running = desk.start("run", "-f", "answers.yaml", "-q")
+    eventually(partial(desk.has_begun, running, 4))
+    assert desk.do("suspend", "answers")[0] == 0
+    eventually(lambda: desk.object()["status"]["summary"]["state"] == "Suspended")
+    assert desk.object("answers-one")["spec"]["suspend"]
+    assert desk.do("resume", "answers")[0] == 0
+    assert running.wait() == 0
+    running.communicate()
+    assert [row["custom_id"] for row in desk.rows()] == ids
