@@ -407,3 +407,31 @@ def test_read_shard_entry_of_a_damaged_plan(tmp_path: Path) -> None:
         file.write(b"{}\n")
     with pytest.raises(JobFailed, match="is damaged in line 3"):
         read_shard_entry(STORE, config.plan_uri, 1)
+
+
+@pytest.mark.parametrize(
+    ("when", "code", "said"),
+    [
+        pytest.param(
+            "record.body.language == 'de'",
+            "routing_error",
+            "has(record.NAME)",
+            id="a field that a record does not have",
+        ),
+        pytest.param(
+            "record.custom_id == 'r9'", "no_record_taken", "true for none of the 2 records", id="true for no record"
+        ),
+    ],
+)
+def test_plan_refuses_an_input_that_its_when_does_not_fit(tmp_path: Path, when: str, code: str, said: str) -> None:
+    write_files(tmp_path, {"in.jsonl": [a_chat("r1"), a_chat("r2")]})
+    report = plan(a_config(tmp_path, input={"when": when}), None, NOW, no_progress)
+    assert {(error.code, said in error.message) for error in report.errors} == {(code, True)}
+
+
+def test_plan_finds_an_id_that_is_used_twice_among_records_that_are_passed_over(tmp_path: Path) -> None:
+    """Else two branches could answer one id each with a record of its own."""
+    write_files(tmp_path, {"in.jsonl": [a_chat("r1", "yes"), a_chat("r1", "no"), a_chat("r2", "yes")]})
+    when = "record.body.messages[0].content == 'yes'"
+    report = plan(a_config(tmp_path, input={"when": when}), None, NOW, no_progress)
+    assert [(error.line, error.code) for error in report.errors] == [(2, "duplicate_custom_id")]

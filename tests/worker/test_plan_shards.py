@@ -102,3 +102,27 @@ def test_inline_records_are_planned_like_a_file(lengths: list[int], shards: int)
         write_files(folder, {"in.jsonl": inline.lines})
         assert plan(config, None, NOW, no_progress) == inline.report
         assert STORE.read(config.plan_uri) == inline.manifest
+
+
+@settings(max_examples=60, deadline=None)
+@given(files=inputs(), shards=st.integers(1, 20), wanted=st.sets(st.integers(0, 39), min_size=1))
+def test_a_batch_that_is_routed_to_reads_its_records_and_no_others(
+    files: list[list[bytes]], shards: int, wanted: set[int]
+) -> None:
+    """Whatever lies between them: every shard is read with its proof, in the order of the input, and no record comes twice."""
+    ids = [orjson.loads(line)["custom_id"] for lines in files for line in lines]
+    expected = [name for name in ids if int(name[1:]) in wanted]
+    when = f"record.custom_id in {orjson.dumps([f'r{n}' for n in sorted(wanted)]).decode()}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_files(folder / "in", {f"{number:03}.jsonl": lines for number, lines in enumerate(files)})
+        config = a_config(folder, source="in", shards=shards, input={"when": when})
+        report = plan(config, None, NOW, no_progress)
+        assert [problem.code for problem in report.errors] == ([] if expected else ["no_record_taken"])
+        if not expected:
+            return
+        assert report.records == len(expected)
+        found = list(iter_shards(STORE, config.plan_uri))
+        read = [[r.custom_id for _, r in read_shard(STORE, shard, config.input, config.model)] for shard in found]
+        assert [name for shard in read for name in shard] == expected
+        assert [len(shard) for shard in read] == [shard.records for shard in found]
