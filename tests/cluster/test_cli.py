@@ -325,7 +325,7 @@ def test_reader_passes_the_restricted_standard(operated: Desk) -> None:
 def test_results_without_a_job_left_need_the_image(operated: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEADRACE_WORKER_IMAGE", raising=False)
     monkeypatch.setattr(reader, "START_SECONDS", 1.0)
-    assert operated.do("results", "nope").err.startswith("headrace: there is no InferenceBatch nope")
+    assert operated.do("results", "nope").err.startswith("headrace: there is no InferenceBatch or FanOutJob nope")
     operated.do("run", "-f", "reviews.yaml", "-q")
     operated.rig.delete(JOBS, "reviews-run")
     operated.rig.eventually(lambda: not operated.rig.jobs(), "the Job gone")
@@ -363,7 +363,7 @@ def _readers(rig: Rig) -> list[Any]:
 )
 def test_what_is_not_there_is_named_as_on_one_machine(desk: Desk, words: list[str]) -> None:
     said = desk.do(*words)
-    expected = f"headrace: there is no InferenceBatch nope in the namespace {desk.rig.namespace}\n"
+    expected = f"headrace: there is no InferenceBatch or FanOutJob nope in the namespace {desk.rig.namespace}\n"
     assert (said.code, said.out, said.err) == (1, "", expected)
     if "-w" not in words:
         assert desk.do(*words, "-o", "json").json["error"]["reason"] == "NotFound"

@@ -223,17 +223,17 @@ def test_run_of_a_config_map_keeps_it_for_later(cli: Cli, worker: FakeWorker) ->
         pytest.param(["run", "-f", "reviews.yaml", "-o", "xml"], 2, "xml", id="an unknown form"),
         pytest.param(["frob"], 2, "No such command 'frob'", id="an unknown command"),
         pytest.param(["get", "Pod", "x"], 2, '"Pod" is not a kind; there are InferenceBatch (inferencebatches, ib)', id="an unknown kind"),
-        pytest.param(["get", "ib", "nope"], 1, "there is no InferenceBatch nope in the namespace default", id="no such object"),
-        pytest.param(["get", "nope"], 1, "there is no InferenceBatch nope", id="a name alone"),
-        pytest.param(["results", "nope"], 1, "there is no InferenceBatch nope", id="results of nothing"),
+        pytest.param(["get", "ib", "nope"], 1, "there is no InferenceBatch or FanOutJob nope in the", id="no such object"),
+        pytest.param(["get", "nope"], 1, "there is no InferenceBatch or FanOutJob nope", id="a name alone"),
+        pytest.param(["results", "nope"], 1, "there is no InferenceBatch or FanOutJob nope", id="results of nothing"),
         pytest.param(["results", "../../x"], 2, '"../../x" is not the name of a batch', id="a path as a name"),
         pytest.param(["delete", "..", ], 2, '".." is not the name of a batch', id="dots as a name"),
         pytest.param(["results", "x", "--all", "--errors"], 2, "--errors and --all cannot be used together", id="two wishes at once"),
-        pytest.param(["cancel", "nope"], 1, "there is no InferenceBatch nope", id="cancel nothing"),
-        pytest.param(["suspend", "nope"], 1, "there is no InferenceBatch nope", id="suspend nothing"),
-        pytest.param(["resume", "nope"], 1, "there is no InferenceBatch nope", id="resume nothing"),
-        pytest.param(["retry", "nope"], 1, "there is no InferenceBatch nope", id="retry nothing"),
-        pytest.param(["delete", "nope"], 1, "there is no InferenceBatch nope", id="delete nothing"),
+        pytest.param(["cancel", "nope"], 1, "there is no InferenceBatch or FanOutJob nope", id="cancel nothing"),
+        pytest.param(["suspend", "nope"], 1, "there is no InferenceBatch or FanOutJob nope", id="suspend nothing"),
+        pytest.param(["resume", "nope"], 1, "there is no InferenceBatch or FanOutJob nope", id="resume nothing"),
+        pytest.param(["retry", "nope"], 1, "there is no InferenceBatch or FanOutJob nope", id="retry nothing"),
+        pytest.param(["delete", "nope"], 1, "there is no InferenceBatch or FanOutJob nope", id="delete nothing"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_a_sentence_and_an_exit_code(cli: Cli, arguments: list[str], code: int, says: str) -> None:
@@ -301,7 +301,10 @@ def test_get_and_watch_shows_what_changes(cli: Cli) -> None:
 
 
 def test_get_and_watch_of_what_is_not_there_does_not_wait_for_it(cli: Cli) -> None:
-    assert cli("get", "nope", "-w").err == "headrace: there is no InferenceBatch nope in the namespace default\n"
+    assert (
+        cli("get", "nope", "-w").err
+        == "headrace: there is no InferenceBatch or FanOutJob nope in the namespace default\n"
+    )
 
 
 def test_get_nothing(cli: Cli) -> None:
@@ -380,11 +383,12 @@ def test_plan_says_what_would_block(
 
 
 def test_crds(cli: Cli, tmp_path: Path) -> None:
-    (printed,) = yaml.safe_load_all(cli("crds").out)
-    assert printed["metadata"]["name"] == "inferencebatches.headrace.dev"
-    assert cli("crds", "-o", "json").json["items"] == [printed]
+    printed = list(yaml.safe_load_all(cli("crds").out))
+    names = [crd["metadata"]["name"] for crd in printed]
+    assert names == ["inferencebatches.headrace.dev", "fanoutjobs.headrace.dev"]
+    assert cli("crds", "-o", "json").json["items"] == printed
     files = cli("crds", "--output-dir", str(tmp_path / "crds")).out.split()
-    assert [yaml.safe_load(Path(file).read_text()) for file in files] == [printed]
+    assert [yaml.safe_load(Path(file).read_text()) for file in files] == printed
 
 
 def test_version(cli: Cli) -> None:

@@ -25,7 +25,7 @@ spec:
   input:
     uri: in.jsonl
 """
-KNOWN = "InferenceBatch (headrace.dev/v1alpha1), ConfigMap (v1), List (v1)"
+KNOWN = "InferenceBatch (headrace.dev/v1alpha1), FanOutJob (headrace.dev/v1alpha1), ConfigMap (v1), List (v1)"
 CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: records}\ndata: {a.jsonl: '{}'}\n"
 
 

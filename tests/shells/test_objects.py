@@ -129,7 +129,7 @@ def test_delete_removes_the_batch_and_its_default_output(laptop: Laptop) -> None
     assert delete(laptop.state, laptop.folder)
     assert not laptop.folder.path.exists()
     assert not output.exists()
-    with pytest.raises(StateError, match="there is no InferenceBatch reviews"):
+    with pytest.raises(StateError, match="there is no InferenceBatch or FanOutJob reviews"):
         delete(laptop.state, laptop.folder)
 
 

@@ -29,7 +29,7 @@ def test_status_is_written_on_its_own(state: StateDir) -> None:
 
 
 def test_load_says_what_there_is_not(state: StateDir) -> None:
-    with pytest.raises(StateError, match=r"^there is no InferenceBatch nope in the namespace a$"):
+    with pytest.raises(StateError, match=r"^there is no InferenceBatch or FanOutJob nope in the namespace a$"):
         state.batch("a", "nope").load()
 
 

@@ -10,7 +10,7 @@ from headrace.api.fanoutjob import FanOutJob
 from headrace.api.kinds import OurObject
 from headrace.core.edits import Submission, Wish, merged_spec, submission
 from headrace.shells.local.pods import Pods
-from headrace.shells.local.state import BatchFolder, StateDir
+from headrace.shells.local.state import BatchFolder, StateDir, StateError
 
 
 def plan_submission(state: StateDir, batch: OurObject, *, replace: bool) -> Submission:
@@ -69,8 +69,11 @@ def _delete(state: StateDir, folder: BatchFolder) -> bool:
 
 
 def _branches(state: StateDir, folder: BatchFolder) -> list[BatchFolder]:
-    """The batches that belong to a fan-out."""
-    owner = folder.load() if folder.exists else None
+    """The batches that belong to a fan-out. Those of one whose files are damaged stay, and can be deleted by their names."""
+    try:
+        owner = folder.load()
+    except StateError:
+        return []
     if not isinstance(owner, FanOutJob):
         return []
     named = (state.batch(folder.namespace, owner.child_name(branch)) for branch in owner.spec.branches)
