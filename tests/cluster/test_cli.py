@@ -15,13 +15,14 @@ import yaml
 from aiohttp import web
 
 from builders import BatchBuilder, a_batch
+from fanout_builders import FanOutBuilder, a_fan_out
 from headrace.api.worker import ExitCode, Failure, Role
 from headrace.cli import main
 from headrace.shells.kube import reader
-from headrace.shells.kube.resources import BATCHES, JOBS, PODS
+from headrace.shells.kube.resources import BATCHES, FAN_OUTS, JOBS, PODS
 
 from .kubectl import write_kubeconfig_for_token
-from .operator_rig import RECORDS, Rig, manifest, plane, rig
+from .operator_rig import RECORDS, Rig, fan_out_manifest, manifest, plane, rig
 from .operator_workers import Fate
 from .proxy import Call, Forward, answer, any_call, calls_to, write_kubeconfig
 
@@ -332,6 +333,50 @@ def test_results_without_a_job_left_need_the_image(operated: Desk, monkeypatch: 
     said = operated.do("results", "reviews")
     assert (said.code, "name it with --worker-image, or set HEADRACE_WORKER_IMAGE" in said.err) == (1, True)
     assert "has not started" in operated.do("results", "reviews", "--worker-image", "some/worker:1").err
+
+
+FAN_OUT = a_fan_out("one", "two").with_spec(input={"inline": RECORDS, "format": "jsonl"})
+
+
+def write_fan_out(desk: Desk, fan_out: FanOutBuilder = FAN_OUT) -> None:
+    (desk.folder / "answers.yaml").write_text(yaml.safe_dump(fan_out_manifest(fan_out), sort_keys=False))
+
+
+def test_run_of_a_fan_out_looks_on_to_the_end(operated: Desk) -> None:
+    write_fan_out(operated)
+    done = operated.do("run", "-f", "answers.yaml")
+    assert (done.code, done.err.splitlines()[0]) == (0, "answers: created")
+    assert "answers: RecordsJoined: 10 of 10 records have an answer" in done.err.splitlines()
+    assert done.out.startswith("answers is complete: 10 of 10 records succeeded\n")
+    header, row = operated.do("get", "fo").out.splitlines()
+    assert row.split()[:6] == ["answers", "Complete", "20/20", "2", "2", "0"]
+    assert operated.do("get", "answers", "-o", "json").json["kind"] == "FanOutJob"
+    assert operated.do("get", "ib/answers").err == "headrace: there is no InferenceBatch answers: it is a FanOutJob\n"
+    changed = FAN_OUT.with_spec(aggregation={"type": "vote"})
+    write_fan_out(operated, changed)
+    refused = operated.do("run", "-f", "answers.yaml")
+    assert (refused.code, "spec.aggregation: cannot be changed" in refused.err) == (2, True), refused.err
+    operated.do("delete", "answers")
+    operated.rig.eventually(lambda: operated.do("get", "ib").out == "", "the branches gone")
+
+
+def test_a_failed_fan_out_is_retried_and_cancelled_by_its_words(operated: Desk) -> None:
+    failing = Fate(exit_code=ExitCode.JOB_FAILED, failure=Failure(reason="NoModel", message="no such model"))
+    operated.rig.script.fate = lambda pod: failing if pod.config.batch.name == "answers-two" else Fate()
+    write_fan_out(operated)
+    failed = operated.do("run", "-f", "answers.yaml", "-q")
+    assert (failed.code, "without two (WorkerFailed)" in failed.out) == (1, True), failed.out
+    operated.rig.script.fate = lambda _: Fate(waits=True)
+    assert operated.do("retry", "answers").code == 0
+    operated.rig.until_at_work(4)
+    assert operated.do("cancel", "answers").code == 0
+    operated.rig.eventually(lambda: operated.rig.state(FAN_OUTS, "answers") == "Cancelled", "cancelled")
+
+
+def test_plan_of_a_fan_out_names_what_is_wrong_with_a_branch(desk: Desk) -> None:
+    write_fan_out(desk, FAN_OUT.with_branch("two", when="size("))
+    said = desk.do("plan", "-f", "answers.yaml")
+    assert (said.code, "spec.branches[1].when: is not an expression in CEL" in said.out) == (2, True), said.out
 
 
 async def not_found_page(_: Call, __: Forward) -> web.StreamResponse:

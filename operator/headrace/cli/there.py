@@ -13,7 +13,7 @@ from kubernetes.aio import client
 
 from headrace.api.base import FieldError
 from headrace.api.fanoutjob import FanOutJob
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import KINDS, Kind, OurObject, OurStatus
 from headrace.api.results import ResultsReport, Wanted
 from headrace.api.worker import PlanReport
@@ -28,7 +28,6 @@ from headrace.cli.text import remark
 from headrace.core.check import spec_problems
 from headrace.core.edits import Submission, Wish
 from headrace.core.fanout.check import fan_out_problems
-from headrace.core.fanout.observed import as_batch
 from headrace.core.observed import Installation
 from headrace.core.reader import Reader, reader
 from headrace.shells.kube.api import Api
@@ -231,7 +230,7 @@ class There:
         if image is None:
             why = f"the Jobs of {batch.metadata.name} are gone, and with them the name of the worker's image"
             raise CliError("NoWorkerImage", f"{why}: name it with --worker-image, or set HEADRACE_WORKER_IMAGE")
-        return reader(_with_output(batch), image, secrets.token_hex(2), template)
+        return reader(batch, image, secrets.token_hex(2), template)
 
     def _put_away(self, pod: ReaderPod, made: Reader) -> None:
         """A pod that cannot be deleted now is no reason to hide what came of it."""
@@ -265,13 +264,6 @@ class There:
 def _problems(wanted: OurObject) -> tuple[FieldError, ...]:
     """What the core says."""
     return fan_out_problems(wanted, SOMEWHERE) if isinstance(wanted, FanOutJob) else spec_problems(wanted, SOMEWHERE)
-
-
-def _with_output(found: OurObject) -> InferenceBatch:
-    """A batch that has the same output, for the pod that reads it."""
-    if isinstance(found, InferenceBatch):
-        return found
-    return as_batch(found, SOMEWHERE).model_copy(update={"status": InferenceBatchStatus(output=found.status.output)})
 
 
 def _seen(batch: OurObject) -> Seen:

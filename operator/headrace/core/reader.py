@@ -13,9 +13,11 @@ from typing import Any
 from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.common import Output
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.kinds import OurObject
 from headrace.api.results import Wanted
 from headrace.core.children import owned, plan_job
+from headrace.core.fanout.observed import as_batch
 from headrace.core.observed import Installation
 from headrace.core.volumes import Volumes
 
@@ -57,14 +59,16 @@ def reading(output_uri: str, wanted: Wanted, limit: int | None) -> list[str]:
     return ["results", "--output", output_uri, *which, *most]
 
 
-def reader(batch: InferenceBatch, image: str, suffix: str, like: Mapping[str, Any] | None = None) -> Reader:
-    """The reader of a batch whose output is known, named after it and `suffix` (five characters at most).
+def reader(owner: OurObject, image: str, suffix: str, like: Mapping[str, Any] | None = None) -> Reader:
+    """The reader of an object whose output is known, named after it and `suffix` (five characters at most).
 
     `like` is the pod template of one of its Jobs, if there is one left: where its image is pulled from, and with which secrets.
     """
-    assert batch.status.output is not None
-    settled = batch.spec.model_copy(update={"output": Output(uri=batch.status.output.uri)})
-    batch, place = batch.model_copy(update={"spec": settled}), Installation(worker_image=image)
+    assert owner.status.output is not None
+    place = Installation(worker_image=image)
+    batch = as_batch(owner, place) if isinstance(owner, FanOutJob) else owner
+    settled = batch.spec.model_copy(update={"output": Output(uri=owner.status.output.uri)})
+    batch = batch.model_copy(update={"spec": settled})
     volumes = Volumes.of(batch, place)
     mounts = [{**m, "readOnly": True} for m in volumes.mounts if _holds(m, volumes.output_uri)]
     kept = {mount["name"] for mount in mounts} | {"tmp"}
@@ -85,14 +89,15 @@ def reader(batch: InferenceBatch, image: str, suffix: str, like: Mapping[str, An
         **_pulling(like or {}),
     }
     return Reader(
-        {"apiVersion": "v1", "kind": "Pod", "metadata": _metadata(batch, suffix), "spec": pod}, volumes.output_uri
+        {"apiVersion": "v1", "kind": "Pod", "metadata": _metadata(owner, suffix), "spec": pod}, volumes.output_uri
     )
 
 
-def _metadata(batch: InferenceBatch, suffix: str) -> JsonObject:
-    """Goes with its batch, but is no child that the operator looks after: its label is left out, and nobody controls it."""
-    metadata = owned(batch, f"{batch.metadata.name}-read-{suffix}", COMPONENT)
-    del metadata["labels"][labels.INFERENCE_BATCH]
+def _metadata(parent: OurObject, suffix: str) -> JsonObject:
+    """Goes with its parent, but is no child that the operator looks after: its label is left out, and nobody controls it."""
+    metadata = owned(parent, f"{parent.metadata.name}-read-{suffix}", COMPONENT)
+    for label in (labels.INFERENCE_BATCH, labels.FAN_OUT_JOB):
+        metadata["labels"].pop(label, None)
     (owner,) = metadata["ownerReferences"]
     metadata["ownerReferences"] = [{**owner, "controller": False, "blockOwnerDeletion": False}]
     metadata["labels"]["app.kubernetes.io/managed-by"] = "headrace-cli"
