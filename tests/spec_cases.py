@@ -140,6 +140,8 @@ BAD = (
     # input
     Bad("both inline records and a URI", "spec.input", {"input": {**_URI, "inline": [RECORD]}}),
     Bad("an input from nowhere", "spec.input", {"input": {}}),
+    Bad("an empty condition on records", "spec.input.when", {"input": {**_URI, "when": ""}}),
+    Bad("a condition of 1,025 characters", "spec.input.when", {"input": {**_URI, "when": "t" * 1025}}),
     Bad("no inline records", "spec.input.inline", {"input": {"inline": []}}),
     Bad("too many inline records", "spec.input.inline", {"input": {"inline": [{}] * 1001}}),
     Bad("inline records as text", "spec.input", {"input": {"inline": [RECORD], "format": "text"}}),
@@ -213,6 +215,7 @@ BAD = (
 
 GOOD = (
     Good("the least that can be said", {}),
+    Good("a condition on records", {"input": {**_URI, "when": "has(record.language) && record.language == 'de'"}}),
     Good("all that the design's example says", {
         "model": {"name": "smollm2-135m", "task": "chat", "contextTokens": 2048},
         "engine": {"name": "transformers", "transformers": {"dtype": "bfloat16"}},

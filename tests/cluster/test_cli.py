@@ -348,7 +348,7 @@ def test_run_of_a_fan_out_looks_on_to_the_end(operated: Desk) -> None:
     assert (done.code, done.err.splitlines()[0]) == (0, "answers: created")
     assert "answers: RecordsJoined: 10 of 10 records have an answer" in done.err.splitlines()
     assert done.out.startswith("answers is complete: 10 of 10 records succeeded\n")
-    header, row = operated.do("get", "fo").out.splitlines()
+    _, row = operated.do("get", "fo").out.splitlines()
     assert row.split()[:6] == ["answers", "Complete", "20/20", "2", "2", "0"]
     assert operated.do("get", "answers", "-o", "json").json["kind"] == "FanOutJob"
     assert operated.do("get", "ib/answers").err == "headrace: there is no InferenceBatch answers: it is a FanOutJob\n"

@@ -6,14 +6,12 @@ them will come to anything more, what they have left is joined; then the complet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
 from headrace.api.inferencebatch import OutputStatus, RecordCounts
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.worker import JoinReport, PlanReport, Role
+from headrace.api.worker import PlanReport, Role
 from headrace.core.conditions import Finding, false, transition_events, true, unknown, with_findings
 from headrace.core.counts import tally
 from headrace.core.fanout.branches import BranchView, views
@@ -21,18 +19,18 @@ from headrace.core.fanout.check import fan_out_problems
 from headrace.core.fanout.children import (
     branch_children,
     input_config_map,
-    join_job,
     lay_out,
     own_children,
     plan_job,
 )
+from headrace.core.fanout.joining import joining
 from headrace.core.fanout.observed import FanOutObserved
-from headrace.core.fanout.policy import deadline, decided, enough, expired, over
+from headrace.core.fanout.policy import deadline, decided, expired, over
 from headrace.core.fanout.progress import listed, progress, summary
 from headrace.core.plan import Plan
 from headrace.core.planning import refused
 from headrace.core.step import Step, failed, readiness
-from headrace.core.stopping import failure_of, find_stop
+from headrace.core.stopping import find_stop
 
 LOOK = timedelta(seconds=15)
 """A change of a branch brings an earlier look."""
@@ -58,7 +56,7 @@ def _next_step(observed: FanOutObserved) -> Step:
         return _planning(observed)
     branches = views(observed)
     if over(observed, branches):
-        return _joining(observed, branches)
+        return joining(observed, branches)
     return _working(observed, branches)
 
 
@@ -121,85 +119,6 @@ def _suspension(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> t
         message = f"{len(draining)} branches are putting their work away"
         return (false(ConditionType.SUSPENDED, Reason.DRAINING, message),)
     return (true(ConditionType.SUSPENDED, Reason.SUSPENDED, "no GPU is held; set spec.suspend to false to go on"),)
-
-
-def _joining(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> Step:
-    """No branch will come to anything more: join what there is."""
-    cancelled = observed.fan_out.spec.cancel
-    found = _branches_complete(observed, branches)
-    if not any(view.joined(cancelled=cancelled) for view in branches):
-        return _ended(observed, branches, (found,), progress(branches))
-    report, job = observed.join_report, observed.job(Role.JOIN)
-    if report is not None:
-        return _joined(observed, branches, found, report)
-    if job is not None and job.failed:
-        return _join_failed(observed, branches, found)
-    joining = unknown(ConditionType.JOINED, Reason.JOINING, "the answers of the branches are being joined")
-    children = (
-        *own_children(observed, lay_out(observed)),
-        *branch_children(observed, branches),
-        join_job(observed, branches),
-    )
-    return Step(children, (found, joining, *readiness(observed.own_work, Role.JOIN)), progress(branches))
-
-
-def _branches_complete(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> Finding:
-    missing = [view for view in branches if not view.succeeded]
-    done = f"{len(branches) - len(missing)} of {len(branches)} branches have succeeded"
-    message = f"{done}; without {listed(missing)}" if missing else done
-    if enough(observed.fan_out, branches):
-        return true(ConditionType.BRANCHES_COMPLETE, Reason.BRANCHES_SUCCEEDED, message)
-    return false(ConditionType.BRANCHES_COMPLETE, Reason.BRANCHES_FAILED, message)
-
-
-def _joined(observed: FanOutObserved, branches: tuple[BranchView, ...], found: Finding, report: JoinReport) -> Step:
-    records = report.records
-    message = f"{records.succeeded} of {records.total} records have an answer"
-    joined = true(ConditionType.JOINED, Reason.RECORDS_JOINED, message)
-    uri = observed.own_work.batch.spec.output.uri or ""
-    output = OutputStatus(uri=uri, manifest=f"{uri.rstrip('/')}/manifest.json")
-    changes = progress(branches) | {"records": records, "output": output}
-    return _ended(observed, branches, (found, joined), changes)
-
-
-def _join_failed(observed: FanOutObserved, branches: tuple[BranchView, ...], found: Finding) -> Step:
-    work, job = observed.own_work, observed.job(Role.JOIN)
-    told = failure_of(work, job)
-    why = f"{told.reason}: {told.message}" if told is not None else (job.failure_message if job else "")
-    message = f"the answers could not be joined: {why or 'its pods died'}. What is done is kept: mend this, then retry"
-    end = failed(Reason.JOIN_FAILED, message, progress(branches))
-    return Step((), (found, false(ConditionType.JOINED, Reason.JOIN_FAILED, message), *end.findings), end.changes)
-
-
-def _ended(
-    observed: FanOutObserved,
-    branches: tuple[BranchView, ...],
-    findings: tuple[Finding, ...],
-    changes: Mapping[str, Any],
-) -> Step:
-    """How it has gone, as the completion policy sees it."""
-    missing = [view for view in branches if not view.succeeded]
-    records: RecordCounts = changes.get("records", observed.fan_out.status.records)
-    if enough(observed.fan_out, branches):
-        return Step((), (*findings, _complete(records, missing)), changes)
-    why = f"{len(branches) - len(missing)} of {len(branches)} branches have succeeded; without {listed(missing)}"
-    end = failed(_reason(observed, missing), f"{why}. What is done is kept", changes)
-    return Step((), (*findings, *end.findings), end.changes)
-
-
-def _complete(records: RecordCounts, missing: list[BranchView]) -> Finding:
-    message = f"{records.succeeded} of {records.total} records have an answer, {records.failed} have none"
-    if missing:
-        return true(ConditionType.COMPLETE, Reason.PARTIALLY_SUCCEEDED, f"{message}; without {listed(missing)}")
-    reason = Reason.RECORDS_PROCESSED_WITH_ERRORS if records.failed else Reason.RECORDS_PROCESSED
-    return true(ConditionType.COMPLETE, reason, message)
-
-
-def _reason(observed: FanOutObserved, missing: list[BranchView]) -> Reason:
-    if observed.fan_out.spec.cancel:
-        return Reason.CANCELLED
-    late = any(view.child is None or view.reason == Reason.DEADLINE_EXCEEDED for view in missing)
-    return Reason.DEADLINE_EXCEEDED if late and expired(observed) else Reason.BRANCHES_FAILED
 
 
 def _retry_asked(fan_out: FanOutJob) -> bool:
