@@ -368,7 +368,7 @@ def test_a_failed_fan_out_is_retried_and_cancelled_by_its_words(operated: Desk) 
     assert (failed.code, "without two (WorkerFailed)" in failed.out) == (1, True), failed.out
     operated.rig.script.fate = lambda _: Fate(waits=True)
     assert operated.do("retry", "answers").code == 0
-    operated.rig.until_at_work(4)
+    operated.rig.until_at_work(1)
     assert operated.do("cancel", "answers").code == 0
     operated.rig.eventually(lambda: operated.rig.state(FAN_OUTS, "answers") == "Cancelled", "cancelled")
 
