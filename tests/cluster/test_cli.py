@@ -366,7 +366,7 @@ def test_a_failed_fan_out_is_retried_and_cancelled_by_its_words(operated: Desk) 
     write_fan_out(operated)
     failed = operated.do("run", "-f", "answers.yaml", "-q")
     assert (failed.code, "without two (WorkerFailed)" in failed.out) == (1, True), failed.out
-    operated.rig.script.fate = lambda _: Fate(waits=True)
+    operated.rig.script.fate = lambda pod: Fate(waits=pod.role == Role.RUN)
     assert operated.do("retry", "answers").code == 0
     operated.rig.until_at_work(1)
     assert operated.do("cancel", "answers").code == 0
