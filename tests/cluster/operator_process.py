@@ -29,7 +29,7 @@ from .processes import free_ports, tail
 
 _FORKS = multiprocessing.get_context("forkserver")
 _PR_SET_PDEATHSIG = 1
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 240.0
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from .hollow_kubelet import HollowKubelet
 from .kubectl import Kubectl
 from .messages import Say
 from .operator_background import Background
-from .operator_process import OperatorProcess, Setup
+from .operator_process import PATIENCE_SECONDS, OperatorProcess, Setup
 from .operator_workers import Script
 from .processes import free_ports
 from .proxy import Proxy, write_kubeconfig
@@ -41,7 +41,7 @@ RECORDS = [{"custom_id": f"r{n}", "text": f"Say {n}."} for n in range(10)]
 T = TypeVar("T")
 
 
-def eventually(holds: Callable[[], T], what: str, report: Callable[[], object], seconds: float = 60.0) -> T:
+def eventually(holds: Callable[[], T], what: str, report: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> T:
     """Wait until something is true, and return it; `report` tells what there is if it never is."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):
@@ -228,7 +228,7 @@ class Rig:
             return True
         return False
 
-    def eventually(self, holds: Callable[[], T], what: str, seconds: float = 60.0) -> T:
+    def eventually(self, holds: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
         """Wait until something is true, and return it."""
         return eventually(holds, what, self.report, seconds)
 
