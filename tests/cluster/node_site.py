@@ -124,6 +124,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory, say: Say) -> Iterator[Si
 def site(installed: Site) -> Iterator[Site]:
     """The site, without the batch of the last test."""
     yield installed
-    installed.kubectl("delete", "ib", "--all", "--namespace", installed.namespace)
+    installed.kubectl("delete", "fo,ib", "--all", "--namespace", installed.namespace)
     installed.until(lambda: not installed.get("pods")["items"], "the pods are gone with their batch")
     shutil.rmtree(installed.output / installed.namespace, ignore_errors=True)

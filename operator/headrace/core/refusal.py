@@ -40,7 +40,7 @@ def refusal(found: JsonObject, kind: Kind, now: datetime) -> tuple[Refused, Plan
     conditions = with_findings(before.conditions, found_now, metadata.generation, now)
     status = before.model_copy(update={"conditions": conditions, "observed_generation": metadata.generation})
     shown = fan_out_summary(status) if isinstance(status, FanOutJobStatus) else summary(status, now)
-    plan = Plan[ApiModel](
+    plan: Plan[ApiModel] = Plan(
         status=status.model_copy(update={"summary": shown}),
         children=None,
         events=transition_events(before.conditions, conditions),
