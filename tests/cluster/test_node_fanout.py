@@ -30,7 +30,7 @@ def fan_out(*branches: dict[str, Any]) -> dict[str, Any]:
     spec = {
         "input": {**source, "prompt": {"template": "{{ text }}"}},
         "branches": branches,
-        "aggregation": {"type": "concat", "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
+        "aggregation": {"type": "concat"},
     }
     head = {"apiVersion": "headrace.dev/v1alpha1", "kind": "FanOutJob", "metadata": {"name": "answers"}}
     return {**head, "spec": spec}

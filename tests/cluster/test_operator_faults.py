@@ -112,15 +112,14 @@ def test_dropped_watches_go_on_where_they_were(rig: Rig) -> None:
     rig.submit(INLINE)
     rig.until_at_work(2)
     for _ in range(3):
-        rig.eventually(lambda: len(rig.proxy.watches) == 4, "all watches open")
+        rig.eventually(lambda: len(rig.proxy.watches) == len(WATCHED), "all watches open")
         before = set(rig.proxy.watches)
         rig.run(rig.proxy.drop_watches())
         rig.eventually(partial(before.isdisjoint, rig.proxy.watches), "those watches closed")
     rig.script.let_go()
     rig.until_state("Complete")
-    assert Counter(call.resource for call in rig.proxy.made(lambda call: call.verb == "list")) == {
-        "inferencebatches": 1, "jobs": 1, "pods": 1, "configmaps": 1
-    }  # fmt: skip
+    lists = Counter(call.resource for call in rig.proxy.made(lambda call: call.verb == "list"))
+    assert lists == {resource.plural: 1 for resource in WATCHED}
 
 
 def test_a_deletion_that_no_watch_has_told_is_noticed_by_the_next_list(rig: Rig) -> None:
