@@ -181,7 +181,7 @@ def test_every_rule_is_in_the_crd(kind: Kind) -> None:
         for entry in node.schema.get("x-kubernetes-validations", ())
     ]
     assert {(rule.cel, rule.message) for rule in rules} == set(written)
-    assert len(rules) >= 20
+    assert len(rules) >= (20 if kind is KINDS[0] else 4)
 
 
 def test_a_rule_is_on_the_object_that_it_speaks_of() -> None:
@@ -225,7 +225,7 @@ def test_the_digest_is_of_the_schema(kind: Kind) -> None:
     crd = custom_resource_definition(kind)
     schema = crd["spec"]["versions"][0]["schema"]
     assert crd["metadata"]["annotations"][labels.SCHEMA_DIGEST] == schema_digest(schema)
-    schema["openAPIV3Schema"]["properties"]["spec"]["properties"]["completionDeadlineSeconds"]["maximum"] -= 1
+    schema["openAPIV3Schema"]["properties"]["spec"]["description"] += "!"
     assert crd["metadata"]["annotations"][labels.SCHEMA_DIGEST] != schema_digest(schema)
 
 

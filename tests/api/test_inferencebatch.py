@@ -73,7 +73,8 @@ def test_forbidden_changes_names_what_may_not_change(case: Change) -> None:
 
 def test_every_field_may_either_change_or_not() -> None:
     """Nobody adds a field to the spec without deciding this."""
-    may_change = {"parallelism", "priority", "completion_deadline_seconds", "suspend", "cancel"}
+    may_change = {"parallelism", "min_parallelism", "limits", "budget", "priority"}
+    may_change |= {"completion_deadline_seconds", "suspend", "cancel"}
     assert set(InferenceBatchSpec.model_fields) == {*IMMUTABLE, *may_change}
 
 

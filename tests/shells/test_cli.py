@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from headrace.api.kinds import KINDS
 from headrace.cli import main
 from laptop import FAKE_WORKER, FakeWorker, eventually, processes_with
 
@@ -384,8 +385,7 @@ def test_plan_says_what_would_block(
 
 def test_crds(cli: Cli, tmp_path: Path) -> None:
     printed = list(yaml.safe_load_all(cli("crds").out))
-    names = [crd["metadata"]["name"] for crd in printed]
-    assert names == ["inferencebatches.headrace.dev", "fanoutjobs.headrace.dev"]
+    assert [crd["metadata"]["name"] for crd in printed] == [f"{kind.plural}.headrace.dev" for kind in KINDS]
     assert cli("crds", "-o", "json").json["items"] == printed
     files = cli("crds", "--output-dir", str(tmp_path / "crds")).out.split()
     assert [yaml.safe_load(Path(file).read_text()) for file in files] == printed

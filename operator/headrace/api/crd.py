@@ -35,7 +35,7 @@ def custom_resource_definition(kind: Kind) -> JsonObject:
         "spec": {
             "group": labels.GROUP,
             "names": _names(kind),
-            "scope": "Namespaced",
+            "scope": kind.scope,
             "versions": [
                 {
                     "name": labels.VERSION,

@@ -18,8 +18,40 @@ MAX_NAME_LENGTH = 52
 """Children add a suffix, and a pod's host name ends at 63 characters; CronJob has the same limit."""
 
 
+class Limits(ApiModel):
+    """What the pods of one batch may hold at once, below what `parallelism` would give them."""
+
+    pods: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Pods at once."""
+    gpus: Annotated[int, Field(ge=1, le=10_240_000)] | None = None
+    """GPUs of all pods together; as many pods run as this is enough for."""
+
+
+class RunBudget(ApiModel):
+    """What one batch may use up in all. Then it ends with the reason BudgetExceeded, and what is done is kept for a retry."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    """Tokens read and generated."""
+    max_gpu_seconds: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    """GPUs times the seconds that they were held."""
+
+
 class Work(ApiModel):
     """What is done with records, and with what: all of an InferenceBatch but where it reads and writes."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.minParallelism) || self.minParallelism <= self.parallelism",
+            message="minParallelism must not be greater than parallelism",
+            check=lambda it: it.min_parallelism is None or it.min_parallelism <= it.parallelism,
+        ),
+        Rule(
+            cel="!has(self.minParallelism) || !has(self.limits) || !has(self.limits.pods) || "
+            "self.minParallelism <= self.limits.pods",
+            message="minParallelism must not be greater than limits.pods",
+            check=lambda it: it.min_parallelism is None or it.min_parallelism <= (it.limits.pods or it.min_parallelism),
+        ),
+    )
 
     model: Model
     engine: Engine = Field(default_factory=Engine)
@@ -30,6 +62,11 @@ class Work(ApiModel):
     """Into how many parts the input is cut. A shard always means the same records; one pod works on one shard at a time."""
     parallelism: Annotated[int, Field(ge=0, le=10_000)] = 1
     """Pods at once; may change while the batch runs."""
+    min_parallelism: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Pods to start with at least, when there is not room for all; the others follow when there is. By default 1: shards need not wait
+    for each other."""
+    limits: Limits = Field(default_factory=Limits)
+    budget: RunBudget = Field(default_factory=RunBudget)
     resources: Resources = Field(default_factory=Resources)
     retries: Retries = Field(default_factory=Retries)
     failure_policy: FailurePolicy = Field(default_factory=FailurePolicy)
@@ -51,7 +88,7 @@ class Work(ApiModel):
 
 
 class InferenceBatchSpec(Work):
-    """What is wanted. Only parallelism, priority, deadline, suspend and cancel may change later."""
+    """What is wanted. Only parallelism, limits, budget, priority, deadline, suspend and cancel may change later."""
 
     input: Input
     output: Output = Field(default_factory=Output)
@@ -127,6 +164,15 @@ class ShardCounts(ApiModel):
     """Shards that are committed."""
     failed: Count = 0
     """Shards that were given up."""
+
+
+class Admission(ApiModel):
+    """What the batch holds of its bulkhead. It is written before a pod is released, so that whoever counts never counts too little."""
+
+    pods: Count = 0
+    """Pods that it may have, or has still got."""
+    time: Time | None = None
+    """When it was last let start."""
 
 
 class CountedShards(ApiModel):
@@ -231,6 +277,7 @@ class InferenceBatchStatus(ApiModel):
     estimated_completion_time: Time | None = None
     """When it should be done, at the speed so far."""
     queue: Queue | None = None
+    admission: Admission | None = None
     validation: Validation | None = None
     output: OutputStatus | None = None
     start_time: Time | None = None

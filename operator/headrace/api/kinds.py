@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic.alias_generators import to_camel
 
 from headrace.api import fanoutjob, inferencebatch
 from headrace.api.base import ApiModel, Rule
+from headrace.api.bulkhead import Bulkhead, BulkheadSpec, BulkheadStatus
 from headrace.api.fanoutjob import FanOutJob, FanOutJobSpec, FanOutJobStatus
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, InferenceBatchStatus
 
@@ -37,6 +38,8 @@ class Kind:
     columns: tuple[Column, ...]
     transition_rules: tuple[Rule, ...] = ()
     """Rules over the old and the new spec."""
+    scope: Literal["Namespaced", "Cluster"] = "Namespaced"
+    """Where its objects are: in a namespace each, or in none."""
 
 
 def _settled(immutable: Iterable[str], noun: str) -> tuple[Rule, ...]:
@@ -95,6 +98,23 @@ KINDS: tuple[Kind, ...] = (
             Column("Age", "date", ".metadata.creationTimestamp", "Time since the object was created"),
         ),
         transition_rules=_settled(fanoutjob.IMMUTABLE, "fan-out"),
+    ),
+    Kind(
+        name="Bulkhead",
+        plural="bulkheads",
+        short_name="bh",
+        model=Bulkhead,
+        spec=BulkheadSpec,
+        status=BulkheadStatus,
+        columns=(
+            Column("GPUs", "string", ".status.summary.gpus", "GPUs held, of GPUs in all"),
+            Column("Pods", "string", ".status.summary.pods", "Pods held, of pods in all"),
+            Column("Batches", "integer", ".status.used.batches", "Batches that run"),
+            Column("Waiting", "integer", ".status.waiting", "Batches that wait"),
+            Column("Oldest", "string", ".status.summary.oldest", "How long the oldest of them has waited"),
+            Column("Age", "date", ".metadata.creationTimestamp", "Time since the object was created"),
+        ),
+        scope="Cluster",
     ),
 )
 

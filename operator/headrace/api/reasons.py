@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Conditions of an InferenceBatch and of a FanOutJob."""
+    """Conditions of an InferenceBatch and of a FanOutJob, and `Saturated` of a Bulkhead."""
 
     INPUT_VALIDATED = "InputValidated"
     ADMITTED = "Admitted"
@@ -16,6 +16,7 @@ class ConditionType(StrEnum):
     SUSPENDED = "Suspended"
     COMPLETE = "Complete"
     FAILED = "Failed"
+    SATURATED = "Saturated"
 
 
 class Reason(StrEnum):
@@ -28,7 +29,17 @@ class Reason(StrEnum):
     PLAN_FAILED = "PlanFailed"
     # Admitted
     ADMITTED = "Admitted"
-    WAITING_FOR_QUOTA = "WaitingForQuota"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    CAPACITY_RESERVED = "CapacityReserved"
+    PREEMPTED = "Preempted"
+    STARTS_PER_MINUTE = "StartsPerMinute"
+    TOKENS_PER_MINUTE = "TokensPerMinute"
+    BUDGET_EXHAUSTED = "BudgetExhausted"
+    BREAKER_OPEN = "BreakerOpen"
+    EXCEEDS_CAPACITY = "ExceedsCapacity"
+    NO_PODS_ALLOWED = "NoPodsAllowed"
+    UNKNOWN_BULKHEAD = "UnknownBulkhead"
+    NAMESPACE_NOT_SELECTED = "NamespaceNotSelected"
     # PodsReady
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -55,7 +66,10 @@ class Reason(StrEnum):
     TOO_MANY_FAILED_RECORDS = "TooManyFailedRecords"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     CANCELLED = "Cancelled"
+    BUDGET_EXCEEDED = "BudgetExceeded"
     SHARD_FAILED = "ShardFailed"
     WORKER_FAILED = "WorkerFailed"
     FINALIZE_FAILED = "FinalizeFailed"
     RETRYING = "Retrying"
+    # Saturated
+    CAPACITY_AVAILABLE = "CapacityAvailable"

@@ -21,7 +21,7 @@ from pydantic import Field
 from headrace.api.base import ApiModel, FieldError, InvalidSpec, JsonObject
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.kinds import KINDS, OurObject
+from headrace.api.kinds import OurObject
 from headrace.api.labels import API_VERSION
 from headrace.api.meta import ObjectMeta
 from headrace.shells.documents import Document, parse_documents
@@ -202,9 +202,9 @@ def _title(data: JsonObject) -> str:
 
 
 _MODELS: dict[tuple[Any, Any], type[InferenceBatch] | type[FanOutJob] | type[ConfigMap]] = {
-    ("v1", "ConfigMap"): ConfigMap,
     (API_VERSION, "InferenceBatch"): InferenceBatch,
     (API_VERSION, "FanOutJob"): FanOutJob,
+    ("v1", "ConfigMap"): ConfigMap,
 }
 
 
@@ -239,8 +239,8 @@ def _settle_namespace(metadata: JsonObject, wanted: str | None) -> list[FieldErr
 
 
 def _unknown_kind(data: JsonObject) -> FieldError:
-    known = ", ".join([*(f"{kind.name} ({API_VERSION})" for kind in KINDS), "ConfigMap (v1)", "List (v1)"])
-    if data.get("kind") in {kind.name for kind in KINDS} | {"ConfigMap"}:
+    known = ", ".join(f"{kind} ({version})" for version, kind in (*_MODELS, ("v1", "List")))
+    if data.get("kind") in {kind for _, kind in _MODELS}:
         return FieldError("apiVersion", f'"{data.get("apiVersion")}" is not known for this kind; known are {known}')
     shown = f'"{data["kind"]}" is not known here' if "kind" in data else "required"
     return FieldError("kind", f"{shown}; known are {known}")
