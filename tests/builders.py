@@ -109,7 +109,8 @@ def a_batch(name: str = "reviews") -> BatchBuilder:
 
 def a_job(role: Role, **fields: Any) -> JobSnapshot:
     """A child Job of the batch `reviews`."""
-    return JobSnapshot(**{"name": f"reviews-{role}", "uid": f"uid-{role}", "role": role, **fields})
+    suspended = fields.get("suspended", False)
+    return JobSnapshot(**{"name": f"reviews-{role}", "uid": f"uid-{role}", "role": role, "parked": suspended, **fields})
 
 
 def planned(records: int = 100, shards: int = 1) -> WorkerReport:

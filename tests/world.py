@@ -15,8 +15,9 @@ from typing import Any
 from builders import NOON, PLACE
 from headrace.api import labels
 from headrace.api.inferencebatch import InferenceBatch, RecordCounts
+from headrace.api.reasons import Reason
 from headrace.api.worker import ExitCode, FinalizeReport, PlanReport, Role, ShardReport
-from headrace.core.observed import JobSnapshot, Observed, WorkerReport
+from headrace.core.observed import JobSnapshot, Observed, Verdict, WorkerReport
 from headrace.core.plan import Plan
 from headrace.core.reconcile import reconcile
 
@@ -46,6 +47,7 @@ class World:
     shards: list[ShardWork] = field(default_factory=list)
     finalized: bool = False
     statuses: list[Any] = field(default_factory=list)
+    verdict: Verdict = Verdict(admitted=True)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -58,7 +60,7 @@ class World:
     def observe(self) -> Observed:
         """One look."""
         snapshots = tuple(self._snapshot(job) for job in self.jobs.values())
-        return Observed(self.batch, self.now, snapshots, tuple(self._reports()), installation=PLACE)
+        return Observed(self.batch, self.now, snapshots, tuple(self._reports()), self.verdict, PLACE)
 
     def _snapshot(self, job: dict[str, Any]) -> JobSnapshot:
         snapshot = JobSnapshot.from_object(job)
@@ -66,9 +68,12 @@ class World:
             done = job["done"]
             return replace(snapshot, active=int(not done), complete=done)
         committed = frozenset(i for i, s in enumerate(self.shards) if s.committed)
-        active = sum(s.running for s in self.shards)
         return replace(
-            snapshot, active=active, succeeded_indexes=committed, complete=len(committed) == len(self.shards)
+            snapshot,
+            active=self.active,
+            succeeded_indexes=committed,
+            complete=len(committed) == len(self.shards),
+            parked=job["parked"],
         )
 
     def _reports(self) -> list[WorkerReport]:
@@ -118,8 +123,9 @@ class World:
         return [*writes, lambda: self._write_status(plan)]
 
     def _apply(self, child: dict[str, Any]) -> None:
-        known = self.jobs.setdefault(child["metadata"]["name"], {**child, "done": False})
-        known["spec"] = {**known["spec"], "suspend": child["spec"].get("suspend", False)}
+        known = self.jobs.setdefault(child["metadata"]["name"], {**child, "done": False, "parked": False})
+        patch = {"suspend": child["spec"].get("suspend", False), "parallelism": child["spec"]["parallelism"]}
+        known["spec"] = {**known["spec"], **patch}
 
     def _write_status(self, plan: Plan) -> None:
         self.batch = self.batch.model_copy(update={"status": plan.status})
@@ -131,20 +137,30 @@ class World:
         """Some time passes; unless the world is kind, things go wrong in it."""
         self.now += timedelta(seconds=self.random.choice([1, 5, 60]))
         run = self._run_job()
+        if (
+            run is not None
+        ):  # the Job controller takes its time to note that it has to stop, and may start pods until then
+            run["parked"] = run["spec"]["suspend"] and (run["parked"] or kind or self.random.random() < 0.5)
         for shard in self.shards:
             self._live(shard, run, kind=kind)
         for job in self.jobs.values():
             if job["metadata"]["labels"][labels.ROLE] != Role.RUN and (kind or self.random.random() < 0.5):
                 self._finish(job)
 
+    @property
+    def active(self) -> int:
+        """Pods that run."""
+        return sum(shard.running for shard in self.shards)
+
     def _run_job(self) -> dict[str, Any] | None:
         return next((j for j in self.jobs.values() if j["metadata"]["labels"][labels.ROLE] == Role.RUN), None)
 
     def _live(self, shard: ShardWork, run: dict[str, Any] | None, *, kind: bool) -> None:
-        if run is None or run["spec"]["suspend"]:
-            shard.running = shard.running and not kind and self.random.random() < 0.5  # draining takes its time
+        room = run["spec"]["parallelism"] - self.active if run is not None and not run["parked"] else -len(self.shards)
+        if shard.running and room < 0:
+            shard.running = not kind and self.random.random() < 0.5  # draining takes its time
             return
-        if not shard.running and not shard.committed:
+        if not shard.running and not shard.committed and room > 0:
             shard.running, shard.attempt = True, shard.attempt + 1
             return
         if not shard.running:
@@ -164,6 +180,22 @@ class World:
             for shard in self.shards:
                 assert not shard.running, "the books are closed only when no worker writes any more"
         job["done"] = True
+
+    def judge(self) -> None:
+        """Admission changes its mind: it preempts, lets go on, or gives more or fewer pods."""
+        verdicts = [
+            Verdict(admitted=True),
+            Verdict(admitted=True, pods=self.random.randrange(1, 6)),
+            Verdict(admitted=False, reason=Reason.PREEMPTED, message="makes room"),
+            Verdict(admitted=False, reason=Reason.QUOTA_EXCEEDED, message="needs 1 GPU, 8 of 8 used", position=1),
+        ]
+        self.verdict = self.random.choice(verdicts)
+
+    def calm_down(self) -> None:
+        """Nothing stands in the way of the batch any more."""
+        go_on = {"suspend": False, "parallelism": max(1, self.batch.spec.parallelism)}
+        self.batch = self.batch.model_copy(update={"spec": self.batch.spec.model_copy(update=go_on)})
+        self.verdict = Verdict(admitted=True)
 
     def meddle(self) -> None:
         """The user changes their mind."""

@@ -66,9 +66,7 @@ CANCELLED = RUNNING.with_spec(cancel=True)
         pytest.param(look(a_batch().validated()), {}, id="no GPU is asked for before the status says admitted"),
         pytest.param(look(RUNNING), {"reviews-run": False}, id="an admitted batch runs"),
         pytest.param(
-            look(
-                RUNNING, verdict=Verdict(admitted=False, reason=Reason.WAITING_FOR_QUOTA, message="2 of 2 GPUs in use")
-            ),
+            look(RUNNING, verdict=Verdict(admitted=False, reason=Reason.QUOTA_EXCEEDED, message="2 of 2 GPUs in use")),
             {},
             id="a verdict taken back holds the start",
         ),
@@ -76,7 +74,7 @@ CANCELLED = RUNNING.with_spec(cancel=True)
             look(
                 RUNNING,
                 jobs=[RUN],
-                verdict=Verdict(admitted=False, reason=Reason.WAITING_FOR_QUOTA, message="preempted"),
+                verdict=Verdict(admitted=False, reason=Reason.QUOTA_EXCEEDED, message="preempted"),
             ),
             {"reviews-run": True},
             id="a preempted batch drains",
@@ -145,10 +143,10 @@ def failing(reason: str) -> dict[str, tuple[str, str]]:
             look(
                 a_batch().validated(),
                 verdict=Verdict(
-                    admitted=False, reason=Reason.WAITING_FOR_QUOTA, message="8 of 8 GPUs in use", position=3, ahead=2
+                    admitted=False, reason=Reason.QUOTA_EXCEEDED, message="8 of 8 GPUs in use", position=3, ahead=2
                 ),
             ),
-            {"Admitted": ("False", "WaitingForQuota")},
+            {"Admitted": ("False", "QuotaExceeded")},
             id="a waiting batch says why",
         ),
         pytest.param(look(suspended(RUNNING), jobs=[RUN]), {"Suspended": ("False", "Draining")}, id="draining"),
@@ -375,15 +373,16 @@ def test_reconcile_refuses_what_this_place_cannot_do(batch: BatchBuilder, field:
 def test_reconcile_lets_a_good_input_in_with_one_write_unless_it_must_wait() -> None:
     def after_planning(verdict: Verdict) -> set[str]:
         plan = reconcile(look(a_batch(), jobs=[PLANNED], reports=[planned()], verdict=verdict))
+        assert (plan.status.admission is not None) == verdict.admitted
         return {kind for kind, (status, _) in conditions(plan).items() if status == "True"}
 
     assert after_planning(Verdict(admitted=True)) == {"InputValidated", "Admitted"}
-    assert after_planning(Verdict(admitted=False, reason=Reason.WAITING_FOR_QUOTA)) == {"InputValidated"}
+    assert after_planning(Verdict(admitted=False, reason=Reason.QUOTA_EXCEEDED)) == {"InputValidated"}
 
 
 def test_reconcile_shows_the_queue_while_it_waits() -> None:
     verdict = Verdict(
-        admitted=False, reason=Reason.WAITING_FOR_QUOTA, message="needs 1 GPU, 8 of 8 used", position=3, ahead=2
+        admitted=False, reason=Reason.QUOTA_EXCEEDED, message="needs 1 GPU, 8 of 8 used", position=3, ahead=2
     )
     waiting = reconcile(look(a_batch().validated(), verdict=verdict)).status
     assert waiting.queue is not None

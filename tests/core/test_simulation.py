@@ -6,6 +6,7 @@ import pytest
 
 from builders import a_batch
 from headrace.api.inferencebatch import InferenceBatchStatus
+from headrace.core.admission.demand import held_pods
 from headrace.core.reconcile import reconcile
 from world import World
 
@@ -42,7 +43,10 @@ def live_through(world: World) -> None:
             assert before.records.total == world.records, "no GPU before the whole input was read"
         if world.random.random() < 0.05:
             world.meddle()
+        if world.random.random() < 0.2:
+            world.judge()
         world.tick()
+        assert world.active <= held_pods(world.batch), "the status says of every pod that it is held"
 
 
 @pytest.mark.parametrize("block", range(10))
@@ -51,7 +55,7 @@ def test_reconcile_comes_to_a_true_end_in_every_world(block: int) -> None:
     for seed in range(block, WORLDS, 10):
         world = make_world(seed)
         live_through(world)
-        world.batch = world.batch.model_copy(update={"spec": world.batch.spec.model_copy(update={"suspend": False})})
+        world.calm_down()
         for _ in range(60):
             world.converge(may_die=False)
             world.tick(kind=True)

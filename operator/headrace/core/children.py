@@ -48,12 +48,12 @@ def finalize_job(batch: InferenceBatch, place: Installation, stop: Stop | None) 
     return job
 
 
-def run_job(batch: InferenceBatch, place: Installation, *, suspend: bool) -> JsonObject:
-    """The work: one pod a shard, `parallelism` of them at once."""
+def run_job(batch: InferenceBatch, place: Installation, *, suspend: bool, pods: int | None = None) -> JsonObject:
+    """The work: one pod a shard, so many of them at once; by default as many as the spec says."""
     counts = {
         "completionMode": "Indexed",
         "completions": batch.status.shards.total,
-        "parallelism": batch.spec.parallelism,
+        "parallelism": batch.spec.parallelism if pods is None else pods,
         "backoffLimitPerIndex": batch.spec.failure_policy.backoff_limit_per_index,
         "suspend": suspend,
     }

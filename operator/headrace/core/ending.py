@@ -21,7 +21,7 @@ def ending(observed: Observed, counts: Tally, stop: Stop, inline: InlinePlan | N
     if report is not None:
         return _ended(observed, from_finalize(report, counts.counted), stop)
     run = observed.job(Role.RUN)
-    settled = run is None or run.finished or not run.active
+    settled = run is None or run.drained
     if settled and (stop.keeps_work_for_retry or counts.all_counted(status.shards.total)):
         return _ended(observed, counts, stop)
     children = (*input_children(observed, inline), *held_run(observed))

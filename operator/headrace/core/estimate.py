@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from headrace.api.common import Task
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import PlanReport
+from headrace.core.admission.demand import allowed_pods
 from headrace.core.check import spec_problems
 from headrace.core.inline import lay_out
 from headrace.core.observed import Installation
@@ -49,7 +50,7 @@ def estimate(
     inline = lay_out(batch, place) if not problems else None
     report = (inline.report if inline is not None else None) or found
     shards = report.shards if report is not None and report.records else batch.spec.shards
-    pods = min(batch.spec.parallelism, shards)
+    pods = min(allowed_pods(batch), shards)
     prompt, completion = _tokens(batch, report)
     return Estimate(
         shards=shards,

@@ -249,13 +249,19 @@ def _names(pods: Iterable[PodState]) -> tuple[str, ...]:
     return tuple(pod.name for pod in pods)
 
 
+def _conditions(spec: _Spec, ended: _End | None) -> list[JsonObject]:
+    if ended is not None:
+        return [ended.condition()]
+    return [_End("Suspended", "JobSuspended", "Job suspended").condition()] if spec.suspend else []
+
+
 def _status(spec: _Spec, slots: Sequence[_Slot], running: Sequence[PodState], ended: _End | None) -> JsonObject:
     status: JsonObject = {
         "active": sum(not pod.terminating for pod in running),
         "terminating": sum(pod.terminating for pod in running),
         "succeeded": sum(slot.succeeded for slot in slots),
         "failed": sum(slot.failures for slot in slots),
-        "conditions": [ended.condition()] if ended is not None else [],
+        "conditions": _conditions(spec, ended),
     }
     if spec.indexed:
         status["completedIndexes"] = format_ranges(slot.index for slot in slots if slot.done)

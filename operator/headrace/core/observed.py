@@ -35,11 +35,18 @@ class JobSnapshot:
     stop_reason: str = ""
     """For `finalize`: why the batch ends, as the Job was told."""
     deleting: bool = False
+    parked: bool = False
+    """The Job controller has taken note that it is suspended, and starts nothing any more."""
 
     @property
     def finished(self) -> bool:
         """Whether the Job controller is done with it."""
         return self.complete or self.failed
+
+    @property
+    def drained(self) -> bool:
+        """Whether no pod of it runs, and none will."""
+        return self.finished or (self.suspended and self.parked and not self.active)
 
     @classmethod
     def from_object(cls, job: Mapping[str, Any]) -> JobSnapshot:
@@ -62,6 +69,7 @@ class JobSnapshot:
             round=int(metadata["labels"].get(labels.ROUND, "0")),
             stop_reason=metadata["labels"].get(labels.STOP_REASON, ""),
             deleting="deletionTimestamp" in metadata,
+            parked="Suspended" in conditions,
         )
 
 
@@ -127,8 +135,13 @@ class Verdict:
     reason: Reason = Reason.ADMITTED
     message: str = "no limit stands in the way"
     position: int | None = None
+    """In the line of its bulkhead, 1 is next; None when it does not stand in it."""
     ahead: int = 0
     estimated_start: datetime | None = None
+    pods: int | None = None
+    """Pods that it may have; None for as many as it wants."""
+    preempts: tuple[str, ...] = ()
+    """Batches (`namespace/name`) that have to give way to it first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from headrace.core.children import plan_job
 from headrace.core.conditions import false, true, unknown
 from headrace.core.inline import inline_config_map
 from headrace.core.observed import Observed
-from headrace.core.step import Step, admission, failed, readiness, suspension
+from headrace.core.step import Step, admission, failed, granted_pods, readiness, suspension
 from headrace.core.volumes import output_uri
 
 SHOWN_ERRORS = 20
@@ -38,9 +38,9 @@ def _planned(observed: Observed, report: PlanReport, children: tuple[JsonObject,
         "shards": ShardCounts(total=report.shards),
         "output": OutputStatus(uri=output_uri(observed.batch, observed.installation) or ""),
     }
-    # Who is let in at once need not wait for a second write to hear it.
+    # Who is let in at once need not wait for a second write to hear it; what it holds from then on is in the same write.
     let_in = (admission(observed),) if observed.verdict.admitted else ()
-    return Step(children, (valid, *let_in, *suspension(observed)), changes)
+    return Step(children, (valid, *let_in, *suspension(observed)), changes, granted_pods(observed))
 
 
 def refused(report: PlanReport) -> Step:

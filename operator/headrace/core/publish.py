@@ -36,5 +36,7 @@ def _transition(written: OurStatus, desired: OurStatus) -> bool:
 
 
 def _parts(status: OurStatus) -> object:
-    """The parts that there are, and for branches how they stand."""
-    return status.shards.total if isinstance(status, InferenceBatchStatus) else status.branch_counts
+    """The parts that there are and what they hold, and for branches how they stand."""
+    if isinstance(status, InferenceBatchStatus):
+        return status.shards.total, status.admission
+    return status.branch_counts

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.inferencebatch import Admission, InferenceBatch, InferenceBatchStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
+from headrace.core.admission.demand import held_pods
 from headrace.core.check import spec_problems
 from headrace.core.conditions import false, transition_events, with_findings
 from headrace.core.counts import tally
 from headrace.core.ending import ending
 from headrace.core.inline import lay_out
-from headrace.core.observed import Observed
+from headrace.core.observed import JobSnapshot, Observed
 from headrace.core.plan import Plan
 from headrace.core.planning import planning
 from headrace.core.progress import summary
@@ -87,6 +88,7 @@ def _plan(observed: Observed, step: Step) -> Plan:
             "records_per_second": None,
         }
         status = status.model_copy(update=end)
+    status = status.model_copy(update={"admission": _admission(observed, 0 if status.finished else step.pods)})
     status = status.model_copy(update={"summary": summary(status, now)})
     return Plan(
         status=status,
@@ -96,10 +98,30 @@ def _plan(observed: Observed, step: Step) -> Plan:
     )
 
 
+def _admission(observed: Observed, pods: int) -> Admission | None:
+    """What the batch holds of its bulkhead from now on: what it may have, and what it still has above that."""
+    before, held, job = observed.batch.status.admission, held_pods(observed.batch), observed.job(Role.RUN)
+    still = min(held, _may_have(job, observed.batch.status.shards.total)) if job is not None else 0
+    if before is None and not pods and not still:
+        return None
+    started = observed.now if pods and not held else before.time if before is not None else None
+    return Admission(pods=max(pods, still), time=started)
+
+
+def _may_have(job: JobSnapshot, shards: int) -> int:
+    """Pods that a Job has or may still start, before what is decided now has come to the Job controller."""
+    if job.finished:
+        return 0
+    if job.suspended and job.parked:
+        return job.active
+    left = shards - len(job.succeeded_indexes) - len(job.failed_indexes)
+    return max(job.active, min(job.parallelism, left))
+
+
 def _look_again(observed: Observed, status: InferenceBatchStatus) -> timedelta | None:
     if status.finished:
         return None
-    if _opens_next_step(observed.batch.status, status):
+    if _opens_next_step(observed.batch, status):
         return timedelta(0)
     looks = [PROGRESS_LOOK if status.shards.active else WAITING_LOOK]
     if status.deadline_time is not None:
@@ -107,7 +129,9 @@ def _look_again(observed: Observed, status: InferenceBatchStatus) -> timedelta |
     return min(looks)
 
 
-def _opens_next_step(before: InferenceBatchStatus, after: InferenceBatchStatus) -> bool:
+def _opens_next_step(batch: InferenceBatch, after: InferenceBatchStatus) -> bool:
     """Whether this status, once it is written, lets the next step begin at once."""
+    before, holds = batch.status, after.admission.pods if after.admission is not None else 0
     opening = (ConditionType.INPUT_VALIDATED, ConditionType.ADMITTED)
-    return before.retries != after.retries or any(before.is_true(kind) != after.is_true(kind) for kind in opening)
+    changed = any(before.is_true(kind) != after.is_true(kind) for kind in opening)
+    return changed or holds > held_pods(batch) or before.retries != after.retries

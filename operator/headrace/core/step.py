@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import ShardCounts
+from headrace.api.inferencebatch import InferenceBatch, Queue, ShardCounts
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
+from headrace.core.admission.demand import allowed_pods
 from headrace.core.children import plan_job, run_job
 from headrace.core.conditions import Finding, false, true
 from headrace.core.counts import Tally
@@ -27,6 +28,8 @@ class Step:
     findings: tuple[Finding, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Status fields that this step sets, in snake_case."""
+    pods: int = 0
+    """Pods that the batch may have from now on; what it has above that it holds until they are gone."""
 
 
 def failed(reason: Reason, message: str, changes: Mapping[str, Any] | None = None) -> Step:
@@ -43,17 +46,38 @@ def input_children(observed: Observed, inline: InlinePlan | None) -> tuple[JsonO
 
 
 def held_run(observed: Observed) -> tuple[JsonObject, ...]:
-    """The run Job, if there is one, told to drain."""
-    if observed.job(Role.RUN) is None:
+    """The run Job, if there is one, told to drain. Its parallelism stays: until it has been heard, no pod may be added."""
+    job = observed.job(Role.RUN)
+    if job is None:
         return ()
-    return (run_job(observed.batch, observed.installation, suspend=True),)
+    return (run_job(observed.batch, observed.installation, pods=job.parallelism, suspend=True),)
 
 
-def admission(observed: Observed) -> Finding:
-    """Whether the batch may have what it asks for."""
-    verdict = observed.verdict
-    found = true if verdict.admitted else false
-    return found(ConditionType.ADMITTED, verdict.reason, verdict.message)
+def granted_pods(observed: Observed) -> int:
+    """Pods that the batch may have by its own word and by that of its bulkhead."""
+    batch, verdict = observed.batch, observed.verdict
+    if batch.spec.suspend or not verdict.admitted:
+        return 0
+    allowed = allowed_pods(batch)
+    return allowed if verdict.pods is None else min(allowed, verdict.pods)
+
+
+def admission(observed: Observed, queue: Queue | None = None) -> Finding:
+    """Whether the batch may have what it asks for. While it does not move in the line, the same words stand."""
+    verdict, before = observed.verdict, observed.batch.status.condition(ConditionType.ADMITTED)
+    if not allowed_pods(observed.batch):
+        return false(ConditionType.ADMITTED, Reason.NO_PODS_ALLOWED, _no_pods(observed.batch))
+    found, message = true if verdict.admitted else false, verdict.message
+    unmoved = queue is not None and queue == observed.batch.status.queue
+    if unmoved and before is not None and before.reason == verdict.reason:
+        message = before.message
+    return found(ConditionType.ADMITTED, verdict.reason, message)
+
+
+def _no_pods(batch: InferenceBatch) -> str:
+    if not batch.spec.parallelism:
+        return "spec.parallelism is 0: nothing runs until it is raised"
+    return f"spec.limits.gpus must be at least {batch.spec.gpus}, the GPUs of one pod, not {batch.spec.limits.gpus}"
 
 
 def suspension(observed: Observed) -> tuple[Finding, ...]:

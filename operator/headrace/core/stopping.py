@@ -23,7 +23,7 @@ class Stop:
     @property
     def keeps_work_for_retry(self) -> bool:
         """Whether the rest is left undone for a retry, rather than closed with error lines: something outside must be mended first."""
-        return self.reason == Reason.WORKER_FAILED
+        return self.reason in (Reason.WORKER_FAILED, Reason.BUDGET_EXCEEDED)
 
     @property
     def error_code(self) -> ErrorCode:
@@ -54,7 +54,7 @@ def find_stop(observed: Observed, counts: Tally) -> Stop | None:
     A `finalize` Job that was already told a reason keeps it: the end of a batch does not change its mind.
     """
     finalizing = observed.job(Role.FINALIZE)
-    reasons = (_worker_failed, too_many_failed, _shard_failed, _cancelled, _expired)
+    reasons = (_worker_failed, too_many_failed, _shard_failed, _cancelled, _expired, _budget_exceeded)
     found = [s for s in (rule(observed, counts) for rule in reasons) if s is not None]
     if finalizing is not None and finalizing.stop_reason:
         told = Reason(finalizing.stop_reason)
@@ -78,6 +78,17 @@ def _expired(observed: Observed, counts: Tally) -> Stop | None:
         Reason.DEADLINE_EXCEEDED,
         f"not done after {seconds} s: {counts.records.pending} of {counts.records.total} records were left",
     )
+
+
+def _budget_exceeded(observed: Observed, counts: Tally) -> Stop | None:
+    budget, used = observed.batch.spec.budget, counts.usage
+    tokens = used.prompt_tokens + used.completion_tokens
+    uses = (("maxTokens", tokens, budget.max_tokens), ("maxGpuSeconds", used.gpu_seconds, budget.max_gpu_seconds))
+    for field, amount, limit in uses:
+        if limit is not None and amount >= limit and counts.records.pending:
+            left = f"{counts.records.pending} of {counts.records.total} records are left"
+            return Stop(Reason.BUDGET_EXCEEDED, f"{amount} of spec.budget.{field} {limit} are used up, {left}")
+    return None
 
 
 def too_many_failed(observed: Observed, counts: Tally) -> Stop | None:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from headrace.api.inferencebatch import OutputStatus, Queue
+from headrace.api.base import JsonObject
+from headrace.api.inferencebatch import InferenceBatch, OutputStatus, Queue
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
+from headrace.core.admission.demand import allowed_pods, held_pods, usable_pods
 from headrace.core.children import finalize_job, run_job
 from headrace.core.conditions import true
 from headrace.core.counts import Tally, from_finalize
 from headrace.core.ending import finalize_failed
 from headrace.core.observed import Observed
-from headrace.core.step import Step, admission, failed, held_run, input_children, progress, readiness, suspension
+from headrace.core.step import (
+    Step,
+    admission,
+    failed,
+    granted_pods,
+    held_run,
+    input_children,
+    progress,
+    readiness,
+    suspension,
+)
 from headrace.core.stopping import too_many_failed
 from headrace.core.volumes import output_uri
+
+STEADY = 10
+"""A position is written again when it has changed by more than this part of itself; so the first few always are."""
 
 
 def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
@@ -22,13 +37,13 @@ def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Ste
     if job is not None and job.complete:
         return _recount(observed, counts, inline)
     children = input_children(observed, inline)
-    # The run Job is made, and let go, only once the status says Admitted: who counts quota from statuses never counts too little.
-    admitted = batch.status.is_true(ConditionType.ADMITTED) and observed.verdict.admitted
-    if job is not None or (admitted and not batch.spec.suspend):
-        held = batch.spec.suspend or not admitted
-        children = (*children, run_job(batch, observed.installation, suspend=held))
-    findings = (admission(observed), *readiness(observed, Role.RUN), *suspension(observed))
-    return Step(children, findings, progress(observed, counts) | {"queue": _queue(observed)})
+    granted = granted_pods(observed)
+    # Pods are let go only once the status says that they are held: who counts quota from statuses never counts too little.
+    pods = min(granted, held_pods(batch))
+    children = (*children, *(_run(observed, pods) if pods else held_run(observed)))
+    queue = _queue(observed)
+    findings = (admission(observed, queue), *readiness(observed, Role.RUN), *suspension(observed))
+    return Step(children, findings, progress(observed, counts) | {"queue": queue}, granted)
 
 
 def complete(observed: Observed, counts: Tally) -> Step:
@@ -57,8 +72,18 @@ def _recount(observed: Observed, counts: Tally, inline: InlinePlan | None) -> St
     return Step((*input_children(observed, inline), *held_run(observed), finalize), (), progress(observed, counts))
 
 
+def _run(observed: Observed, pods: int) -> tuple[JsonObject]:
+    """The run Job with so many pods. Of the last shards there are fewer than pods anyway: that is no reason to patch it."""
+    batch = observed.batch
+    rendered = allowed_pods(batch) if pods >= usable_pods(batch) else pods
+    return (run_job(batch, observed.installation, suspend=False, pods=rendered),)
+
+
 def _queue(observed: Observed) -> Queue | None:
-    verdict = observed.verdict
+    """Where it stands. Far back in a line that moves all the time, a step or two are not worth a write to each of ten thousand objects."""
+    verdict, before = observed.verdict, observed.batch.status.queue
     if verdict.admitted or verdict.position is None:
         return None
+    if before is not None and abs(before.position - verdict.position) * STEADY < before.position:
+        return before
     return Queue(position=verdict.position, ahead=verdict.ahead, estimated_start_time=verdict.estimated_start)
