@@ -1,0 +1,156 @@
+"""Admission event by event: a shell tells what has changed and asks for verdicts. Each costs about the same, however many there are.
+
+Somebody who asks for a verdict with `look` is about to write it into the batch's status; nobody else may be writing the same status then.
+Positions are counted anew at most every few seconds: they are for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from headrace.api.bulkhead import DEFAULT_BULKHEAD, Bulkhead
+from headrace.api.meta import ObjectMeta
+from headrace.api.reasons import Reason
+from headrace.core.admission import words
+from headrace.core.admission.breakers import Breakers
+from headrace.core.admission.compartment import Cause, Compartment, Entry
+from headrace.core.admission.decide import decide
+from headrace.core.admission.demand import Demand
+from headrace.core.admission.ranking import Standing, standings
+from headrace.core.observed import Verdict
+
+STANDINGS_AGE = timedelta(seconds=10)
+"""How old a position may be."""
+UNLIMITED = Bulkhead(metadata=ObjectMeta(name=DEFAULT_BULKHEAD))
+"""The compartment `default` as long as nobody has made one."""
+_NOTHING_TO_DECIDE = Verdict(admitted=False, reason=Reason.PLANNING, message="it does not wait for a bulkhead yet")
+
+
+@dataclass(slots=True)
+class Book:
+    """All bulkheads, and all batches that hold or want something of them."""
+
+    compartments: dict[str, Compartment] = field(default_factory=dict)
+    breakers: Breakers = field(default_factory=Breakers)
+    paces: dict[str, float] = field(default_factory=dict)
+    """Seconds that one pod takes for a record, by model, as far as any batch has shown it."""
+    where: dict[str, str] = field(default_factory=dict)
+    """The bulkhead of each batch."""
+    changed: set[str] = field(default_factory=set)
+    ranked: dict[str, tuple[datetime, Mapping[str, Standing]]] = field(default_factory=dict)
+
+    def load(self, demands: Iterable[Demand], bulkheads: Iterable[Bulkhead], now: datetime) -> None:
+        """Begin with all that there is, as a new process does."""
+        for bulkhead in bulkheads:
+            self._compartment(bulkhead.name, now).follow(bulkhead, now)
+        known = list(demands)
+        history = [(seen.at, seen.ok, demand, seen) for demand in known for seen in demand.evidence]
+        for _, _, demand, seen in sorted(history, key=lambda it: it[:2]):
+            self.breakers.see(demand, (seen,))
+        for demand in known:
+            self._put(demand, now)
+        self._park(now)
+        self.tick(now)
+
+    def take_changed(self) -> set[str]:
+        """The batches whose verdict has changed by more than a position since this was asked last: somebody should look at them."""
+        changed, self.changed = self.changed, set()
+        return changed
+
+    # events
+
+    def put(self, demand: Demand, now: datetime) -> None:
+        """A batch is new or has changed."""
+        tripped = bool(demand.evidence) and self.breakers.see(demand, demand.evidence)
+        self._put(demand, now)
+        if tripped:
+            self._park(now)
+            self.tick(now)
+        else:
+            self._decide(self.compartments[demand.bulkhead], now)
+
+    def remove(self, key: str, now: datetime) -> None:
+        """A batch is gone."""
+        name = self.where.pop(key, None)
+        if name is not None:
+            self.compartments[name].remove(key)
+            self._decide(self.compartments[name], now)
+
+    def put_bulkhead(self, bulkhead: Bulkhead, now: datetime) -> None:
+        """A Bulkhead is new or has changed."""
+        self._follow(bulkhead.name, bulkhead, now)
+
+    def remove_bulkhead(self, name: str, now: datetime) -> None:
+        """A Bulkhead is gone. What runs goes on; nothing more starts, unless it was the one that all batches are in by default."""
+        self._follow(name, UNLIMITED if name == DEFAULT_BULKHEAD else None, now)
+
+    def tick(self, now: datetime) -> None:
+        """Time has passed, every few seconds: a budget has something left again, a breaker may be tried, somebody has waited too long."""
+        for compartment in self.compartments.values():
+            self._decide(compartment, now)
+
+    def look(self, key: str, now: datetime) -> Verdict:
+        """The verdict on a batch, for somebody who is about to act on it."""
+        entry = self._entry(key)
+        if entry is None:
+            return _NOTHING_TO_DECIDE
+        compartment = self.compartments[self.where[key]]
+        if compartment.tell(entry):
+            self._decide(compartment, now)
+        if entry.target:
+            return words.admitted(entry)
+        cause = words.obstacle(compartment, entry, now)
+        waits = key in compartment.lanes.places or key in compartment.pledges
+        return words.waiting(cause, self._standing(compartment, key, now) if waits else None, entry)
+
+    def _decide(self, compartment: Compartment, now: datetime) -> None:
+        decide(compartment, now)
+        self.changed |= compartment.changed
+        compartment.changed.clear()
+
+    def _follow(self, name: str, bulkhead: Bulkhead | None, now: datetime) -> None:
+        compartment = self._compartment(name, now)
+        compartment.follow(bulkhead, now)
+        self.changed.update(compartment.entries)
+        self._decide(compartment, now)
+
+    def _put(self, demand: Demand, now: datetime) -> None:
+        before = self.where.get(demand.key)
+        if before is not None and before != demand.bulkhead:  # made anew under its old name
+            self.compartments[before].remove(demand.key)
+        if demand.pace is not None:
+            self.paces[demand.shape.breakers[0]] = demand.pace
+        self.where[demand.key] = demand.bulkhead
+        self._compartment(demand.bulkhead, now).put(demand, now)
+        if self.breakers.known and demand.held:
+            self.breakers.recognise(demand, now)
+
+    def _compartment(self, name: str, now: datetime) -> Compartment:
+        known = self.compartments.get(name)
+        if known is None:
+            known = self.compartments[name] = Compartment(name, self.breakers)
+            if name == DEFAULT_BULKHEAD:
+                known.follow(UNLIMITED, now)
+        return known
+
+    def _park(self, now: datetime) -> None:
+        """A breaker has opened: whoever depends on it and does not get on gives its GPUs back, and waits with no attempt spent."""
+        for compartment in self.compartments.values():
+            for entry in [entry for members in compartment.running.values() for entry in members.values()]:
+                name = self.breakers.open(entry.demand.shape, now)
+                if name is not None and not entry.demand.moving:
+                    compartment.take_back(entry, 0, Cause(Reason.BREAKER_OPEN, f"{name}: batches have failed in a row"))
+
+    def _entry(self, key: str) -> Entry | None:
+        name = self.where.get(key)
+        return self.compartments[name].entries.get(key) if name is not None else None
+
+    def _standing(self, compartment: Compartment, key: str, now: datetime) -> Standing:
+        counted, found = self.ranked.get(compartment.name, (now, {}))
+        if not found or now - counted > STANDINGS_AGE:
+            found = standings(compartment, now)
+            self.ranked[compartment.name] = (now, found)
+        # whoever came since then stands at the end until everybody is counted again
+        return found.get(key, (len(compartment.lanes) + len(compartment.pledges), None))

@@ -1,0 +1,325 @@
+"""One bulkhead at work: who holds what, who waits, who starts next, who must give way.
+
+What a batch holds is the largest of three numbers of pods: what was decided (`target`), what somebody was told and may be writing into its
+status this moment (`told`), and what its status says (`demand.held`). Only what is seen in the status lowers the third, and it is lowered
+there only when the pods are gone. So whoever dies in between, nothing is given out twice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import inf
+
+from headrace.api.bulkhead import BudgetScope, Bulkhead, BulkheadSpec, Ordering
+from headrace.api.reasons import Reason
+from headrace.core.admission.breakers import Breakers
+from headrace.core.admission.demand import Demand, Shape
+from headrace.core.admission.ledger import NOTHING, Caps, Ledger
+from headrace.core.admission.order import Group, Lanes, Order, Place, Turn
+from headrace.core.admission.selector import selects
+from headrace.core.admission.spending import MINUTE, Spending, Starts
+
+NEVER_YET = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a batch is refused, or has to give something back."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """One batch, and what was decided about it."""
+
+    demand: Demand
+    target: int = 0
+    """Pods that it may have."""
+    told: int = 0
+    """The most pods that somebody may be writing into its status."""
+    counted: int = 0
+    """Pods that it stands for in the ledgers."""
+    kept: int = 0
+    """Of those, the ones that it does not have to give back."""
+    giving: Cause | None = None
+    """Why it has to give pods back; None when it need not."""
+    refused: Cause | None = None
+    """Why it cannot even wait; None when it can."""
+    preempts: tuple[str, ...] = ()
+    """Batches that give way to it."""
+
+
+@dataclass(slots=True)
+class Compartment:
+    """The state of one bulkhead. `put` and `remove` take in what happens, `decide` draws the conclusions."""
+
+    name: str
+    breakers: Breakers
+    spec: BulkheadSpec = field(default_factory=BulkheadSpec)
+    exists: bool = False
+    entries: dict[str, Entry] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    """Batches about which something was decided since somebody asked last."""
+    lanes: Lanes = field(default_factory=Lanes)
+    pledges: dict[str, Place] = field(default_factory=dict)
+    """Batches for which what becomes free is kept, with the lane that they have left for it."""
+    running: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
+    """By priority, those that started last at the end."""
+    used: Ledger = field(default_factory=Ledger)
+    kept: Ledger = field(default_factory=Ledger)
+    """What will be used when all that has to be given back has been."""
+    used_by: defaultdict[str, Ledger] = field(default_factory=lambda: defaultdict(Ledger))
+    kept_by: defaultdict[str, Ledger] = field(default_factory=lambda: defaultdict(Ledger))
+    starts: Starts = field(default_factory=Starts)
+    spending: Spending = field(default_factory=Spending)
+    too_large: dict[Shape, Cause | None] = field(default_factory=dict)
+    """What was found out about shapes before."""
+    caps: Caps = field(default_factory=Caps)
+    namespace_caps: Caps = field(default_factory=Caps)
+    order: Order = field(default_factory=lambda: Order.of(BulkheadSpec().ordering))
+    look_for_overdue_at: datetime = NEVER_YET
+    """Until when nobody needs to be looked for who has been passed for too long."""
+    nobody_gives_way: object = None
+    """The state in which it was found last that nobody can make room for anybody."""
+
+    def follow(self, bulkhead: Bulkhead | None, now: datetime) -> None:
+        """The Bulkhead has been made, changed or (None) deleted. What runs goes on in any case."""
+        fresh = not self.exists
+        self.exists = bulkhead is not None
+        self.spec = bulkhead.spec if bulkhead is not None else BulkheadSpec()
+        self.caps = Caps.of(self.spec.capacity, self.spec)
+        self.namespace_caps = Caps.of(self.spec.per_namespace)
+        self.order = Order.of(self.spec.ordering)
+        self.spending.follow(self.spec)
+        if bulkhead is not None and fresh:
+            self.spending.restore(bulkhead.status.budgets)
+        self.too_large.clear()
+        for entry in list(self.entries.values()):
+            self._unqueue(entry)
+            self._queue(entry)
+        for namespace in list(self.used_by):
+            self._stop_spending(namespace, now)
+
+    # what happens
+
+    def put(self, demand: Demand, now: datetime) -> None:
+        """A batch as it is now."""
+        entry = self.entries.get(demand.key)
+        if entry is None:
+            if not demand.wants and not demand.held and not demand.suspended:
+                self._started(demand, now)
+                return
+            entry = self.entries[demand.key] = Entry(demand)
+            if not demand.held:  # nothing to count yet
+                self._queue(entry)
+                return
+            if demand.admitted and demand.wants:
+                entry.target = min(demand.held, demand.pods)
+        else:
+            if entry.demand.priority != demand.priority:
+                self.running[entry.demand.priority].pop(demand.key, None)
+            charged = self.spending.charge(entry.demand, demand, now)
+            entry.demand = demand
+            if charged:
+                self._stop_spending(demand.namespace, now)
+        if not demand.wants:
+            entry.target, entry.giving = 0, None
+        entry.target = min(entry.target, demand.pods)
+        self._started(demand, now)
+        self.recount(entry)
+
+    def remove(self, key: str) -> None:
+        """A batch is gone, and its pods with it."""
+        entry = self.entries.pop(key, None)
+        if entry is None:
+            return
+        self._unqueue(entry)
+        self.running[entry.demand.priority].pop(key, None)
+        self.breakers.release(entry.demand)
+        self._count(entry, 0, 0)
+
+    def tell(self, entry: Entry) -> bool:
+        """Somebody looks, and writes what he is told. As nobody else writes at the same time, what was told before is settled.
+
+        Whether something has become free by that.
+        """
+        before, entry.told = entry.counted, entry.target
+        self.recount(entry)
+        return entry.counted < before
+
+    def recount(self, entry: Entry) -> None:
+        """Bring the ledgers and lanes in line with what was decided and what is known of a batch."""
+        demand = entry.demand
+        self._count(entry, max(entry.target, entry.told, demand.held), entry.target)
+        if entry.counted <= entry.target:
+            entry.giving = None
+        if entry.target:
+            self.running[demand.priority][demand.key] = entry
+        else:
+            self.running[demand.priority].pop(demand.key, None)
+        if not entry.counted:
+            self.breakers.release(demand)
+            if not demand.wants and not demand.suspended:
+                self._unqueue(entry)
+                del self.entries[demand.key]
+                return
+        self._queue(entry)
+
+    def take_back(self, entry: Entry, pods: int, cause: Cause) -> None:
+        """A batch has to make do with so many pods."""
+        entry.target, entry.giving = pods, cause
+        self.changed.add(entry.demand.key)
+        self.recount(entry)
+
+    # what follows from the numbers
+
+    def room(self, place: Place, used: Ledger, used_by: Ledger) -> int:
+        """Pods that there is room for."""
+        return min(self.caps.room(used, place.shape), self.namespace_caps.room(used_by, place.shape))
+
+    def share(self, namespace: str) -> float:
+        """The share that a namespace holds; nobody's is compared where namespaces do not take turns."""
+        if not self.order.fair:
+            return 0.0
+        return self.caps.share(self.used_by.get(namespace, NOTHING), self.used)
+
+    def gate(self, now: datetime) -> tuple[Reason, datetime] | None:
+        """What keeps everybody from starting for some time, and until when; None when nothing does."""
+        limit = self.spec.capacity.starts_per_minute
+        until = self.starts.full_until(limit, now) if limit is not None else None
+        if until is not None:
+            return Reason.STARTS_PER_MINUTE, until
+        until = self.spending.tokens_until(now)
+        return (Reason.TOKENS_PER_MINUTE, until) if until is not None else None
+
+    def heads(self) -> Iterator[tuple[Place, Turn]]:
+        """The first of every lane of batches that wait to start."""
+        for place, lane in self.lanes.lanes():
+            turn = lane.head()
+            if turn is not None and not place.shape.grows:
+                yield place, turn
+
+    def rank(self, place: Place, turn: Turn) -> tuple[Group, bool, float, Turn]:
+        """Compares all that wait in the bulkhead: those that only want to grow come last in their group."""
+        return (place.group, place.shape.grows, self.share(place.namespace), turn)
+
+    @property
+    def may_preempt(self) -> bool:
+        """Whether somebody of lower priority runs than waits, and has to give way."""
+        if self.spec.preemption != "LowerPriority" or self.spec.ordering[0] != Ordering.PRIORITY:
+            return False
+        waiting = (-group[0] for groups in self.lanes.by_shape.values() for group in groups)
+        return max(waiting, default=self.lowest_running) > self.lowest_running
+
+    @property
+    def lowest_running(self) -> float:
+        """The lowest priority of all that run."""
+        return min((priority for priority, members in self.running.items() if members), default=inf)
+
+    @property
+    def patience(self) -> timedelta:
+        """How long smaller ones may pass one that does not fit."""
+        return timedelta(seconds=self.spec.reserve_after_seconds)
+
+    # housekeeping
+
+    def place_of(self, demand: Demand, shape: Shape) -> Place:
+        """The lane in which a batch waits."""
+        return Place(shape, self.order.group(demand), demand.namespace)
+
+    def _queue(self, entry: Entry) -> None:
+        """Put a batch where it waits now; one that waits there already keeps its place."""
+        shape = self._waits_as(entry)
+        if shape is None:
+            self._unqueue(entry)
+            return
+        demand = entry.demand
+        place, turn = self.place_of(demand, shape), self.order.turn(demand)
+        if self.pledges.get(demand.key) == place or self.lanes.has(place, turn):
+            return
+        self._unqueue(entry)
+        self.lanes.add(place, turn)
+
+    def _waits_as(self, entry: Entry) -> Shape | None:
+        """The shape of what a batch waits for; None when it waits for nothing, or in vain."""
+        demand, entry.refused = entry.demand, None
+        if not demand.wants or entry.giving is not None:
+            return None
+        if entry.target:
+            more = entry.target < demand.pods and self.exists
+            return demand.shape._replace(min_pods=1, grows=True) if more else None
+        if entry.counted:
+            return None
+        entry.refused = self._refusal(demand)
+        return demand.shape if entry.refused is None else None
+
+    def _unqueue(self, entry: Entry) -> None:
+        entry.preempts = ()
+        if not self.lanes.remove(entry.demand.key):
+            self.pledges.pop(entry.demand.key, None)
+
+    def _refusal(self, demand: Demand) -> Cause | None:
+        """Why the batch can never start as things are."""
+        if not self.exists:
+            message = f"there is no Bulkhead {self.name}: create it, or make the batch anew with another bulkheadName"
+            return Cause(Reason.UNKNOWN_BULKHEAD, message)
+        selector = self.spec.namespace_selector
+        if selector is not None and not selects(selector, demand.namespace_labels or {}):
+            message = f"the namespaceSelector of Bulkhead {self.name} does not take namespace {demand.namespace}"
+            return Cause(Reason.NAMESPACE_NOT_SELECTED, message)
+        if demand.shape not in self.too_large:
+            self.too_large[demand.shape] = self._too_large(demand.shape)
+        return self.too_large[demand.shape]
+
+    def _too_large(self, shape: Shape) -> Cause | None:
+        for caps, whose in ((self.caps, f"Bulkhead {self.name}"), (self.namespace_caps, "a namespace there")):
+            lacks = caps.shortage(NOTHING, shape)
+            if lacks:
+                needs, has = lacks.removesuffix(" used").split(", 0 of ")
+                message = f"{needs}, {whose} may have {has}: ask for less, or have the Bulkhead enlarged"
+                return Cause(Reason.EXCEEDS_CAPACITY, message)
+        return None
+
+    def _count(self, entry: Entry, counted: int, kept: int) -> None:
+        shape, namespace = entry.demand.shape, entry.demand.namespace
+        if counted != entry.counted:
+            batches = (counted > 0) - (entry.counted > 0)
+            self.used.add(shape, counted - entry.counted, batches)
+            self.used_by[namespace].add(shape, counted - entry.counted, batches)
+            entry.counted = counted
+        if kept != entry.kept:
+            batches = (kept > 0) - (entry.kept > 0)
+            self.kept.add(shape, kept - entry.kept, batches)
+            self.kept_by[namespace].add(shape, kept - entry.kept, batches)
+            entry.kept = kept
+
+    def _started(self, demand: Demand, now: datetime) -> None:
+        limited = self.spec.capacity.starts_per_minute is not None
+        if limited and demand.started is not None and demand.started + MINUTE > now:
+            self.starts.add(demand.key, demand.started)
+
+    def _stop_spending(self, namespace: str, now: datetime) -> None:
+        """Take everything back from those for whom a budget has nothing left."""
+        if self.spending.exhausted(namespace, now) is None:
+            return
+        for entry in [entry for members in self.running.values() for entry in members.values()]:
+            cause = self.budget_cause(entry.demand.namespace, now)
+            if cause is not None:
+                self.take_back(entry, 0, cause)
+
+    def budget_cause(self, namespace: str, now: datetime) -> Cause | None:
+        """The budget that has nothing left for a namespace, in numbers; None when there is something of each."""
+        found = self.spending.exhausted(namespace, now)
+        if found is None:
+            return None
+        budget, window, until = found
+        whose = f" by namespace {namespace}" if budget.scope == BudgetScope.NAMESPACE else ""
+        used = f"{window.used} of {budget.limit} {budget.resource} used{whose} in {budget.window_seconds} s"
+        return Cause(
+            Reason.BUDGET_EXHAUSTED, f"budget {budget.name}: {used}, exhausted until {until:%Y-%m-%dT%H:%M:%SZ}"
+        )

@@ -1,0 +1,138 @@
+"""How long admission takes: all verdicts at once, and one event at a time, beside the least that any order costs.
+
+    python tests/bench/admission.py [--waiting 10000] [--running 1000] [--bulkheads 64] [--rounds 9] [--json]
+
+The floor of `admit` is to put the same keys in order once: `heapify`, then `heappop` until nothing is left. An event is what a shell does
+when a batch has changed: `put`, then `look` at it; it is measured with all bulkheads full, and its cost should not grow with the number
+of objects. The best round counts: everything else on the machine only ever makes them slower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import heapq
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+from rich.table import Table
+
+from headrace.api.bulkhead import Bulkhead
+from headrace.core.admission.admit import admit
+from headrace.core.admission.book import Book
+from headrace.core.admission.demand import Demand, Shape, latest_start
+
+NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
+NAMESPACES, MODELS, SIZES = 16, 4, (1, 2, 4, 8)
+
+
+def bulkheads(count: int, gpus: int) -> list[Bulkhead]:
+    """So many bulkheads of so many GPUs."""
+    head = {"apiVersion": "headrace.dev/v1alpha1", "kind": "Bulkhead"}
+    spec = {"capacity": {"gpus": gpus}}
+    return [Bulkhead.parse({**head, "metadata": {"name": f"bulkhead-{n}"}, "spec": spec}) for n in range(count)]
+
+
+def demands(count: int, bulkheads: int, *, running: bool) -> list[Demand]:
+    """So many batches of four sizes, three priorities, four models and sixteen namespaces."""
+    dice = random.Random(count)
+    made = []
+    for number in range(count):
+        namespace = f"team-{dice.randrange(NAMESPACES)}"
+        created = NOW - timedelta(seconds=dice.randrange(500))
+        pods = 1 if running else dice.choice(SIZES)
+        demand = Demand(
+            key=f"{namespace}/{'run' if running else 'wait'}-{number}",
+            namespace=namespace,
+            bulkhead=f"bulkhead-{number % bulkheads}",
+            shape=Shape("nvidia.com/gpu", 1, 0, pods, (f"model {dice.randrange(MODELS)}",)),
+            pods=pods,
+            priority=dice.randrange(3),
+            created=created,
+            since=created,
+            held=pods if running else 0,
+            admitted=running,
+            started=created if running else None,
+            ends=NOW + timedelta(seconds=dice.randrange(3600)) if running else None,
+            run_seconds=600.0,
+        )
+        made.append(demand)
+    return made
+
+
+def best(rounds: int, work: Callable[[], object]) -> float:
+    """Seconds of processor time of the best round."""
+    found = []
+    for _ in range(rounds):
+        gc.collect()
+        began = time.process_time()
+        work()
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+def sort_once(waiting: list[Demand]) -> None:
+    """The floor: the keys of all that wait, in order."""
+    heap = [(-demand.priority, latest_start(demand), demand.created, demand.key) for demand in waiting]
+    heapq.heapify(heap)
+    while heap:
+        heapq.heappop(heap)
+
+
+def event_seconds(objects: int, count: int, rounds: int) -> float:
+    """One event among so many objects: of a batch that waits, of one that runs, and of one that ends and lets another in."""
+    running, waiting = demands(objects // 10, count, running=True), demands(objects * 9 // 10, count, running=False)
+    book = Book()
+    full = max(1, len(running) // count)
+    book.load((*running, *waiting), bulkheads(count, full), NOW)
+    dice = random.Random(1)
+    events = 2000
+
+    def work() -> None:
+        for _ in range(events):
+            demand = dice.choice(waiting if dice.random() < 0.5 else running)
+            if demand.held and dice.random() < 0.5:
+                book.put(replace(demand, wants=False, held=0, admitted=False), NOW)
+                book.take_changed()
+                book.put(replace(demand, held=0, admitted=False, started=None), NOW)
+            else:
+                book.put(replace(demand, tokens=demand.tokens + 1), NOW)
+                book.look(demand.key, NOW)
+
+    return best(rounds, work) / events
+
+
+def main() -> None:
+    """Measure, and say it as a table or as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--waiting", type=int, default=10_000)
+    parser.add_argument("--running", type=int, default=1_000)
+    parser.add_argument("--bulkheads", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    waiting = demands(options.waiting, options.bulkheads, running=False)
+    running = demands(options.running, options.bulkheads, running=True)
+    full = bulkheads(options.bulkheads, max(1, options.running // options.bulkheads))
+    found = {
+        "admit_ms": 1000 * best(options.rounds, lambda: admit(waiting, running, full, NOW)),
+        "sort_once_ms": 1000 * best(options.rounds, lambda: sort_once(waiting)),
+        "event_us_of_1000": 1e6 * event_seconds(1_000, options.bulkheads, options.rounds),
+        "event_us_of_50000": 1e6 * event_seconds(50_000, options.bulkheads, options.rounds),
+    }
+    if options.json:
+        print(json.dumps(found))
+        return
+    table = Table("what", "best", title=f"{options.waiting} wait, {options.running} run, {options.bulkheads} bulkheads")
+    for what, value in found.items():
+        table.add_row(what, f"{value:.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
