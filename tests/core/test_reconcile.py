@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from builders import (
+    NOON,
     BatchBuilder,
     a_batch,
     a_job,
@@ -19,11 +21,11 @@ from builders import (
     planned,
     refused,
 )
-from headrace.api.inferencebatch import RecordProblem
+from headrace.api.inferencebatch import Admission, InferenceBatchStatus, RecordProblem, ShardCounts
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import ExitCode, Role
-from headrace.core.observed import Installation, Observed, PodSnapshot, Verdict
+from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, Verdict
 from headrace.core.plan import Plan
 from headrace.core.reconcile import reconcile
 
@@ -451,3 +453,148 @@ def test_reconcile_says_that_pods_start_again() -> None:
     plan = reconcile(replace(look(before, jobs=[RUN]), pods=(AT_WORK,)))
     assert conditions(plan)["PodsReady"] == ("True", "PodsStarted")
     assert [event.reason for event in plan.events] == ["PodsStarted"]
+
+
+GRANTED = Verdict(admitted=True, pods=2, message="2 of 4 pods; the others follow when there is room")
+WIDE = a_batch().sharded(4).validated(400)
+
+
+def held(batch: BatchBuilder, pods: int) -> BatchBuilder:
+    """With so many pods in its status."""
+    return batch.admitted().with_status(admission=Admission(pods=pods, time=NOON))
+
+
+def run_job(plan: Plan) -> tuple[bool, int] | None:
+    """Whether the run Job is suspended, and its parallelism."""
+    found = [child["spec"] for child in plan.children or () if child["metadata"]["name"] == "reviews-run"]
+    return (found[0]["suspend"], found[0]["parallelism"]) if found else None
+
+
+def a_run(parallelism: int, **fields: Any) -> JobSnapshot:
+    return a_job(Role.RUN, parallelism=parallelism, **fields)
+
+
+TAKEN_BACK = Verdict(admitted=False, reason=Reason.PREEMPTED, message="makes room for b/high")
+
+
+@pytest.mark.parametrize(
+    ("observed", "job", "holds"),
+    [
+        pytest.param(look(WIDE, verdict=GRANTED), None, 2, id="what is granted is written down first"),
+        pytest.param(look(held(WIDE, 2), verdict=GRANTED), (False, 2), 2, id="then so many pods are let go"),
+        pytest.param(
+            look(held(WIDE, 2), verdict=Verdict(admitted=True, pods=3), jobs=[a_run(2, active=2)]), (False, 2), 3,
+            id="more are written down first too"),
+        pytest.param(
+            look(held(WIDE, 3), verdict=Verdict(admitted=True, pods=3), jobs=[a_run(2, active=2)]), (False, 3), 3, id="and let go then"),
+        pytest.param(
+            look(held(WIDE, 4), verdict=GRANTED, jobs=[a_run(4, active=4)]), (False, 2), 4, id="fewer are held until the others are gone"),
+        pytest.param(
+            look(held(WIDE, 4), verdict=GRANTED, jobs=[a_run(2, active=3)]), (False, 2), 3, id="one of them is gone"),
+        pytest.param(look(held(WIDE, 3), verdict=GRANTED, jobs=[a_run(2, active=2)]), (False, 2), 2, id="both are gone"),
+        pytest.param(
+            look(held(WIDE, 2), verdict=TAKEN_BACK, jobs=[a_run(2, active=2)]), (True, 2), 2, id="who gives way drains"),
+        pytest.param(
+            look(held(WIDE, 2), verdict=TAKEN_BACK, jobs=[a_run(2, active=0)]), (True, 2), 2,
+            id="a Job that has not been told yet may still start pods"),
+        pytest.param(
+            look(held(WIDE, 2), verdict=TAKEN_BACK, jobs=[a_run(2, suspended=True, parked=False)]), (True, 2), 2,
+            id="nor has one that has been told taken note yet"),
+        pytest.param(
+            look(held(WIDE, 2), verdict=TAKEN_BACK, jobs=[a_run(2, suspended=True, active=1)]), (True, 2), 1,
+            id="it holds what is left"),
+        pytest.param(
+            look(held(WIDE, 1), verdict=TAKEN_BACK, jobs=[a_run(2, suspended=True)]), (True, 2), 0, id="it has given all back"),
+        pytest.param(
+            look(held(WIDE, 0), verdict=GRANTED, jobs=[a_run(4, suspended=True)]), (True, 4), 2, id="it may go on: written down first"),
+        pytest.param(
+            look(held(WIDE, 2), verdict=GRANTED, jobs=[a_run(4, suspended=True)]), (False, 2), 2, id="it goes on, with fewer pods"),
+        pytest.param(
+            look(held(WIDE, 2), verdict=Verdict(admitted=False), jobs=[]), None, 0, id="what was never let go is given back at once"),
+        pytest.param(
+            look(held(WIDE.with_status(shards=ShardCounts(total=4, succeeded=3)), 1), verdict=Verdict(admitted=True, pods=1),
+                 jobs=[a_run(4, active=1, succeeded_indexes=frozenset({0, 1, 2}))]),
+            (False, 4), 1, id="the last shard holds one pod, and the Job is not patched for that"),
+        pytest.param(look(held(WIDE.with_spec(limits={"pods": 3}), 3)), (False, 3), 3, id="its own limit holds without a bulkhead too"),
+        pytest.param(
+            look(held(WIDE.with_spec(cancel=True), 2), jobs=[a_run(2, active=2)]), (True, 2), 2, id="an end holds what it has"),
+        pytest.param(look(held(WIDE.with_spec(suspend=True), 2), jobs=[a_run(2, active=1)]), (True, 2), 2, id="so does suspending"),
+    ],
+)  # fmt: skip
+def test_reconcile_lets_go_what_the_status_says_and_no_more(
+    observed: Observed, job: tuple[bool, int] | None, holds: int
+) -> None:
+    plan = reconcile(observed)
+    assert run_job(plan) == job
+    assert (plan.status.admission.pods if plan.status.admission is not None else 0) == holds
+
+
+def test_reconcile_holds_nothing_at_its_end() -> None:
+    done = reconcile(look(held(RUNNING, 2), jobs=[DONE], reports=[committed(0, 100), committed(1, 100)])).status
+    assert done.admission == Admission(pods=0, time=NOON), (
+        "when it started still counts against the starts of the minute"
+    )
+
+
+def test_reconcile_remembers_when_it_was_last_let_start() -> None:
+    first = reconcile(look(WIDE, verdict=GRANTED, after=5)).status.admission
+    assert first == Admission(pods=2, time=NOON + timedelta(seconds=5))
+    later = reconcile(look(held(WIDE, 2), verdict=Verdict(admitted=True, pods=4), after=9)).status.admission
+    assert later == Admission(pods=4, time=NOON), "to grow is not to start"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        pytest.param({"parallelism": 0}, "spec.parallelism is 0: nothing runs until it is raised", id="no parallelism"),
+        pytest.param(
+            {"limits": {"gpus": 1}, "resources": {"gpus": 2}},
+            "spec.limits.gpus must be at least 2, the GPUs of one pod, not 1", id="a limit that no pod fits in"),
+    ],
+)  # fmt: skip
+def test_reconcile_says_when_the_batch_allows_itself_no_pod(spec: dict[str, Any], message: str) -> None:
+    found = reconcile(look(WIDE.with_spec(**spec))).status.condition(ConditionType.ADMITTED)
+    assert found is not None
+    assert (found.reason, found.message) == ("NoPodsAllowed", message)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        pytest.param({"maxTokens": 1500}, "1500 of spec.budget.maxTokens 1500 are used up, 100 of 200 records are left", id="tokens"),
+        pytest.param({"maxGpuSeconds": 3}, "3 of spec.budget.maxGpuSeconds 3 are used up, 100 of 200 records are left", id="GPU-seconds"),
+        pytest.param({"maxTokens": 1501, "maxGpuSeconds": 4}, None, id="there is something left of both"),
+    ],
+)  # fmt: skip
+def test_reconcile_ends_what_has_used_up_its_budget(budget: dict[str, int], message: str | None) -> None:
+    batch = held(RUNNING.with_spec(budget=budget), 2)
+    plan = reconcile(look(batch, jobs=[RUN], reports=[committed(0, 100)]))
+    found = plan.status.condition(ConditionType.FAILED)
+    assert (found.message if found is not None else None) == (f"stopping: {message}" if message else None)
+    drained = a_job(Role.RUN, suspended=True, succeeded_indexes=frozenset({0}))
+    ended = reconcile(look(batch, jobs=[drained], reports=[committed(0, 100)]))
+    assert ended.status.is_true(ConditionType.FAILED) == bool(message), "what is done is kept for a retry"
+
+
+def test_reconcile_does_not_write_every_step_of_a_long_line() -> None:
+    def status_at(position: int, before: InferenceBatchStatus | None) -> InferenceBatchStatus:
+        verdict = Verdict(
+            admitted=False,
+            reason=Reason.QUOTA_EXCEEDED,
+            message=f"{position} of 8 used",
+            position=position,
+            ahead=position - 1,
+        )
+        built = WIDE.build()
+        batch = built.model_copy(update={"status": before}) if before is not None else built
+        return reconcile(look(batch, verdict=verdict)).status
+
+    far = status_at(1000, None)
+    assert status_at(950, far) == far
+    nearer = status_at(900, far)
+    assert nearer.queue is not None
+    assert nearer.queue.position == 900
+    third = status_at(3, far)
+    second = status_at(2, third)
+    assert second.queue is not None
+    assert second.queue.position == 2

@@ -69,7 +69,7 @@ class Book:
             self._park(now)
             self.tick(now)
         else:
-            self._decide(self.compartments[demand.bulkhead], now)
+            self._decide(self.compartments[demand.bulkhead], now, time_has_passed=False)
 
     def remove(self, key: str, now: datetime) -> None:
         """A batch is gone."""
@@ -98,15 +98,15 @@ class Book:
             return _NOTHING_TO_DECIDE
         compartment = self.compartments[self.where[key]]
         if compartment.tell(entry):
-            self._decide(compartment, now)
+            self._decide(compartment, now, time_has_passed=False)
         if entry.target:
             return words.admitted(entry)
         cause = words.obstacle(compartment, entry, now)
         waits = key in compartment.lanes.places or key in compartment.pledges
         return words.waiting(cause, self._standing(compartment, key, now) if waits else None, entry)
 
-    def _decide(self, compartment: Compartment, now: datetime) -> None:
-        decide(compartment, now)
+    def _decide(self, compartment: Compartment, now: datetime, *, time_has_passed: bool = True) -> None:
+        decide(compartment, now, time_has_passed=time_has_passed)
         self.changed |= compartment.changed
         compartment.changed.clear()
 

@@ -84,6 +84,10 @@ class Compartment:
     order: Order = field(default_factory=lambda: Order.of(BulkheadSpec().ordering))
     look_for_overdue_at: datetime = NEVER_YET
     """Until when nobody needs to be looked for who has been passed for too long."""
+    counts: int = 0
+    """How often something was counted anew."""
+    decided: object = None
+    """The version for which all has been decided."""
     nobody_gives_way: object = None
     """The state in which it was found last that nobody can make room for anybody."""
 
@@ -209,6 +213,11 @@ class Compartment:
         return (place.group, place.shape.grows, self.share(place.namespace), turn)
 
     @property
+    def version(self) -> tuple[int, int, int]:
+        """Another one whenever anything has changed that decisions depend on, but for the time."""
+        return (self.lanes.version, self.counts, len(self.pledges))
+
+    @property
     def may_preempt(self) -> bool:
         """Whether somebody of lower priority runs than waits, and has to give way."""
         if self.spec.preemption != "LowerPriority" or self.spec.ordering[0] != Ordering.PRIORITY:
@@ -287,6 +296,7 @@ class Compartment:
 
     def _count(self, entry: Entry, counted: int, kept: int) -> None:
         shape, namespace = entry.demand.shape, entry.demand.namespace
+        self.counts += (counted, kept) != (entry.counted, entry.kept)
         if counted != entry.counted:
             batches = (counted > 0) - (entry.counted > 0)
             self.used.add(shape, counted - entry.counted, batches)

@@ -18,15 +18,21 @@ from headrace.core.admission.ledger import NOTHING, Ledger
 from headrace.core.admission.order import Group, Place, Turn
 
 
-def decide(compartment: Compartment, now: datetime) -> None:
-    """Let in all that may be let in, and see to it that nobody is passed for ever."""
+def decide(compartment: Compartment, now: datetime, *, time_has_passed: bool = True) -> None:
+    """Let in all that may be let in, and see to it that nobody is passed for ever.
+
+    Most news of a batch changes nothing that matters here; unless time alone may have made a difference, there is nothing to do then.
+    """
+    if not time_has_passed and compartment.decided == compartment.version:
+        return
     _give_up_pledges(compartment, now)
     _keep_room_for_overdue(compartment, now)
     while True:
         while _next(compartment, now):
             pass
         if not _preempt(compartment, now):
-            return
+            break
+    compartment.decided = compartment.version
 
 
 def _next(compartment: Compartment, now: datetime) -> bool:
@@ -206,7 +212,7 @@ def _in_order(compartment: Compartment, heads: Iterable[tuple[Place, Turn]], now
 
 def _preempt(compartment: Compartment, now: datetime) -> bool:
     """Make room for those for whom somebody of lower priority can; whether there was one."""
-    state = (compartment.lanes.version, compartment.kept.amounts, len(compartment.pledges))
+    state = compartment.version
     if state == compartment.nobody_gives_way or not compartment.may_preempt or compartment.gate(now) is not None:
         return False
     found = False
