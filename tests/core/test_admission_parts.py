@@ -237,7 +237,7 @@ def test_bulkhead_status() -> None:
     assert (status.used.gpus, status.used.batches, status.waiting) == (6, 1, 2)
     assert status.oldest_wait_time == NOON - timedelta(seconds=90)
     assert [(it.name, it.gpus, it.waiting) for it in status.namespaces] == [("a", 6, 1), ("b", 0, 1)]
-    assert status.summary.to_object() == {"gpus": "6/8", "pods": "6/9", "oldest": "1m30s"}
+    assert status.summary.to_object() == {"gpus": "6/8", "pods": "6/9"}
     (saturated,) = status.conditions
     assert (saturated.reason, saturated.message) == ("QuotaExceeded", "2 batches wait; 6 of 8 GPU, 6 of 9 pods used")
     book.remove("a/y", NOON)

@@ -235,8 +235,6 @@ class BulkheadSummary(ApiModel):
     """GPUs held, of GPUs in all."""
     pods: ShortText = ""
     """Pods held, of pods in all."""
-    oldest: ShortText = ""
-    """How long the batch that has waited longest has waited."""
 
 
 class BulkheadStatus(ApiModel):

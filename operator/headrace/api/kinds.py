@@ -111,7 +111,7 @@ KINDS: tuple[Kind, ...] = (
             Column("Pods", "string", ".status.summary.pods", "Pods held, of pods in all"),
             Column("Batches", "integer", ".status.used.batches", "Batches that run"),
             Column("Waiting", "integer", ".status.waiting", "Batches that wait"),
-            Column("Oldest", "string", ".status.summary.oldest", "How long the oldest of them has waited"),
+            Column("Oldest", "date", ".status.oldestWaitTime", "How long the oldest of them has waited"),
             Column("Age", "date", ".metadata.creationTimestamp", "Time since the object was created"),
         ),
         scope="Cluster",

@@ -31,7 +31,7 @@ def summary(status: InferenceBatchStatus, now: datetime) -> Summary:
         state=_state(status),
         progress=f"{done}/{records.total}" if records.total else "",
         fill=f"{status.batch_fill_percent}%" if status.batch_fill_percent is not None else "",
-        eta=duration(eta - now) if eta is not None and not status.finished else "",
+        eta=_duration(eta - now) if eta is not None and not status.finished else "",
     )
 
 
@@ -56,7 +56,7 @@ def _state(status: InferenceBatchStatus) -> str:
     return "Running" if status.shards.active else "Starting"
 
 
-def duration(span: timedelta) -> str:
+def _duration(span: timedelta) -> str:
     """Two units at most, as kubectl writes ages: `45s`, `3m20s`, `2h5m`, `3d4h`."""
     seconds = max(0, round(span.total_seconds()))
     units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))

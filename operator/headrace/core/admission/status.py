@@ -9,7 +9,6 @@ from headrace.api.reasons import ConditionType, Reason
 from headrace.core.admission.compartment import Compartment, Entry
 from headrace.core.admission.ledger import NOTHING
 from headrace.core.conditions import Finding, false, true, with_findings
-from headrace.core.progress import duration
 
 SHOWN_NAMESPACES = 256
 
@@ -28,11 +27,7 @@ def bulkhead_status(bulkhead: Bulkhead, compartment: Compartment, now: datetime)
         oldest_wait_time=since,
         namespaces=_namespaces(compartment, waiting),
         budgets=compartment.spending.uses(now),
-        summary=BulkheadSummary(
-            gpus=_of(used.gpus, caps.gpus),
-            pods=_of(used.pods, caps.pods),
-            oldest=duration(now - since) if since is not None else "",
-        ),
+        summary=BulkheadSummary(gpus=_of(used.gpus, caps.gpus), pods=_of(used.pods, caps.pods)),
     )
 
 

@@ -1,0 +1,103 @@
+"""Admission in the cluster: what the watch hears goes into the book, looks get their verdicts from it, Bulkheads get their statuses.
+
+No decision is made here. The book is filled once everything has been listed, and anew by whoever leads next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from headrace.api.bulkhead import Bulkhead, BulkheadStatus
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.core.admission.book import Book
+from headrace.core.admission.demand import Surroundings, demand_of, model_breaker
+from headrace.core.admission.status import bulkhead_status
+from headrace.core.observed import Verdict
+
+TICK_SECONDS = 2.0
+"""How often to call `tick`: a minute is over, a budget has something left again, somebody has been passed for too long."""
+STATUS_INTERVAL = timedelta(seconds=5)
+"""A Bulkhead's status is written at most so often."""
+
+Key = tuple[str, str]
+"""Namespace and name of a batch."""
+
+
+@dataclass
+class Admission:
+    """The book, and what the shell does with it. All methods are called from the event loop, none waits but `publish`."""
+
+    image: str
+    """The image that pods run."""
+    changed: Callable[[Key], None]
+    """Told of every batch that should be looked at because its verdict has changed."""
+    write_status: Callable[[Bulkhead, BulkheadStatus], Awaitable[None]]
+    book: Book = field(default_factory=Book)
+    bulkheads: dict[str, Bulkhead] = field(default_factory=dict)
+    written_at: dict[str, datetime] = field(default_factory=dict)
+
+    def load(self, batches: Iterable[InferenceBatch], bulkheads: Iterable[Bulkhead], now: datetime) -> None:
+        """Begin with all that was listed."""
+        self.book, self.bulkheads = Book(), {bulkhead.name: bulkhead for bulkhead in bulkheads}
+        demands = [demand_of(batch, self._around(batch, now)) for batch in batches]
+        self.book.load(demands, self.bulkheads.values(), now)
+        self._tell()
+
+    def heard(self, batch: InferenceBatch, now: datetime) -> None:
+        """A batch as it is now: from a watch, or from the answer to our own write."""
+        self.book.put(demand_of(batch, self._around(batch, now)), now)
+        self._tell()
+
+    def gone(self, key: Key, now: datetime) -> None:
+        """A batch was deleted."""
+        self.book.remove("/".join(key), now)
+        self._tell()
+
+    def heard_bulkhead(self, bulkhead: Bulkhead, now: datetime) -> None:
+        """A Bulkhead as it is now. News of its status alone changes nothing."""
+        known = self.bulkheads.get(bulkhead.name)
+        self.bulkheads[bulkhead.name] = bulkhead
+        if known is None or known.spec != bulkhead.spec:
+            self.book.put_bulkhead(bulkhead, now)
+            self._tell()
+
+    def gone_bulkhead(self, name: str, now: datetime) -> None:
+        """A Bulkhead was deleted."""
+        if self.bulkheads.pop(name, None) is not None:
+            self.written_at.pop(name, None)
+            self.book.remove_bulkhead(name, now)
+            self._tell()
+
+    def look(self, batch: InferenceBatch, now: datetime) -> Verdict:
+        """The verdict for a look at a batch; nobody else may be writing its status."""
+        verdict = self.book.look(batch.key, now)
+        self._tell()
+        return verdict
+
+    async def tick(self, now: datetime) -> None:
+        """Time has passed: decide anew, and write the statuses that are due."""
+        self.book.tick(now)
+        self._tell()
+        for bulkhead in list(self.bulkheads.values()):
+            await self.publish(bulkhead, now)
+
+    async def publish(self, bulkhead: Bulkhead, now: datetime) -> None:
+        """Write the status of a Bulkhead, if it says something new and was not written just now."""
+        last = self.written_at.get(bulkhead.name)
+        if last is not None and now - last < STATUS_INTERVAL:
+            return
+        status = bulkhead_status(bulkhead, self.book.compartments[bulkhead.name], now)
+        if status != bulkhead.status:
+            await self.write_status(bulkhead, status)
+            self.written_at[bulkhead.name] = now
+
+    def _around(self, batch: InferenceBatch, now: datetime) -> Surroundings:
+        pace = self.book.paces.get(model_breaker(batch))
+        return Surroundings(now, self.image, {model_breaker(batch): pace} if pace is not None else None)
+
+    def _tell(self) -> None:
+        for key in self.book.take_changed():
+            namespace, _, name = key.partition("/")
+            self.changed((namespace, name))

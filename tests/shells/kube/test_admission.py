@@ -1,0 +1,93 @@
+"""Admission between a watch and the work queue: who is told of what, and what is written to Bulkheads."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+
+from admission_builders import a_bulkhead
+from builders import NOON, BatchBuilder, a_batch
+from headrace.api.bulkhead import Bulkhead, BulkheadStatus
+from headrace.api.inferencebatch import Admission as Held
+from headrace.api.reasons import Reason
+from headrace.shells.kube.admission import Admission
+
+ONE_AT_A_TIME = a_bulkhead(capacity={"batches": 1})
+
+
+def ready(name: str) -> BatchBuilder:
+    return a_batch(name).with_spec(bulkheadName="prod").validated()
+
+
+def running(name: str) -> BatchBuilder:
+    return ready(name).admitted().with_status(admission=Held(pods=1, time=NOON))
+
+
+class Shell:
+    """What stands around admission in the operator."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.written: list[tuple[str, BulkheadStatus]] = []
+        self.admission = Admission("worker", lambda key: self.told.append(key[1]), self.write)
+
+    async def write(self, bulkhead: Bulkhead, status: BulkheadStatus) -> None:
+        self.written.append((bulkhead.name, status))
+        self.admission.heard_bulkhead(bulkhead.model_copy(update={"status": status}), NOON)
+
+    def tick(self, after: float) -> None:
+        asyncio.run(self.admission.tick(NOON + timedelta(seconds=after)))
+
+
+@pytest.fixture
+def shell() -> Shell:
+    made = Shell()
+    made.admission.load([running("first").build(), ready("second").build()], [ONE_AT_A_TIME], NOON)
+    return made
+
+
+def look(shell: Shell, name: str, now: datetime = NOON) -> tuple[bool, Reason]:
+    verdict = shell.admission.look(ready(name).build(), now)
+    return verdict.admitted, verdict.reason
+
+
+def test_look_gives_verdicts_from_what_was_listed(shell: Shell) -> None:
+    assert look(shell, "first") == (True, Reason.ADMITTED)
+    assert look(shell, "second") == (False, Reason.QUOTA_EXCEEDED)
+
+
+def test_heard_tells_of_who_may_start_now(shell: Shell) -> None:
+    shell.admission.heard(running("first").with_spec(cancel=True).with_status(admission=Held(pods=0)).build(), NOON)
+    assert shell.told == ["second"]
+
+
+def test_gone_tells_of_who_may_start_now(shell: Shell) -> None:
+    shell.admission.gone(("default", "first"), NOON)
+    assert shell.told == ["second"]
+
+
+def test_heard_bulkhead_tells_its_members_of_a_change_and_not_of_its_own_status(shell: Shell) -> None:
+    larger = a_bulkhead(capacity={"batches": 2})
+    shell.admission.heard_bulkhead(larger, NOON)
+    assert sorted(set(shell.told)) == ["first", "second"]
+    shell.told.clear()
+    shell.admission.heard_bulkhead(larger.model_copy(update={"status": BulkheadStatus(waiting=7)}), NOON)
+    assert shell.told == []
+    shell.admission.gone_bulkhead("prod", NOON)
+    shell.admission.heard(ready("third").build(), NOON)
+    assert look(shell, "third") == (False, Reason.UNKNOWN_BULKHEAD)
+
+
+def test_tick_writes_what_is_new_and_not_too_often(shell: Shell) -> None:
+    shell.tick(0)
+    shell.tick(10)
+    assert [(name, status.waiting) for name, status in shell.written] == [("prod", 1)]
+    shell.admission.gone(("default", "first"), NOON)
+    shell.tick(11)
+    shell.admission.gone(("default", "second"), NOON)
+    shell.tick(12)
+    assert [status.used.batches for _, status in shell.written] == [1, 1]
+    shell.tick(16)
+    assert [status.used.batches for _, status in shell.written] == [1, 1, 0]
