@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import bulkhead_cases
+from headrace.api.bulkhead import Bulkhead
 from headrace.api.common import EngineName
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus, RecordCounts, Summary, Usage
 from headrace.api.kinds import KINDS, Kind
@@ -79,6 +81,18 @@ def test_a_change_is_refused_or_taken(kubectl: Kubectl, namespace: str, case: Ch
     else:
         stored = dry_run(kubectl, "replace", case.new, namespace)
         assert stored["spec"] == InferenceBatch.parse(case.new).to_object()["spec"]
+
+
+@pytest.mark.parametrize(("spec", "field"), bulkhead_cases.BAD)
+def test_a_bad_bulkhead_is_refused_with_the_same_field(kubectl: Kubectl, spec: dict[str, Any], field: str) -> None:
+    words = refusal(kubectl, "create", bulkhead_cases.manifest(spec))
+    assert names_field(words, field), words
+
+
+@pytest.mark.parametrize("spec", [{}, bulkhead_cases.EVERYTHING], ids=["nothing said", "all that can be said"])
+def test_a_good_bulkhead_is_stored_as_the_models_see_it(kubectl: Kubectl, spec: dict[str, Any]) -> None:
+    stored = dry_run(kubectl, "create", bulkhead_cases.manifest(spec))
+    assert stored["spec"] == Bulkhead.parse(bulkhead_cases.manifest(spec)).to_object()["spec"]
 
 
 def test_a_status_is_stored_whole_and_shown_in_columns(kubectl: Kubectl, namespace: str) -> None:

@@ -317,7 +317,6 @@ def test_admit_follows_the_ordering(ordering: list[str], expected: list[str]) ->
     ],
 )  # fmt: skip
 def test_admit_makes_room(demands: list[Demand], spec: dict[str, Any], expected: dict[str, int]) -> None:
-    demands = sorted(demands, key=lambda demand: demand.started or NOON)
     found = verdicts(demands, with_gpus(4, **spec))
     before = {demand.key: demand.held for demand in demands if demand.held}
     assert {key: found[key].pods or 0 for key in before if (found[key].pods or 0) < before[key]} == expected

@@ -8,8 +8,9 @@ from datetime import datetime
 from headrace.api.bulkhead import Bulkhead
 from headrace.core.admission import words
 from headrace.core.admission.book import Book
-from headrace.core.admission.compartment import Cause, Compartment
+from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.demand import Demand, Shape
+from headrace.core.admission.entry import Cause
 from headrace.core.admission.ledger import NO_CAPS
 from headrace.core.admission.order import Place
 from headrace.core.admission.ranking import standings

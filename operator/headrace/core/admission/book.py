@@ -15,9 +15,10 @@ from headrace.api.meta import ObjectMeta
 from headrace.api.reasons import Reason
 from headrace.core.admission import words
 from headrace.core.admission.breakers import Breakers
-from headrace.core.admission.compartment import Cause, Compartment, Entry
+from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.decide import decide
 from headrace.core.admission.demand import Demand
+from headrace.core.admission.entry import Cause, Entry
 from headrace.core.admission.ranking import Standing, standings
 from headrace.core.observed import Verdict
 
@@ -49,7 +50,8 @@ class Book:
         history = [(seen.at, seen.ok, demand, seen) for demand in known for seen in demand.evidence]
         for _, _, demand, seen in sorted(history, key=lambda it: it[:2]):
             self.breakers.see(demand, (seen,))
-        for demand in known:
+        running = sorted((it for it in known if it.held), key=lambda it: it.started or it.created)
+        for demand in (*running, *(it for it in known if not it.held)):
             self._put(demand, now)
         self._park(now)
         self.tick(now)

@@ -1,9 +1,4 @@
-"""One bulkhead at work: who holds what, who waits, who starts next, who must give way.
-
-What a batch holds is the largest of three numbers of pods: what was decided (`target`), what somebody was told and may be writing into its
-status this moment (`told`), and what its status says (`demand.held`). Only what is seen in the status lowers the third, and it is lowered
-there only when the pods are gone. So whoever dies in between, nothing is given out twice.
-"""
+"""One bulkhead at work: who holds what, who waits for what, and the numbers that decisions are made by."""
 
 from __future__ import annotations
 
@@ -17,41 +12,13 @@ from headrace.api.bulkhead import BudgetScope, Bulkhead, BulkheadSpec, Ordering
 from headrace.api.reasons import Reason
 from headrace.core.admission.breakers import Breakers
 from headrace.core.admission.demand import Demand, Shape
+from headrace.core.admission.entry import Cause, Entry
 from headrace.core.admission.ledger import NOTHING, Caps, Ledger
 from headrace.core.admission.order import Group, Lanes, Order, Place, Turn
 from headrace.core.admission.selector import selects
 from headrace.core.admission.spending import MINUTE, Spending, Starts
 
 NEVER_YET = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a batch is refused, or has to give something back."""
-
-    reason: Reason
-    message: str
-
-
-@dataclass(slots=True)
-class Entry:
-    """One batch, and what was decided about it."""
-
-    demand: Demand
-    target: int = 0
-    """Pods that it may have."""
-    told: int = 0
-    """The most pods that somebody may be writing into its status."""
-    counted: int = 0
-    """Pods that it stands for in the ledgers."""
-    kept: int = 0
-    """Of those, the ones that it does not have to give back."""
-    giving: Cause | None = None
-    """Why it has to give pods back; None when it need not."""
-    refused: Cause | None = None
-    """Why it cannot even wait; None when it can."""
-    preempts: tuple[str, ...] = ()
-    """Batches that give way to it."""
 
 
 @dataclass(slots=True)

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TypeAlias
 
-from headrace.core.admission.compartment import Compartment, Entry
+from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.demand import Shape
+from headrace.core.admission.entry import Entry
 from headrace.core.admission.ledger import Ledger
 from headrace.core.admission.order import Group, Turn
 

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from headrace.api.bulkhead import Bulkhead, BulkheadStatus, BulkheadSummary, HeldAmounts, NamespaceUse
 from headrace.api.reasons import ConditionType, Reason
-from headrace.core.admission.compartment import Compartment, Entry
+from headrace.core.admission.compartment import Compartment
+from headrace.core.admission.entry import Entry
 from headrace.core.admission.ledger import NOTHING
 from headrace.core.conditions import Finding, false, true, with_findings
 

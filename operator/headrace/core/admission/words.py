@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from headrace.api.reasons import Reason
-from headrace.core.admission.compartment import Cause, Compartment, Entry
+from headrace.core.admission.compartment import Compartment
+from headrace.core.admission.entry import Cause, Entry
 from headrace.core.admission.ledger import NOTHING
 from headrace.core.admission.order import Place
 from headrace.core.admission.ranking import Standing
