@@ -62,6 +62,7 @@ bench: $(READY) ## Measure beside named peers and limits (minutes; wants a quiet
 	@$(BIN)/python tests/bench/plan.py
 	@$(BIN)/python tests/bench/batcher.py
 	@$(BIN)/python tests/bench/worker.py
+	@$(BIN)/python tests/bench/admission.py
 
 cluster: $(READY) ## Start a real control plane (compiled from Go modules the first time: minutes; then 3 seconds)
 	@$(BIN)/python -m tests.cluster up

@@ -18,7 +18,7 @@ from fleet import Fleet, promised_pods, running_pods
 from headrace.api.reasons import Reason
 from headrace.core.admission.demand import min_pods, usable_pods
 
-WORLDS = int(os.environ.get("HEADRACE_WORLDS", "160"))
+WORLDS = int(os.environ.get("HEADRACE_WORLDS", "240"))
 ROUNDS = 60
 HELD_UP = {
     Reason.CAPACITY_RESERVED,

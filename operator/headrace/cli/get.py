@@ -46,6 +46,9 @@ def _understood(kind: str, name: str | None) -> tuple[Kind, str | None]:
     """What `KIND`, `KIND NAME`, `KIND/NAME` and a bare `NAME` mean."""
     word, slash, rest = kind.partition("/")
     found = kind_named(word)
+    if found is not None and found.scope == "Cluster":
+        message = f"a {found.name} is known to a cluster alone: kubectl get {found.plural}"
+        raise CliError("UnknownKind", message, BAD_INPUT)
     if found is not None and not (slash and name):
         return found, rest or name
     if found is None and not slash and name is None:

@@ -105,6 +105,8 @@ def pledge(compartment: Compartment, place: Place, key: str) -> None:
 
 def in_order(compartment: Compartment, heads: Iterable[tuple[Place, Turn]], now: datetime) -> list[tuple[Place, str]]:
     """Those heads of lanes that could start if there were room, the ones that go first at the beginning."""
-    ranked = [(compartment.rank(place, turn), place) for place, turn in heads if _may_start(compartment, place, now)]
+    found = [(place, turn) for place, turn in heads if _may_start(compartment, place, now)]
+    shares = {namespace: compartment.share(namespace) for namespace in {place.namespace for place, _ in found}}
+    ranked = [((place.group, shares[place.namespace], turn), place) for place, turn in found]
     ranked.sort(key=itemgetter(0))
     return [(place, str(rank[-1][-1])) for rank, place in ranked]

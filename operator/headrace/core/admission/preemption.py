@@ -19,7 +19,8 @@ def preempt(compartment: Compartment, now: datetime) -> bool:
     if state == compartment.nobody_gives_way or not compartment.may_preempt or compartment.gate(now) is not None:
         return False
     found = False
-    urgent = (it for it in compartment.heads() if -it[0].group[0] > compartment.lowest_running)
+    lowest = compartment.lowest_running
+    urgent = (it for it in compartment.heads() if -it[0].group[0] > lowest)
     for place, key in in_order(compartment, urgent, now):
         entry = compartment.entries[key]
         victims = _victims(compartment, place, entry)
