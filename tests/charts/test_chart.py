@@ -13,6 +13,7 @@ import yaml
 from cluster import binaries
 from cluster.messages import Unavailable
 from headrace.api.base import JsonObject
+from headrace.api.bulkhead import DEFAULT_BULKHEAD, Bulkhead
 from headrace.api.crd import render_crds
 from headrace.shells.kube import rbac
 
@@ -67,12 +68,10 @@ def test_chart_grants_what_the_operator_needs_and_no_more(helm: Path) -> None:
     assert granted(objects, "Role", "headrace-system") == rights(rbac.lease_rules())
 
 
-def test_chart_for_some_namespaces_grants_nothing_elsewhere(helm: Path) -> None:
+def test_chart_for_some_namespaces_grants_elsewhere_only_what_is_in_none(helm: Path) -> None:
     objects = render(helm, "--set", "namespaces={blue,green}")
-    needed = rights(rbac.rules())
-    everywhere = {right for right in needed if right[1] == "customresourcedefinitions"}
-    assert granted(objects, "ClusterRole") == everywhere
-    assert granted(objects, "Role", "blue") == granted(objects, "Role", "green") == needed - everywhere
+    assert granted(objects, "ClusterRole") == rights(rbac.cluster_rules())
+    assert granted(objects, "Role", "blue") == granted(objects, "Role", "green") == rights(rbac.namespaced_rules())
     assert environment(objects)["HEADRACE_NAMESPACES"]["value"] == "blue green"
 
 
@@ -90,6 +89,13 @@ def test_chart_has_the_crds_of_this_version_and_keeps_them(helm: Path) -> None:
         assert crd["metadata"]["annotations"].pop("helm.sh/resource-policy") == "keep"
         assert crd["spec"] == ours[name]["spec"]
     assert not list(of_kind(render(helm, "--set", "crds.install=false"), "CustomResourceDefinition"))
+
+
+def test_chart_ships_a_default_bulkhead_unless_it_is_unwanted(helm: Path) -> None:
+    (shipped,) = of_kind(render(helm, "--set", "defaultBulkhead.spec.capacity.gpus=8"), "Bulkhead")
+    assert Bulkhead.parse(shipped).name == DEFAULT_BULKHEAD
+    assert Bulkhead.parse(shipped).spec.capacity.gpus == 8
+    assert not list(of_kind(render(helm, "--set", "defaultBulkhead.create=false"), "Bulkhead"))
 
 
 def test_chart_operator_passes_pod_security_restricted(helm: Path) -> None:

@@ -124,12 +124,25 @@ class HollowKubelet:
         fate = script.fate(pod)
         target = {"target": {"kind": "Node", "name": NODE}, "metadata": {"name": pod.name, "uid": pod.uid}}
         await self._call("POST", f"{_path(pod)}/binding", target)
+        if fate.no_image:
+            await self._hang(pod)
+            return
         pod.said = so_far(pod, script, fate) if pod.role == Role.RUN else None
         await self._set_status(pod, {"phase": "Running", **_container({"running": {"startedAt": _now()}})})
         drains = fate.waits and not await pod.waits_for(script)
         await self._end(pod, script, fate, drains=drains)
         if not fate.evicted and fate.last_word:
             await pod.stopped.wait()
+        await self._delete(pod)
+
+    async def _hang(self, pod: Pod) -> None:
+        """It waits for its image until it is told to stop."""
+        waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+        await self._set_status(pod, {"phase": "Pending", **_container({"waiting": waiting}, ready=False)})
+        await pod.stopped.wait()
+        await self._delete(pod)
+
+    async def _delete(self, pod: Pod) -> None:
         options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
         await self._call("DELETE", _path(pod), options)
 

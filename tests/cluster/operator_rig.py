@@ -23,7 +23,7 @@ from headrace.api.reasons import ConditionType
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import NotFound
 from headrace.shells.kube.operator import load_configuration
-from headrace.shells.kube.resources import BATCHES, EVENTS, FAN_OUTS, JOBS, PODS, Resource
+from headrace.shells.kube.resources import BATCHES, EVENTS, FAN_OUTS, JOBS, NAMESPACES, PODS, Resource
 
 from .control_plane import ControlPlane
 from .hollow_kubelet import HollowKubelet
@@ -36,7 +36,6 @@ from .processes import free_ports
 from .proxy import Proxy, write_kubeconfig
 
 CRDS = Path(__file__).parents[2] / "crds"
-NAMESPACES = Resource("", "v1", "namespaces", "Namespace", clusterwide=True)
 RECORDS = [{"custom_id": f"r{n}", "text": f"Say {n}."} for n in range(10)]
 T = TypeVar("T")
 

@@ -41,6 +41,8 @@ class Fate:
     """Records that are on disk while it waits."""
     last_word: bool = True
     """False: it ends well, but its message is lost with it."""
+    no_image: bool = False
+    """It never starts: its image cannot be pulled."""
     evicted: bool = False
     """Taken off its node for no fault of its own."""
 

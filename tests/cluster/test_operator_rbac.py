@@ -12,7 +12,7 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.worker import ExitCode, Role
 from headrace.shells.kube.rbac import lease_rules, rules
-from headrace.shells.kube.resources import BATCHES, FAN_OUTS
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS
 
 from .operator_rig import RECORDS, Rig, fan_out_manifest, plane, rig
 from .operator_workers import Fate, Pod
@@ -85,6 +85,10 @@ def live_every_life(rig: Rig) -> None:
     rig.eventually(lambda: not rig.gone(BATCHES, "answers-one"), "its first branch")
     rig.change(FAN_OUTS, "answers", {"spec": {"cancel": True}})
     rig.eventually(lambda: rig.state(FAN_OUTS, "answers") in ("Complete", "Cancelled"), "the end of the fan-out")
+    head = {"apiVersion": BULKHEADS.api_version, "kind": BULKHEADS.kind, "metadata": {"name": rig.namespace}}
+    rig.create(BULKHEADS, {**head, "spec": {"capacity": {"gpus": 8}}})
+    rig.eventually(lambda: "status" in rig.get(BULKHEADS, rig.namespace), "the status of the Bulkhead")
+    rig.delete(BULKHEADS, rig.namespace)
     rig.delete(BATCHES, "plain")
     rig.eventually(lambda: rig.gone(BATCHES, "plain"), "the batch gone")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import InferenceBatch, OutputStatus, Queue
+from headrace.api.inferencebatch import OutputStatus, Queue
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role

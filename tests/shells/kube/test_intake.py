@@ -8,7 +8,7 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.shells.kube.cache import Cache, Parent
 from headrace.shells.kube.intake import Intake
-from headrace.shells.kube.resources import BATCHES, JOBS, PODS, WATCHED
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, PODS, SURROUNDINGS, WATCHED
 
 from .conftest import Play
 
@@ -91,7 +91,8 @@ def test_listed_speaks_of_its_own_namespace_alone(play: Play) -> None:
 def test_complete_once_every_resource_of_every_namespace_was_listed(play: Play) -> None:
     async def story() -> None:
         desk = Desk("here", "there")
-        assert len(desk.intake.places) == 2 * len(WATCHED)
+        assert len(desk.intake.places) == 2 * len(WATCHED) - len(SURROUNDINGS)
+        assert {place for place in desk.intake.places if place[0] is BULKHEADS} == {(BULKHEADS, None)}
         for resource, namespace in desk.intake.places:
             assert not desk.intake.complete.is_set()
             desk.intake.listed(resource, namespace, [], 1)

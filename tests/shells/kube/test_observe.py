@@ -12,9 +12,9 @@ from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import RecordCounts
 from headrace.api.reasons import Reason
 from headrace.api.worker import PlanReport, Role, ShardReport, termination_message
-from headrace.core.observed import Observed
+from headrace.core.observed import Observed, Verdict
 from headrace.shells.kube.cache import Cache
-from headrace.shells.kube.observe import observe
+from headrace.shells.kube.observe import Sight, observe
 from headrace.shells.kube.resources import JOBS, PODS
 
 BATCH = a_batch().build()
@@ -47,7 +47,7 @@ def look(*objects: JsonObject, live: dict[str, ShardReport] | None = None, retry
     batch = BATCH.model_copy(
         update={"metadata": BATCH.metadata.model_copy(update={"annotations": {labels.RETRY: str(retry)}})}
     )
-    return observe(cache, batch, live or {}, PLACE, NOON)
+    return observe(Sight(cache, live or {}, lambda _batch, _now: Verdict(admitted=True), PLACE), batch, NOON)
 
 
 def run_job(owner: str = BATCH.metadata.uid) -> JsonObject:

@@ -13,7 +13,7 @@ from headrace.shells.kube.api import Api
 from headrace.shells.kube.cache import Cache, Parent
 from headrace.shells.kube.errors import ApiError, Gone, TransientFailure
 from headrace.shells.kube.intake import Intake
-from headrace.shells.kube.resources import BATCHES, FAN_OUTS, JOBS, PARENTS, Resource
+from headrace.shells.kube.resources import BATCHES, FAN_OUTS, JOBS, PARENTS, SURROUNDINGS, Resource
 from headrace.shells.kube.source import ListWatch, selector
 
 from .conftest import Play
@@ -38,7 +38,7 @@ class ScriptedApi:
         """What was asked for, with the time."""
 
     async def pages(self, resource: Resource, _: str | None, selector: str) -> AsyncIterator[JsonObject]:
-        assert selector == ("" if resource in PARENTS else OURS)
+        assert selector == ("" if resource in (*PARENTS, *SURROUNDINGS) else OURS)
         found = next(self._lists) if resource is BATCHES else (1, [])
         if resource is BATCHES:
             self.said.append("list")

@@ -107,6 +107,15 @@ class Book:
         waits = key in compartment.lanes.places or key in compartment.pledges
         return words.waiting(cause, self._standing(compartment, key, now) if waits else None, entry)
 
+    def settle(self, key: str, now: datetime) -> None:
+        """The one who looked has written what he was told, or has had nothing to write: nothing is on its way any more."""
+        entry = self._entry(key)
+        if entry is None or not entry.told:
+            return
+        compartment = self.compartments[self.where[key]]
+        if compartment.settle(entry):
+            self._decide(compartment, now, time_has_passed=False)
+
     def _decide(self, compartment: Compartment, now: datetime, *, time_has_passed: bool = True) -> None:
         decide(compartment, now, time_has_passed=time_has_passed)
         self.changed |= compartment.changed

@@ -119,7 +119,14 @@ class Compartment:
 
         Whether something has become free by that.
         """
-        before, entry.told = entry.counted, entry.target
+        return self._told(entry, entry.target)
+
+    def settle(self, entry: Entry) -> bool:
+        """What was told is written, or is not going to be. Whether something has become free by that."""
+        return self._told(entry, 0)
+
+    def _told(self, entry: Entry, pods: int) -> bool:
+        before, entry.told = entry.counted, pods
         self.recount(entry)
         return entry.counted < before
 

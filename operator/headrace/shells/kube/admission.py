@@ -1,20 +1,25 @@
-"""Admission in the cluster: what the watch hears goes into the book, looks get their verdicts from it, Bulkheads get their statuses.
+"""Admission in the cluster: what is heard goes into the book, looks get their verdicts from it, Bulkheads get their statuses.
 
 No decision is made here. The book is filled once everything has been listed, and anew by whoever leads next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from headrace.api.bulkhead import Bulkhead, BulkheadStatus
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.meta import Named
 from headrace.core.admission.book import Book
 from headrace.core.admission.demand import Surroundings, demand_of, model_breaker
 from headrace.core.admission.status import bulkhead_status
 from headrace.core.observed import Verdict
+from headrace.shells.kube.errors import ApiError, TransientFailure
+
+logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 2.0
 """How often to call `tick`: a minute is over, a budget has something left again, somebody has been passed for too long."""
@@ -36,6 +41,8 @@ class Admission:
     write_status: Callable[[Bulkhead, BulkheadStatus], Awaitable[None]]
     book: Book = field(default_factory=Book)
     bulkheads: dict[str, Bulkhead] = field(default_factory=dict)
+    namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """The labels of each namespace."""
     written_at: dict[str, datetime] = field(default_factory=dict)
 
     def load(self, batches: Iterable[InferenceBatch], bulkheads: Iterable[Bulkhead], now: datetime) -> None:
@@ -76,12 +83,21 @@ class Admission:
         self._tell()
         return verdict
 
+    def settled(self, batch: Named, now: datetime) -> None:
+        """The look at a batch is over, and what it was told is in its status, or was in it before."""
+        if isinstance(batch, InferenceBatch):
+            self.book.settle(batch.key, now)
+            self._tell()
+
     async def tick(self, now: datetime) -> None:
-        """Time has passed: decide anew, and write the statuses that are due."""
+        """Time has passed: decide anew, and write the statuses that are due. One that cannot be written is written the next time."""
         self.book.tick(now)
         self._tell()
         for bulkhead in list(self.bulkheads.values()):
-            await self.publish(bulkhead, now)
+            try:
+                await self.publish(bulkhead, now)
+            except (TransientFailure, ApiError) as failure:
+                logger.warning("status of Bulkhead %s: %s", bulkhead.name, failure)
 
     async def publish(self, bulkhead: Bulkhead, now: datetime) -> None:
         """Write the status of a Bulkhead, if it says something new and was not written just now."""
@@ -95,7 +111,8 @@ class Admission:
 
     def _around(self, batch: InferenceBatch, now: datetime) -> Surroundings:
         pace = self.book.paces.get(model_breaker(batch))
-        return Surroundings(now, self.image, {model_breaker(batch): pace} if pace is not None else None)
+        paces = {model_breaker(batch): pace} if pace is not None else None
+        return Surroundings(now, self.image, paces, self.namespaces.get(batch.metadata.namespace))
 
     def _tell(self) -> None:
         for key in self.book.take_changed():

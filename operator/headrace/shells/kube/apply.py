@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from headrace.api.base import ApiModel, JsonObject
+from headrace.api.bulkhead import Bulkhead, BulkheadStatus
 from headrace.api.meta import Named
 from headrace.core.changes import child_patch
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.cache import Cache, Key, Parent, controller_uid, key_of, owner_of
 from headrace.shells.kube.errors import Conflict, NotFound, TransientFailure
-from headrace.shells.kube.resources import BATCHES, CHILDREN, PARENTS, Resource, of, of_kind
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, CHILDREN, PARENTS, Resource, of, of_kind
 
 
 class Applier:
@@ -47,6 +48,15 @@ class Applier:
         owner = owner_of(written)
         if owner is not None:
             self._changed(owner)
+
+    async def bulkhead_status(self, bulkhead: Bulkhead, status: BulkheadStatus) -> None:
+        """Write the status of this very Bulkhead; one that is gone is left in peace."""
+        metadata = {"namespace": "", "name": bulkhead.name, "uid": bulkhead.metadata.uid}
+        try:
+            written = await self._api.replace_status(BULKHEADS, metadata, status.to_object())
+        except NotFound:
+            return
+        self._cache.put(BULKHEADS, written)
 
     async def _delete(self, resource: Resource, child: JsonObject) -> None:
         metadata = child["metadata"]

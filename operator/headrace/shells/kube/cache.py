@@ -8,7 +8,7 @@ so that a late answer cannot bring an object back to life. Of children only what
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import orjson
@@ -16,10 +16,21 @@ import orjson
 from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.meta import Named
-from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, FAN_OUTS, JOBS, PARENTS, PODS, Resource, of_kind
+from headrace.shells.kube.resources import (
+    BATCHES,
+    BULKHEADS,
+    CONFIG_MAPS,
+    FAN_OUTS,
+    JOBS,
+    NAMESPACES,
+    PARENTS,
+    PODS,
+    Resource,
+    of_kind,
+)
 
 Key = tuple[str, str]
-"""Namespace and name of an object."""
+"""Namespace and name of an object; the namespace is empty where there is none."""
 
 
 class Parent(NamedTuple):
@@ -52,14 +63,14 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 def key_of(obj: JsonObject) -> Key:
     """The object's own namespace and name."""
-    return (obj["metadata"]["namespace"], obj["metadata"]["name"])
+    return (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
 
 
 def owner_of(obj: JsonObject) -> Parent | None:
     """The parent that a child says it is of, by its label; None when it is nobody's."""
     metadata = obj["metadata"]
     named = ((resource, metadata.get("labels", {}).get(label)) for resource, label in _OWNER_LABELS)
-    return next((Parent(resource, metadata["namespace"], name) for resource, name in named if name), None)
+    return next((Parent(resource, key_of(obj)[0], name) for resource, name in named if name), None)
 
 
 def about(resource: Resource, obj: JsonObject) -> tuple[Parent, ...]:
@@ -90,6 +101,8 @@ class Cache:
         self._objects: dict[Resource, dict[Key, _Kept]] = defaultdict(dict)
         self._children: dict[tuple[Resource, Parent], dict[Key, _Kept]] = defaultdict(dict)
         self._dead: OrderedDict[str, None] = OrderedDict()
+        self.heard: Callable[[Resource, Key], None] = lambda _resource, _key: None
+        """Told of each object that has come, changed or gone."""
 
     def put(self, resource: Resource, obj: JsonObject) -> bool:
         """Take in a version of an object; False when it is no news."""
@@ -103,6 +116,7 @@ class Cache:
         owner = owner_of(obj)
         if owner is not None:
             self._children[resource, owner][key] = kept
+        self.heard(resource, key)
         return True
 
     def remove(self, resource: Resource, obj: JsonObject) -> None:
@@ -119,6 +133,7 @@ class Cache:
             siblings.pop(key, None)
             if not siblings:
                 del self._children[resource, owner]
+        self.heard(resource, key)
 
     def get(self, resource: Resource, key: Key) -> JsonObject | None:
         """A copy of the object of that key."""
@@ -132,6 +147,10 @@ class Cache:
     def all(self, resource: Resource) -> Iterator[JsonObject]:
         """Copies of all objects of a resource, as they are now."""
         return map(_object, list(self._objects[resource].values()))
+
+    def keys(self, resource: Resource) -> list[Key]:
+        """Those of all objects of a resource."""
+        return list(self._objects[resource])
 
     def count(self, resource: Resource) -> int:
         """How many there are."""
@@ -150,13 +169,14 @@ _NEEDED: dict[Resource, dict[str, tuple[str, ...]]] = {
     },
     PODS: {"status": ("phase", "podIP", "containerStatuses", "conditions")},
     CONFIG_MAPS: {},
+    NAMESPACES: {},
 }
-"""What is kept of children besides their metadata."""
+"""What is kept besides their metadata of objects that are not of our kinds."""
 
 
 def _needed(resource: Resource, obj: JsonObject) -> JsonObject:
     obj["metadata"].pop("managedFields", None)
-    if resource in PARENTS:
+    if resource in (*PARENTS, BULKHEADS):
         obj["metadata"].get("annotations", {}).pop(LAST_APPLIED, None)
         return obj
     if resource is PODS and obj.get("status", {}).get("phase") != "Pending":

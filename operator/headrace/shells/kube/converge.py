@@ -15,11 +15,13 @@ from headrace.core.observed import Installation
 from headrace.core.plan import Event, Plan
 from headrace.core.publish import write_due
 from headrace.core.refusal import refusal
+from headrace.shells.kube.admission import Admission
 from headrace.shells.kube.apply import Applier
 from headrace.shells.kube.cache import Cache, Parent
 from headrace.shells.kube.errors import ApiError, Conflict, TransientFailure
 from headrace.shells.kube.handlers import HANDLERS
 from headrace.shells.kube.metrics import Metrics
+from headrace.shells.kube.observe import Sight
 from headrace.shells.kube.queue import WorkQueue
 from headrace.shells.kube.recorder import Recorder
 from headrace.shells.kube.reporters import Reporters
@@ -47,6 +49,7 @@ class Converger:
     applier: Applier
     recorder: Recorder
     reporters: Reporters
+    admission: Admission
     installation: Installation
     metrics: Metrics
     now: Callable[[], datetime] = utc_now
@@ -108,7 +111,8 @@ class Converger:
         if parent is None:
             await self._refuse(key, found, now)
             return
-        plan = handler.decide(self.cache, parent, self.reporters.live, self.installation, now)
+        sight = Sight(self.cache, self.reporters.live, self.admission.look, self.installation)
+        plan = handler.decide(sight, parent, now)
         await self._apply_children(parent, plan, now)
         # After a restart the workers have not spoken yet: what is known of progress is older than what is written. So it is not due.
         wait = write_due(parent.status, plan.status, self.written_at.setdefault(key, now), now)
@@ -118,6 +122,7 @@ class Converger:
             self.recorder.say(parent, plan.events, now)
         elif wait is not None:
             self.queue.add_after(key, wait.total_seconds())
+        self.admission.settled(parent, now)
         if plan.look_again_after is not None:
             self.queue.add_after(key, plan.look_again_after.total_seconds())
         else:

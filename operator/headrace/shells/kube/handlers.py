@@ -12,17 +12,14 @@ from headrace.api.base import InvalidSpec, JsonObject
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import Kind, kind_named
-from headrace.api.worker import Report
 from headrace.core.fanout.reconcile import reconcile as reconcile_fan_out
-from headrace.core.observed import Installation
 from headrace.core.plan import Plan
 from headrace.core.reconcile import reconcile
-from headrace.shells.kube.cache import Cache
-from headrace.shells.kube.observe import observe, observe_fan_out
+from headrace.shells.kube.observe import Sight, observe, observe_fan_out
 from headrace.shells.kube.resources import BATCHES, FAN_OUTS, Resource
 
-Decide = Callable[[Cache, Any, Mapping[str, Report], Installation, datetime], Plan[Any]]
-"""From the cache, an object, the last words of running pods by their uid, the installation and the time to what there should be."""
+Decide = Callable[[Sight, Any, datetime], Plan[Any]]
+"""From what can be seen, an object and the time to what there should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +37,12 @@ class Handler:
             return None
 
 
-def _decide_batch(
-    cache: Cache, batch: InferenceBatch, live: Mapping[str, Report], place: Installation, now: datetime
-) -> Plan[Any]:
-    return reconcile(observe(cache, batch, live, place, now))
+def _decide_batch(sight: Sight, batch: InferenceBatch, now: datetime) -> Plan[Any]:
+    return reconcile(observe(sight, batch, now))
 
 
-def _decide_fan_out(
-    cache: Cache, fan_out: FanOutJob, live: Mapping[str, Report], place: Installation, now: datetime
-) -> Plan[Any]:
-    return reconcile_fan_out(observe_fan_out(cache, fan_out, live, place, now))
+def _decide_fan_out(sight: Sight, fan_out: FanOutJob, now: datetime) -> Plan[Any]:
+    return reconcile_fan_out(observe_fan_out(sight, fan_out, now))
 
 
 def _handler(resource: Resource, decide: Decide) -> Handler:

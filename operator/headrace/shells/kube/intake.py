@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from itertools import product
 
 from headrace.api.base import JsonObject
-from headrace.shells.kube.cache import Cache, Parent, about
+from headrace.shells.kube.cache import Cache, Parent, about, key_of
 from headrace.shells.kube.resources import PODS, WATCHED, Resource
 
 DELETED = "DELETED"
@@ -24,7 +23,12 @@ class Intake:
         namespaces: tuple[str, ...] = (),
     ) -> None:
         self._cache, self._changed, self._pods_changed = cache, changed, pods_changed
-        self.places: tuple[tuple[Resource, str | None], ...] = tuple(product(WATCHED, namespaces or (None,)))
+        everywhere: tuple[str | None, ...] = (None,)
+        self.places: tuple[tuple[Resource, str | None], ...] = tuple(
+            (resource, place)
+            for resource in WATCHED
+            for place in (everywhere if resource.clusterwide else namespaces or everywhere)
+        )
         """What is to be listed and watched: each resource, in each namespace or in all (None)."""
         self._unlisted = set(self.places)
         self.complete = asyncio.Event()
@@ -45,7 +49,7 @@ class Intake:
         shown = set(seen)
         for obj in self._cache.all(resource):
             metadata = obj["metadata"]
-            here = namespace in (None, metadata["namespace"])
+            here = namespace in (None, key_of(obj)[0])
             if here and metadata["uid"] not in shown and int(metadata["resourceVersion"]) <= version:
                 self._cache.remove(resource, obj)
                 self._notify(resource, obj)

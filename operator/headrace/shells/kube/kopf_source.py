@@ -19,7 +19,7 @@ from headrace.api import labels
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import ApiError, TransientFailure
 from headrace.shells.kube.intake import Intake
-from headrace.shells.kube.resources import PARENTS, WATCHED, Resource
+from headrace.shells.kube.resources import WATCHED, Resource
 from headrace.shells.kube.source import list_all, selector
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 300
     settings.persistence.finalizer = f"{labels.GROUP}/finalizer"
     for resource in WATCHED:
-        if resource not in PARENTS:
+        if selector(resource):
             name = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
             settings.watching.label_selectors[name] = selector(resource)
     return settings

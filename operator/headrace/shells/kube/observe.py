@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -17,38 +18,38 @@ from headrace.shells.kube.cache import Cache, Parent, controller_uid
 from headrace.shells.kube.resources import BATCHES, JOBS, PODS
 
 
-def observe(
-    cache: Cache,
-    batch: InferenceBatch,
-    live: Mapping[str, Report],
-    installation: Installation,
-    now: datetime,
-) -> Observed:
-    """One look at a batch. `live` has the last word of running pods, by their uid."""
-    work = _work(cache, batch, live)
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """All that a look can see besides the object itself."""
+
+    cache: Cache
+    live: Mapping[str, Report]
+    """The last word of running pods, by their uid."""
+    verdict: Callable[[InferenceBatch, datetime], Verdict]
+    """What admission says of a batch."""
+    installation: Installation
+
+
+def observe(sight: Sight, batch: InferenceBatch, now: datetime) -> Observed:
+    """One look at a batch."""
+    work = _work(sight, batch)
     return Observed(
         batch=batch,
         now=now,
         jobs=work.jobs,
         pods=work.pods,
         reports=work.reports,
-        verdict=Verdict(admitted=True),
-        installation=installation,
+        verdict=sight.verdict(batch, now),
+        installation=sight.installation,
     )
 
 
-def observe_fan_out(
-    cache: Cache,
-    fan_out: FanOutJob,
-    live: Mapping[str, Report],
-    installation: Installation,
-    now: datetime,
-) -> FanOutObserved:
+def observe_fan_out(sight: Sight, fan_out: FanOutJob, now: datetime) -> FanOutObserved:
     """One look at a fan-out and its branches. Raises `InvalidSpec` when a branch is not of this version."""
-    work = _work(cache, fan_out, live)
+    work = _work(sight, fan_out)
     found = (
         child
-        for child in cache.children(BATCHES, Parent.of(fan_out))
+        for child in sight.cache.children(BATCHES, Parent.of(fan_out))
         if controller_uid(child) == fan_out.metadata.uid and labels.BRANCH in child["metadata"]["labels"]
     )
     head = {"apiVersion": labels.API_VERSION, "kind": BATCHES.kind}
@@ -61,7 +62,7 @@ def observe_fan_out(
         jobs=work.jobs,
         pods=work.pods,
         reports=work.reports,
-        installation=installation,
+        installation=sight.installation,
     )
 
 
@@ -73,7 +74,8 @@ class _Work(NamedTuple):
     reports: tuple[WorkerReport, ...]
 
 
-def _work(cache: Cache, parent: InferenceBatch | FanOutJob, live: Mapping[str, Report]) -> _Work:
+def _work(sight: Sight, parent: InferenceBatch | FanOutJob) -> _Work:
+    cache = sight.cache
     mine = (j for j in cache.children(JOBS, Parent.of(parent)) if controller_uid(j) == parent.metadata.uid)
     jobs = tuple(JobSnapshot.from_object(job) for job in mine)
     # A retry begins anew: what was said in an earlier round, by pods that are not gone yet, is no longer true.
@@ -83,7 +85,7 @@ def _work(cache: Cache, parent: InferenceBatch | FanOutJob, live: Mapping[str, R
     return _Work(
         jobs,
         tuple(PodSnapshot.from_object(pod) for pod in pods),
-        tuple(report for pod in pods for report in _reports(pod, live)),
+        tuple(report for pod in pods for report in _reports(pod, sight.live)),
     )
 
 

@@ -16,13 +16,15 @@ from typing import Any
 from kubernetes.aio import client, config
 
 from headrace.core.observed import Installation
+from headrace.shells.kube.admission import TICK_SECONDS, Admission
 from headrace.shells.kube.api import REQUEST_TIMEOUT_SECONDS, Api
 from headrace.shells.kube.apply import Applier
-from headrace.shells.kube.cache import Cache, Parent
-from headrace.shells.kube.converge import Converger
+from headrace.shells.kube.cache import Cache, Key, Parent
+from headrace.shells.kube.converge import Converger, utc_now
 from headrace.shells.kube.elector import Elector
 from headrace.shells.kube.errors import ApiError, TransientFailure
 from headrace.shells.kube.health import Health, serve
+from headrace.shells.kube.hearing import Hearing
 from headrace.shells.kube.intake import Intake
 from headrace.shells.kube.kubeconfig import read_environment_once
 from headrace.shells.kube.memory import tidy
@@ -30,7 +32,7 @@ from headrace.shells.kube.metrics import Metrics
 from headrace.shells.kube.queue import WorkQueue
 from headrace.shells.kube.recorder import Recorder
 from headrace.shells.kube.reporters import Reporters
-from headrace.shells.kube.resources import WATCHED
+from headrace.shells.kube.resources import BATCHES, WATCHED
 from headrace.shells.kube.schema import SchemaMismatch, check_schema
 from headrace.shells.kube.source import EventSource, ListWatch
 
@@ -107,12 +109,15 @@ class Operator:
         self.intake = Intake(self.cache, self.queue.add, self._pods_changed, options.namespaces)
         self.recorder = Recorder(self.api, options.identity)
         self.reporters = Reporters(self.cache, options.installation.metrics_port, self._pods_changed)
+        applier = Applier(self.api, self.cache, self.queue.add)
+        self.admission = Admission(options.installation.worker_image, self._verdict_changed, applier.bulkhead_status)
         self.converger = Converger(
             self.cache,
             self.queue,
-            Applier(self.api, self.cache, self.queue.add),
+            applier,
             self.recorder,
             self.reporters,
+            self.admission,
             options.installation,
             self.metrics,
         )
@@ -145,6 +150,9 @@ class Operator:
 
     def _pods_changed(self, key: Parent) -> None:
         self.queue.add_after(key, POD_NEWS_SECONDS)
+
+    def _verdict_changed(self, key: Key) -> None:
+        self.queue.add(Parent(BATCHES, *key))
 
     def health(self) -> Health:
         """How we are."""
@@ -204,10 +212,18 @@ class Operator:
             group.create_task(self.source.run(self.intake))
             await self.intake.complete.wait()
             logger.info("%s acts; %s", self.options.identity, self.health().cached)
+            Hearing(self.cache, self.admission, utc_now).begin()
+            group.create_task(self._admit())
             group.create_task(self.reporters.run())
             group.create_task(tidy())
             for _ in range(WORKERS):
                 group.create_task(self.converger.work())
+
+    async def _admit(self) -> None:
+        """Have admission notice that time passes."""
+        while True:
+            await self.admission.tick(utc_now())
+            await asyncio.sleep(TICK_SECONDS)
 
     def _metrics_text(self) -> bytes:
         health = self.health()

@@ -7,12 +7,14 @@ from headrace.api.kinds import KINDS
 from headrace.shells.kube.elector import LEASE_NAME
 from headrace.shells.kube.resources import (
     BATCHES,
+    BULKHEADS,
     CONFIG_MAPS,
     CRDS,
     EVENTS,
     FAN_OUTS,
     JOBS,
     LEASES,
+    NAMESPACES,
     PARENTS,
     PODS,
     Resource,
@@ -20,7 +22,22 @@ from headrace.shells.kube.resources import (
 
 
 def rules() -> list[JsonObject]:
-    """For a ClusterRole, or, but for the CustomResourceDefinitions, for a Role in each namespace that is served."""
+    """For a ClusterRole that serves all namespaces."""
+    return [*namespaced_rules(), *cluster_rules()]
+
+
+def cluster_rules() -> list[JsonObject]:
+    """For a ClusterRole in any case: objects that are in no namespace."""
+    return [
+        _rule(CRDS, "get") | {"resourceNames": [f"{kind.plural}.{BATCHES.group}" for kind in KINDS]},
+        _rule(BULKHEADS, "list", "watch"),
+        _rule(BULKHEADS, "patch", part="status"),
+        _rule(NAMESPACES, "list", "watch"),
+    ]
+
+
+def namespaced_rules() -> list[JsonObject]:
+    """For that ClusterRole, or for a Role in each namespace that is served."""
     return [
         _rule(FAN_OUTS, "list", "watch"),
         _rule(BATCHES, "get", "list", "watch", "create", "patch"),
@@ -31,7 +48,6 @@ def rules() -> list[JsonObject]:
         _rule(CONFIG_MAPS, "get", "list", "watch", "create", "delete"),
         _rule(PODS, "list", "watch"),
         _rule(EVENTS, "create"),
-        _rule(CRDS, "get") | {"resourceNames": [f"{kind.plural}.{BATCHES.group}" for kind in KINDS]},
     ]
 
 

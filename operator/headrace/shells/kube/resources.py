@@ -33,17 +33,21 @@ class Resource:
 
 BATCHES = Resource(labels.GROUP, labels.VERSION, "inferencebatches", "InferenceBatch")
 FAN_OUTS = Resource(labels.GROUP, labels.VERSION, "fanoutjobs", "FanOutJob")
+BULKHEADS = Resource(labels.GROUP, labels.VERSION, "bulkheads", "Bulkhead", clusterwide=True)
 JOBS = Resource("batch", "v1", "jobs", "Job")
 PODS = Resource("", "v1", "pods", "Pod")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", clusterwide=True)
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", clusterwide=True)
 
 PARENTS = (BATCHES, FAN_OUTS)
 """Our own kinds: objects that are looked at."""
-WATCHED = (*PARENTS, JOBS, PODS, CONFIG_MAPS)
-"""What the cache holds: our objects, and the children that carry our label."""
+SURROUNDINGS = (BULKHEADS, NAMESPACES)
+"""What decides, besides an object itself, whether it may run."""
+WATCHED = (*PARENTS, *SURROUNDINGS, JOBS, PODS, CONFIG_MAPS)
+"""What the cache holds: our objects, what stands around them, and the children that carry our label."""
 CHILDREN = (BATCHES, JOBS, CONFIG_MAPS)
 """What a plan may create and delete."""
 

@@ -14,7 +14,7 @@ from headrace.api import labels
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import ApiError, Gone, TransientFailure
 from headrace.shells.kube.intake import Intake
-from headrace.shells.kube.resources import PARENTS, Resource
+from headrace.shells.kube.resources import PARENTS, SURROUNDINGS, Resource
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ class ListWatch:
 
 
 def selector(resource: Resource) -> str:
-    """Objects of our kinds are all ours; of everything else, only what the operator has made."""
-    return "" if resource in PARENTS else f"{labels.MANAGED_BY}={labels.MANAGER}"
+    """Objects of our kinds, and what stands around them, are all looked at; of everything else, only what the operator has made."""
+    return "" if resource in (*PARENTS, *SURROUNDINGS) else f"{labels.MANAGED_BY}={labels.MANAGER}"
 
 
 async def list_all(api: Api, intake: Intake, resource: Resource, namespace: str | None) -> str:

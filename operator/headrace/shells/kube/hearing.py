@@ -1,0 +1,95 @@
+"""What the cache hears of batches, Bulkheads and namespaces, as admission understands it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from headrace.api import labels
+from headrace.api.base import InvalidSpec
+from headrace.api.bulkhead import Bulkhead
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.shells.kube.admission import Admission
+from headrace.shells.kube.cache import Cache, Key
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, NAMESPACES, Resource
+
+logger = logging.getLogger(__name__)
+
+
+class Hearing:
+    """Stands between the cache and admission, from the moment on when everything has been listed."""
+
+    def __init__(self, cache: Cache, admission: Admission, now: Callable[[], datetime]) -> None:
+        self._cache, self._admission, self._now = cache, admission, now
+        self._news: dict[Resource, Callable[[Key], None]] = {
+            BATCHES: self._batch,
+            BULKHEADS: self._bulkhead,
+            NAMESPACES: self._namespace,
+        }
+
+    def begin(self) -> None:
+        """Tell all that is known, and from then on all that is new."""
+        self._admission.namespaces = {key[1]: self._labels(key) for key in self._cache.keys(NAMESPACES)}
+        batches = [batch for key in self._cache.keys(BATCHES) if (batch := self._read(key)) is not None]
+        bulkheads = [one for key in self._cache.keys(BULKHEADS) if (one := self._read_bulkhead(key)) is not None]
+        self._admission.load(batches, bulkheads, self._now())
+        self._cache.heard = self.news
+
+    def news(self, resource: Resource, key: Key) -> None:
+        """An object has come, changed or gone. One that cannot be taken in must not end the watch: it is not admitted, that is all."""
+        tell = self._news.get(resource)
+        if tell is None:
+            return
+        try:
+            tell(key)
+        except Exception:
+            logger.exception("%s %s: this is a bug; admission does not know of its last change", resource.kind, key)
+
+    def _batch(self, key: Key) -> None:
+        batch = self._read(key)
+        if batch is None:
+            self._admission.gone(key, self._now())
+        else:
+            self._admission.heard(batch, self._now())
+
+    def _bulkhead(self, key: Key) -> None:
+        bulkhead = self._read_bulkhead(key)
+        if bulkhead is None:
+            self._admission.gone_bulkhead(key[1], self._now())
+        else:
+            self._admission.heard_bulkhead(bulkhead, self._now())
+
+    def _namespace(self, key: Key) -> None:
+        """Its labels decide which Bulkheads take its batches."""
+        name, found = key[1], self._labels(key)
+        if self._admission.namespaces.get(name, {}) == found:
+            return
+        self._admission.namespaces[name] = found
+        for batch in self._cache.keys(BATCHES):
+            if batch[0] == name:
+                self._batch(batch)
+
+    def _read(self, key: Key) -> InferenceBatch | None:
+        """The batch; None when there is none, or the models refuse it, for then nothing of it may run."""
+        found = self._cache.get(BATCHES, key)
+        try:
+            return InferenceBatch.parse({**_head(BATCHES), **found}) if found is not None else None
+        except InvalidSpec:
+            return None
+
+    def _read_bulkhead(self, key: Key) -> Bulkhead | None:
+        found = self._cache.get(BULKHEADS, key)
+        try:
+            return Bulkhead.parse({**_head(BULKHEADS), **found}) if found is not None else None
+        except InvalidSpec as error:
+            logger.error("Bulkhead %s is taken as one that is not there: %s", key[1], error)
+            return None
+
+    def _labels(self, key: Key) -> dict[str, str]:
+        found = self._cache.get(NAMESPACES, key)
+        return dict(found["metadata"].get("labels", {})) if found is not None else {}
+
+
+def _head(resource: Resource) -> dict[str, str]:
+    return {"apiVersion": labels.API_VERSION, "kind": resource.kind}
