@@ -19,7 +19,7 @@ from fanout_builders import FanOutBuilder, a_fan_out
 from headrace.api.worker import ExitCode, Failure, Role
 from headrace.cli import main
 from headrace.shells.kube import reader
-from headrace.shells.kube.resources import BATCHES, FAN_OUTS, JOBS, PODS
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, PODS
 
 from .kubectl import write_kubeconfig_for_token
 from .operator_rig import RECORDS, Rig, fan_out_manifest, manifest, plane, rig
@@ -269,6 +269,35 @@ def test_plan_says_what_the_core_and_the_server_say(desk: Desk) -> None:
     assert any("spec.input.prompt.template" in reason for reason in blocked)
     assert any("shards cannot be changed once the batch exists" in reason for reason in blocked), blocked
     assert desk.do("plan", "-f", "reviews.yaml").code == 2
+
+
+def test_plan_says_whether_it_would_be_admitted_now(desk: Desk) -> None:
+    name = desk.rig.namespace
+    head = {"apiVersion": BULKHEADS.api_version, "kind": BULKHEADS.kind, "metadata": {"name": name}}
+    desk.write(INLINE.with_spec(bulkheadName=name))
+    unknown = desk.do("plan", "-f", "reviews.yaml")
+    assert unknown.code == 2
+    assert f"UnknownBulkhead: there is no Bulkhead {name}: create it" in unknown.out
+    desk.rig.create(BULKHEADS, {**head, "spec": {"capacity": {"pods": 8}}})
+    fine = desk.do("plan", "-f", "reviews.yaml")
+    assert (fine.code, fine.out.splitlines()[-1]) == (0, "  would be admitted now: no limit stands in the way")
+    desk.rig.change(BULKHEADS, name, {"spec": {"capacity": {"startsPerMinute": 1, "pods": 2}}})
+    small = desk.do("plan", "-f", "reviews.yaml", "-o", "json").json["verdict"]
+    assert (small["admitted"], small["pods"]) == (True, 2)
+    desk.rig.delete(BULKHEADS, name)
+
+
+def test_get_bulkheads(desk: Desk) -> None:
+    name = desk.rig.namespace
+    head = {"apiVersion": BULKHEADS.api_version, "kind": BULKHEADS.kind, "metadata": {"name": name}}
+    desk.rig.create(BULKHEADS, {**head, "spec": {"capacity": {"gpus": 8}}})
+    header, row = desk.do("get", "bh", name).out.splitlines()
+    assert (header.split()[:3], row.split()[0]) == (["NAME", "GPUS", "PODS"], name)
+    assert desk.do("get", "bh", name, "-o", "json").json["spec"]["capacity"] == {"gpus": 8}
+    assert f"bulkhead.headrace.dev/{name}" in desk.do("get", "bulkheads", "-o", "name").out.splitlines()
+    assert desk.do("get", "bh", "nosuch").err == "headrace: there is no Bulkhead nosuch\n"
+    assert desk.do("get", "bh", "--watch").code == 2
+    desk.rig.delete(BULKHEADS, name)
 
 
 def test_plan_of_a_path_of_this_machine_names_the_line(desk: Desk) -> None:

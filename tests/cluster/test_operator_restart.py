@@ -10,6 +10,8 @@ import pytest
 
 from builders import BatchBuilder, a_batch
 from headrace.api.inferencebatch import InferenceBatch, RecordCounts, ShardCounts
+from headrace.core.admission.admit import admit
+from headrace.core.admission.demand import Surroundings, demand_of
 from headrace.core.observed import Installation, Observed
 from headrace.core.reconcile import reconcile
 from headrace.shells.kube.resources import BATCHES
@@ -29,7 +31,8 @@ AT_ONCE = 32
 def settled(batch: InferenceBatch) -> InferenceBatch:
     """The batch with the status that it comes to when nothing happens to it."""
     place, now = Installation(default_output="file:///out"), datetime.now(UTC).replace(microsecond=0)
-    while (plan := reconcile(Observed(batch, now, installation=place))).status != batch.status:
+    verdict = admit([demand_of(batch, Surroundings(now))], [], [], now)[batch.key]
+    while (plan := reconcile(Observed(batch, now, verdict=verdict, installation=place))).status != batch.status:
         batch = batch.model_copy(update={"status": plan.status})
     return batch
 

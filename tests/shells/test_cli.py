@@ -223,7 +223,7 @@ def test_run_of_a_config_map_keeps_it_for_later(cli: Cli, worker: FakeWorker) ->
         pytest.param(["run", "-f", "reviews.yaml", "--state-dir", "reviews.yaml"], 1, "reviews.yaml", id="a file as state folder"),
         pytest.param(["run", "-f", "reviews.yaml", "-o", "xml"], 2, "xml", id="an unknown form"),
         pytest.param(["frob"], 2, "No such command 'frob'", id="an unknown command"),
-        pytest.param(["get", "bh"], 2, "a Bulkhead is known to a cluster alone: kubectl get bulkheads", id="a kind of clusters"),
+        pytest.param(["get", "bh"], 2, "a Bulkhead is known to a cluster alone: name one with --context", id="a kind of clusters"),
         pytest.param(["get", "Pod", "x"], 2, '"Pod" is not a kind; there are InferenceBatch (inferencebatches, ib)', id="an unknown kind"),
         pytest.param(["get", "ib", "nope"], 1, "there is no InferenceBatch or FanOutJob nope in the", id="no such object"),
         pytest.param(["get", "nope"], 1, "there is no InferenceBatch or FanOutJob nope", id="a name alone"),

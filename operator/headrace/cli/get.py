@@ -8,15 +8,16 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 
-from headrace.api.base import JsonObject
 from headrace.api.kinds import KINDS, Kind, kind_named
 from headrace.api.labels import GROUP
 from headrace.cli.app import ObjectOutput, Where
+from headrace.cli.bulkheads import get_bulkheads
+from headrace.cli.dump import dump
 from headrace.cli.exits import BAD_INPUT, CliError
 from headrace.cli.place import named_batch, open_target
 from headrace.cli.rows import Columns, GrowingTable
 from headrace.cli.target import Ref, Seen
-from headrace.cli.text import remark, say, say_json, table
+from headrace.cli.text import remark, say, table
 
 _TABLES = (ObjectOutput.TABLE, ObjectOutput.WIDE)
 
@@ -24,6 +25,8 @@ _TABLES = (ObjectOutput.TABLE, ObjectOutput.WIDE)
 def get(where: Where, kind: str, name: str | None, output: ObjectOutput, *, all_namespaces: bool, watch: bool) -> int:
     """Show one object, or all of a kind."""
     chosen, wanted = _understood(kind, name)
+    if chosen.scope == "Cluster":
+        return get_bulkheads(where, chosen, wanted, output, watch=watch)
     with open_target(where) as target:
         ref = named_batch(target, wanted) if wanted is not None else None
         namespace = None if all_namespaces and ref is None else target.namespace
@@ -46,9 +49,6 @@ def _understood(kind: str, name: str | None) -> tuple[Kind, str | None]:
     """What `KIND`, `KIND NAME`, `KIND/NAME` and a bare `NAME` mean."""
     word, slash, rest = kind.partition("/")
     found = kind_named(word)
-    if found is not None and found.scope == "Cluster":
-        message = f"a {found.name} is known to a cluster alone: kubectl get {found.plural}"
-        raise CliError("UnknownKind", message, BAD_INPUT)
     if found is not None and not (slash and name):
         return found, rest or name
     if found is None and not slash and name is None:
@@ -69,26 +69,19 @@ def _kind_of(seen: Seen, asked: Kind, word: str) -> Kind:
 
 def _show_one(seen: Seen, columns: Columns, output: ObjectOutput) -> None:
     if output in (ObjectOutput.JSON, ObjectOutput.YAML):
-        _dump(seen.batch.to_object(), output)
+        dump(seen.batch.to_object(), output)
     else:
         _show_rows([seen], columns, output)
 
 
 def _show_all(found: Sequence[Seen], columns: Columns, output: ObjectOutput, namespace: str | None) -> None:
     if output in (ObjectOutput.JSON, ObjectOutput.YAML):
-        _dump({"apiVersion": "v1", "kind": "List", "items": [seen.batch.to_object() for seen in found]}, output)
+        dump({"apiVersion": "v1", "kind": "List", "items": [seen.batch.to_object() for seen in found]}, output)
     elif found:
         _show_rows(found, columns, output)
     else:
         place = "any namespace" if namespace is None else f"the namespace {namespace}"
         remark(f"no {columns.kind.name} in {place}")
-
-
-def _dump(data: JsonObject, output: ObjectOutput) -> None:
-    if output == ObjectOutput.JSON:
-        say_json(data)
-    else:
-        say(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120).rstrip())
 
 
 def _show_rows(found: Sequence[Seen], columns: Columns, output: ObjectOutput) -> None:

@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
+from headrace.api.bulkhead import Bulkhead
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import Kind, OurObject, OurStatus
 from headrace.api.results import ResultsReport, Wanted, parse_results_report
 from headrace.api.worker import PlanReport
 from headrace.cli.app import DEFAULT_STATE, Where
-from headrace.cli.exits import CliError
+from headrace.cli.exits import BAD_INPUT, CliError
 from headrace.cli.signals import Signals
 from headrace.cli.target import Deletion, Manner, Ref, Seen
 from headrace.cli.watch import Silent
 from headrace.core.edits import Submission, Wish
-from headrace.core.observed import Installation
+from headrace.core.observed import Installation, Verdict
 from headrace.core.reader import reading
 from headrace.shells.local import objects
 from headrace.shells.local.containers import WORKER
@@ -100,6 +101,16 @@ class Here:
     ) -> PlanReport | str | None:
         """Let the worker's own `plan` role read it, in a state folder that is thrown away."""
         return read_input(batch, self._config_maps(batch, given), Silent(), signals)
+
+    def verdict(self, batch: InferenceBatch, shards: int) -> Verdict | str | None:
+        """Nobody else wants anything of this machine."""
+        del batch, shards
+        return None
+
+    def bulkheads(self) -> list[Bulkhead]:
+        """There are none on one machine."""
+        message = "a Bulkhead is known to a cluster alone: name one with --context or --kubeconfig"
+        raise CliError("UnknownKind", message, BAD_INPUT)
 
     def keep(self, config_map: ConfigMap) -> None:
         """Write it into the state folder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +19,11 @@ from headrace.cli.place import load_manifests, open_target
 from headrace.cli.signals import Signals
 from headrace.cli.target import Ref, Target
 from headrace.cli.text import duration, number, plural, say, say_json
+from headrace.core.admission.foresee import HOPELESS
 from headrace.core.edits import ImmutableFields, Submission, submission
 from headrace.core.estimate import Estimate, estimate
 from headrace.core.fanout.children import branch_spec
+from headrace.core.observed import Verdict
 from headrace.shells.manifests import ConfigMap, LoadedBatch
 from headrace.shells.problems import Problem
 
@@ -74,7 +76,16 @@ def _estimate(
     answer = estimate(batch, target.installation(batch), report, speed)
     if blocked:  # the same faults, with the lines that they are on
         return replace(answer, blocked_by=blocked)
-    return replace(answer, blocked_by=(*answer.blocked_by, found)) if isinstance(found, str) else answer
+    if isinstance(found, str):
+        return replace(answer, blocked_by=(*answer.blocked_by, found))
+    return answer if answer.blocked_by else _judged(answer, target.verdict(batch, answer.shards))
+
+
+def _judged(answer: Estimate, verdict: Verdict | str | None) -> Estimate:
+    """The estimate with what admission says; a batch that would wait for ever is as good as refused."""
+    if isinstance(verdict, Verdict) and not verdict.admitted and verdict.reason in HOPELESS:
+        answer = replace(answer, blocked_by=(f"{verdict.reason}: {verdict.message}",))
+    return replace(answer, verdict=verdict)
 
 
 def _known_speed(others: Iterable[InferenceBatch], batch: InferenceBatch) -> float | None:
@@ -100,7 +111,16 @@ def _show(estimates: list[tuple[InferenceBatch, Estimate]], output: JsonOutput) 
 
 def _object(batch: InferenceBatch, found: Estimate) -> dict[str, Any]:
     names = {"name": batch.metadata.name, "namespace": batch.metadata.namespace}
-    return names | {to_camel(name): value for name, value in asdict(found).items()}
+    values = {field.name: getattr(found, field.name) for field in fields(found)} | {"verdict": _verdict(found.verdict)}
+    return names | {to_camel(name): value for name, value in values.items()}
+
+
+def _verdict(verdict: Verdict | str | None) -> dict[str, Any] | None:
+    if not isinstance(verdict, Verdict):
+        return {"message": verdict} if verdict is not None else None
+    start = verdict.estimated_start
+    told = asdict(verdict) | {"estimated_start": f"{start:%Y-%m-%dT%H:%M:%SZ}" if start is not None else None}
+    return {to_camel(name): value for name, value in told.items()}
 
 
 def _text(batch: InferenceBatch, found: Estimate) -> str:
@@ -119,7 +139,21 @@ def _text(batch: InferenceBatch, found: Estimate) -> str:
         lines.append(
             f"  about {duration(timedelta(seconds=found.seconds))}, at the speed of the last batch with this model"
         )
-    return "\n".join([*lines, "  nothing stands in the way"])
+    return "\n".join([*lines, f"  {_outlook(found.verdict)}"])
+
+
+def _outlook(verdict: Verdict | str | None) -> str:
+    """Whether it would start at once."""
+    if verdict is None:
+        return "nothing stands in the way"
+    if isinstance(verdict, str):
+        return verdict
+    if verdict.admitted:
+        return f"would be admitted now: {verdict.message}"
+    place = f", at position {verdict.position}" if verdict.position is not None else ""
+    start = verdict.estimated_start
+    since = f", until about {start:%Y-%m-%d %H:%M:%SZ}" if start is not None else ""
+    return f"would wait{place}{since}: {verdict.reason}: {verdict.message}"
 
 
 def _size(found: Estimate) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from headrace.api.base import JsonObject
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.kinds import Column, Kind, OurObject
 from headrace.cli.target import Seen
@@ -72,9 +73,14 @@ def _wide_cells_of_fan_out(fan_out: FanOutJob) -> tuple[str, ...]:
 def _cell(column: Column, seen: Seen) -> str:
     if column.name == "State":
         return seen.state
-    value: Any = seen.batch.to_object()
+    return cell(column, seen.batch.to_object(), seen.batch.metadata.creation_timestamp)
+
+
+def cell(column: Column, obj: JsonObject, created: datetime | None) -> str:
+    """What a column says of an object that was created then."""
+    value: Any = obj
     for step in column.json_path.strip(".").split("."):
         value = value.get(step) if isinstance(value, dict) else None
     if column.type == "date":
-        return age(seen.batch.metadata.creation_timestamp, datetime.now(UTC)) if value else ""
+        return age(created, datetime.now(UTC)) if value else ""
     return "" if value is None else str(value)

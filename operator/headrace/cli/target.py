@@ -11,13 +11,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from headrace.api.bulkhead import Bulkhead
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import Kind, OurObject, OurStatus
 from headrace.api.results import ResultsReport, Wanted
 from headrace.api.worker import PlanReport
 from headrace.cli.signals import Signals
 from headrace.core.edits import Submission, Wish
-from headrace.core.observed import Installation
+from headrace.core.observed import Installation, Verdict
 from headrace.shells.local.converge import Watcher
 from headrace.shells.manifests import ConfigMap, LoadedBatch, Manifests
 from headrace.shells.problems import Problem
@@ -110,6 +111,12 @@ class Target(Protocol):
         self, batch: InferenceBatch, given: Sequence[ConfigMap], signals: Signals
     ) -> PlanReport | str | None:
         """What is in the input, or why it could not be read; None where nothing can be read without running it."""
+
+    def verdict(self, batch: InferenceBatch, shards: int) -> Verdict | str | None:
+        """What admission would say now of a batch of so many shards, or why that is not known; None where it lets everything in."""
+
+    def bulkheads(self) -> list[Bulkhead]:
+        """All Bulkheads, by name. Raises where there are none."""
 
     def keep(self, config_map: ConfigMap) -> None:
         """Create or replace a ConfigMap of the user."""

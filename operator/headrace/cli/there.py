@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from kubernetes.aio import client
 
 from headrace.api.base import FieldError
+from headrace.api.bulkhead import Bulkhead
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import KINDS, Kind, OurObject, OurStatus
@@ -25,15 +27,17 @@ from headrace.cli.refusals import sentences
 from headrace.cli.signals import Signals
 from headrace.cli.target import Deletion, Manner, Ref, Seen
 from headrace.cli.text import remark
+from headrace.core.admission.foresee import Picture, foresee
 from headrace.core.check import spec_problems
 from headrace.core.edits import Submission, Wish
 from headrace.core.fanout.check import fan_out_problems
-from headrace.core.observed import Installation
+from headrace.core.observed import Installation, Verdict
 from headrace.core.reader import Reader, reader
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.changes import Change, Changes
 from headrace.shells.kube.kubeconfig import BadKubeconfig, Context, load_context
 from headrace.shells.kube.objects import FIELD_MANAGER, Objects, OtherVersion, parsed
+from headrace.shells.kube.picture import bulkheads, take_picture
 from headrace.shells.kube.reader import ReaderPod
 from headrace.shells.kube.resources import Resource, of_kind
 from headrace.shells.kube.submission import in_a_cluster
@@ -86,6 +90,7 @@ class There:
         self._objects = Objects(self._api)
         self._submitted: dict[Ref, OurObject] = {}
         """As each was when it was submitted: from then on is told what becomes of it."""
+        self._picture: Picture | None = None
         self.namespace = where.namespace or context.namespace
         flags = {"--context": where.context, "--kubeconfig": where.kubeconfig}
         self.manner = Manner(
@@ -111,7 +116,7 @@ class There:
     def find_all(self, namespace: str | None, kind: Kind | None = None) -> list[Seen]:
         """All objects of a namespace; one of another version is named and left out."""
         seen: list[Seen | None] = []
-        for resource in (of_kind(one.name) for one in KINDS if kind in (None, one)):
+        for resource in (of_kind(one.name) for one in KINDS if one.scope == "Namespaced" and kind in (None, one)):
             found = self._do(Changes(self._api, namespace, resource=resource).now())
             seen += [self._understood(Change(obj), resource) for obj in found]
         return [one for one in seen if one is not None]
@@ -151,6 +156,20 @@ class There:
         """The input is where only pods can read it."""
         del batch, given, signals
         return None
+
+    def verdict(self, batch: InferenceBatch, shards: int) -> Verdict | str | None:
+        """What the operator's own rules say to what there is now."""
+        try:
+            self._picture = self._picture or self._do(take_picture(self._api))
+        except CliError as error:
+            if error.reason != "Forbidden":
+                raise
+            return f"whether it would be admitted now is not known: {error.message}"
+        return foresee(batch, shards, self._picture, datetime.now(UTC))
+
+    def bulkheads(self) -> list[Bulkhead]:
+        """Those of the cluster."""
+        return self._do(bulkheads(self._api))
 
     def keep(self, config_map: ConfigMap) -> None:
         """Apply it."""

@@ -10,7 +10,7 @@ from headrace.api.worker import PlanReport
 from headrace.core.admission.demand import allowed_pods
 from headrace.core.check import spec_problems
 from headrace.core.inline import lay_out
-from headrace.core.observed import Installation
+from headrace.core.observed import Installation, Verdict
 
 DEFAULT_MAX_TOKENS = 128
 """Completion tokens of a record that does not say how many it wants."""
@@ -33,6 +33,8 @@ class Estimate:
     """At the speed given; None when no speed is known."""
     blocked_by: tuple[str, ...]
     """What would keep it from running; empty when nothing does."""
+    verdict: Verdict | str | None = None
+    """What admission would say of it now, or why that is not known; None where everything is let in."""
 
 
 def estimate(

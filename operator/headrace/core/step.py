@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import InferenceBatch, Queue, ShardCounts
+from headrace.api.inferencebatch import Queue, ShardCounts
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
-from headrace.core.admission.demand import allowed_pods
+from headrace.core.admission.demand import allowed_pods, no_pods_allowed
 from headrace.core.children import plan_job, run_job
 from headrace.core.conditions import Finding, false, true
 from headrace.core.counts import Tally
@@ -66,18 +66,12 @@ def admission(observed: Observed, queue: Queue | None = None) -> Finding:
     """Whether the batch may have what it asks for. While it does not move in the line, the same words stand."""
     verdict, before = observed.verdict, observed.batch.status.condition(ConditionType.ADMITTED)
     if not allowed_pods(observed.batch):
-        return false(ConditionType.ADMITTED, Reason.NO_PODS_ALLOWED, _no_pods(observed.batch))
+        return false(ConditionType.ADMITTED, Reason.NO_PODS_ALLOWED, no_pods_allowed(observed.batch))
     found, message = true if verdict.admitted else false, verdict.message
     unmoved = queue is not None and queue == observed.batch.status.queue
     if unmoved and before is not None and before.reason == verdict.reason:
         message = before.message
     return found(ConditionType.ADMITTED, verdict.reason, message)
-
-
-def _no_pods(batch: InferenceBatch) -> str:
-    if not batch.spec.parallelism:
-        return "spec.parallelism is 0: nothing runs until it is raised"
-    return f"spec.limits.gpus must be at least {batch.spec.gpus}, the GPUs of one pod, not {batch.spec.limits.gpus}"
 
 
 def suspension(observed: Observed) -> tuple[Finding, ...]:

@@ -63,6 +63,15 @@ def test_heard_tells_of_who_may_start_now(shell: Shell) -> None:
     assert shell.told == ["second"]
 
 
+def test_settled_gives_back_what_a_batch_that_has_ended_was_told(shell: Shell) -> None:
+    look(shell, "first")
+    ended = running("first").with_spec(cancel=True).with_status(admission=Held(pods=0)).build()
+    shell.admission.heard(ended, NOON)
+    assert shell.told == [], "somebody may still be writing that it runs"
+    shell.admission.settled(ended, NOON)
+    assert shell.told == ["second"]
+
+
 def test_gone_tells_of_who_may_start_now(shell: Shell) -> None:
     shell.admission.gone(("default", "first"), NOON)
     assert shell.told == ["second"]

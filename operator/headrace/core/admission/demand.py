@@ -142,6 +142,13 @@ def allowed_pods(batch: InferenceBatch) -> int:
     return min(pods, limits.gpus // gpus) if limits.gpus is not None and gpus else pods
 
 
+def no_pods_allowed(batch: InferenceBatch) -> str:
+    """Which word of its own allows the batch no pod, for people."""
+    if not batch.spec.parallelism:
+        return "spec.parallelism is 0: nothing runs until it is raised"
+    return f"spec.limits.gpus must be at least {batch.spec.gpus}, the GPUs of one pod, not {batch.spec.limits.gpus}"
+
+
 def usable_pods(batch: InferenceBatch) -> int:
     """Pods that the batch may have and has a shard for."""
     shards = batch.status.shards
