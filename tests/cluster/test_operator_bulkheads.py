@@ -104,8 +104,7 @@ def let_go(jobs: dict[str, JsonObject]) -> int:
     return sum(job["spec"]["parallelism"] for job in jobs.values() if not job["spec"].get("suspend"))
 
 
-@pytest.mark.usefixtures("operator")
-def test_quota_is_held_waited_for_and_released(rig: Rig, bulkheads: Compartments) -> None:
+def test_quota_is_held_waited_for_and_released(operator: OperatorProcess, rig: Rig, bulkheads: Compartments) -> None:
     bulkheads.make("a", capacity={"gpus": 2})
     rig.submit(member(bulkheads.name("a"), "first"))
     rig.until_at_work(2)
@@ -121,6 +120,9 @@ def test_quota_is_held_waited_for_and_released(rig: Rig, bulkheads: Compartments
     header, row = rig.kubectl("get", "bh", bulkheads.name("a")).splitlines()
     assert header.split() == ["NAME", "GPUS", "PODS", "BATCHES", "WAITING", "OLDEST", "AGE"]
     assert row.split()[1:5] == ["2/2", "2", "1", "2"]
+    metrics = operator.get("/metrics")[1].splitlines()
+    assert f'headrace_bulkhead_held{{bulkhead="{bulkheads.name("a")}",what="gpus"}} 2.0' in metrics
+    assert f'headrace_bulkhead_waiting{{bulkhead="{bulkheads.name("a")}"}} 2.0' in metrics
     rig.script.let_go()
     for name in ("first", "second", "third"):
         rig.until_state("Complete", name)
@@ -260,7 +262,7 @@ def test_a_breaker_opens_and_goes_on_by_itself(rig: Rig, bulkheads: Compartments
         return Fate(waits=True, done_so_far=1) if mended else Fate(no_image=True)
 
     rig.script.fate = fate
-    rig.operator().start().wait_ready()
+    operator = rig.operator().start().wait_ready()
     bulkheads.make("a", capacity={"gpus": 20})
     names = [f"b{number}" for number in range(3)]
     for name in names:
@@ -270,6 +272,9 @@ def test_a_breaker_opens_and_goes_on_by_itself(rig: Rig, bulkheads: Compartments
     rig.submit(member(bulkheads.name("a"), "late"))
     until_waits(rig, "late", Reason.BREAKER_OPEN)
     rig.eventually(lambda: bulkheads.get("a").status.used.gpus == 0, "the GPUs are given back")
+    (breaker,) = bulkheads.get("a").status.breakers
+    assert (breaker.state, breaker.name.split()[0]) == ("Open", "image")
+    assert 'headrace_breakers{state="Open"} 1.0' in operator.get("/metrics")[1].splitlines()
     mended = True
     rig.until_at_work(8)
     rig.script.let_go()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from admission_builders import a_bulkhead, holds, wants, with_gpus
+from admission_builders import MODEL, a_bulkhead, failed, holds, wants, with_gpus
 from builders import NOON, BatchBuilder, a_batch
 from headrace.api.bulkhead import NamespaceSelector
 from headrace.api.inferencebatch import Admission, ShardCounts
@@ -244,3 +244,16 @@ def test_bulkhead_status() -> None:
     book.remove("b/z", NOON)
     calm = bulkhead_status(bulkhead.model_copy(update={"status": status}), book.compartments["prod"], NOON)
     assert [(it.status, it.reason) for it in calm.conditions] == [("False", "CapacityAvailable")]
+
+
+def test_bulkhead_status_tells_of_breakers_in_the_way_of_its_batches() -> None:
+    book, bulkheads = Book(), [with_gpus(8), a_bulkhead("other")]
+    history = [failed(f"team/{n}", -n) for n in (30, 20, 10)]
+    book.load([*history, wants("team/a"), wants("team/b", bulkhead="other", breakers=("model good",))], bulkheads, NOON)
+    (breaker,) = bulkhead_status(bulkheads[0], book.compartments["prod"], NOON).breakers
+    assert (breaker.name, breaker.state, breaker.retry_time) == (MODEL, "Open", NOON + timedelta(seconds=50))
+    assert bulkhead_status(bulkheads[1], book.compartments["other"], NOON).breakers == ()
+    later = NOON + timedelta(seconds=51)
+    book.tick(later)
+    (breaker,) = bulkhead_status(bulkheads[0], book.compartments["prod"], later).breakers
+    assert (breaker.state, breaker.probe) == ("HalfOpen", "team/a")

@@ -228,6 +228,19 @@ class BudgetUse(ApiModel):
     """The use by parts of the window, `START:AMOUNT` in seconds since the epoch: what a new operator process goes on from."""
 
 
+class BreakerStatus(ApiModel):
+    """A circuit breaker that is not closed, and that batches of the bulkhead depend on."""
+
+    name: Annotated[str, Field(max_length=4096)]
+    """The model or image that it guards."""
+    state: Literal["Open", "HalfOpen"]
+    """Open: nothing starts. HalfOpen: one batch is let through, and its fate decides."""
+    retry_time: Time | None = None
+    """When one batch is let through, or since when one may be."""
+    probe: Annotated[str, Field(max_length=320)] | None = None
+    """That batch, as `namespace/name`, while it runs."""
+
+
 class BulkheadSummary(ApiModel):
     """What `get` shows. For people: no program may read it."""
 
@@ -265,6 +278,10 @@ class BulkheadStatus(ApiModel):
         tuple[BudgetUse, ...], Field(max_length=1024, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = ()
     """How much of the budgets is used up."""
+    breakers: Annotated[
+        tuple[BreakerStatus, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
+    """The circuit breakers in the way of batches here, which belong to the whole cluster; of more than 64, the first by name."""
     summary: BulkheadSummary = Field(default_factory=BulkheadSummary)
 
 

@@ -36,5 +36,4 @@ def get_bulkheads(where: Where, kind: Kind, name: str | None, output: ObjectOutp
 
 
 def _row(kind: Kind, bulkhead: Bulkhead) -> tuple[str, ...]:
-    created = bulkhead.metadata.creation_timestamp
-    return (bulkhead.name, *(cell(column, bulkhead.to_object(), created) for column in kind.columns))
+    return (bulkhead.name, *(cell(column, bulkhead.to_object()) for column in kind.columns))

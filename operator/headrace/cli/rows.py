@@ -73,14 +73,14 @@ def _wide_cells_of_fan_out(fan_out: FanOutJob) -> tuple[str, ...]:
 def _cell(column: Column, seen: Seen) -> str:
     if column.name == "State":
         return seen.state
-    return cell(column, seen.batch.to_object(), seen.batch.metadata.creation_timestamp)
+    return cell(column, seen.batch.to_object())
 
 
-def cell(column: Column, obj: JsonObject, created: datetime | None) -> str:
-    """What a column says of an object that was created then."""
+def cell(column: Column, obj: JsonObject) -> str:
+    """What a column says of an object."""
     value: Any = obj
     for step in column.json_path.strip(".").split("."):
         value = value.get(step) if isinstance(value, dict) else None
     if column.type == "date":
-        return age(created, datetime.now(UTC)) if value else ""
+        return age(datetime.fromisoformat(value), datetime.now(UTC)) if value else ""
     return "" if value is None else str(value)

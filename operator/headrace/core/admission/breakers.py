@@ -79,6 +79,11 @@ class Breakers:
             return f"{name}: batches have failed in a row; one will be tried at {breaker.retry_at:%H:%M:%SZ}"
         return ""
 
+    def not_closed(self, names: Iterable[str], now: datetime) -> list[tuple[str, Breaker]]:
+        """Those of that name that let not everything through, by name."""
+        found = ((name, self.known[name]) for name in sorted(set(names) & self.known.keys()))
+        return [(name, breaker) for name, breaker in found if breaker.state(now) != State.CLOSED]
+
     def retry_at(self, now: datetime) -> datetime | None:
         """When the next open breaker lets a probe through."""
         waits = (breaker.retry_at for breaker in self.known.values() if breaker.state(now) == State.OPEN)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from headrace.api.bulkhead import Bulkhead, BulkheadStatus, BulkheadSummary, HeldAmounts, NamespaceUse
+from headrace.api.bulkhead import BreakerStatus, Bulkhead, BulkheadStatus, BulkheadSummary, HeldAmounts, NamespaceUse
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.entry import Entry
 from headrace.core.admission.ledger import NOTHING
+from headrace.core.breaker import State
 from headrace.core.conditions import Finding, false, true, with_findings
 
 SHOWN_NAMESPACES = 256
+SHOWN_BREAKERS = 64
 
 
 def bulkhead_status(bulkhead: Bulkhead, compartment: Compartment, now: datetime) -> BulkheadStatus:
@@ -28,6 +30,7 @@ def bulkhead_status(bulkhead: Bulkhead, compartment: Compartment, now: datetime)
         oldest_wait_time=since,
         namespaces=_namespaces(compartment, waiting),
         budgets=compartment.spending.uses(now),
+        breakers=_breakers(compartment, now),
         summary=BulkheadSummary(gpus=_of(used.gpus, caps.gpus), pods=_of(used.pods, caps.pods)),
     )
 
@@ -47,6 +50,22 @@ def _saturated(compartment: Compartment, waiting: list[Entry]) -> Finding:
     used = ", ".join(f"{have} of {limit} {unit}" for unit, have, limit in numbers if limit is not None)
     held = f"; {used} used" if used else ""
     return true(ConditionType.SATURATED, Reason.QUOTA_EXCEEDED, f"{len(waiting)} batches wait{held}")
+
+
+def _breakers(compartment: Compartment, now: datetime) -> tuple[BreakerStatus, ...]:
+    if not compartment.breakers.known:
+        return ()
+    names = {name for entry in compartment.entries.values() for name in entry.demand.shape.breakers}
+    found = compartment.breakers.not_closed(names, now)[:SHOWN_BREAKERS]
+    return tuple(
+        BreakerStatus(
+            name=name,
+            state="Open" if breaker.state(now) == State.OPEN else "HalfOpen",
+            retry_time=breaker.retry_at,
+            probe=breaker.probe,
+        )
+        for name, breaker in found
+    )
 
 
 def _namespaces(compartment: Compartment, waiting: list[Entry]) -> tuple[NamespaceUse, ...]:

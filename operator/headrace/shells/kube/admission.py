@@ -44,6 +44,8 @@ class Admission:
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """The labels of each namespace."""
     written_at: dict[str, datetime] = field(default_factory=dict)
+    statuses: dict[str, BulkheadStatus] = field(default_factory=dict)
+    """The newest of each Bulkhead, written or not."""
 
     def load(self, batches: Iterable[InferenceBatch], bulkheads: Iterable[Bulkhead], now: datetime) -> None:
         """Begin with all that was listed."""
@@ -74,6 +76,7 @@ class Admission:
         """A Bulkhead was deleted."""
         if self.bulkheads.pop(name, None) is not None:
             self.written_at.pop(name, None)
+            self.statuses.pop(name, None)
             self.book.remove_bulkhead(name, now)
             self._tell()
 
@@ -105,6 +108,7 @@ class Admission:
         if last is not None and now - last < STATUS_INTERVAL:
             return
         status = bulkhead_status(bulkhead, self.book.compartments[bulkhead.name], now)
+        self.statuses[bulkhead.name] = status
         if status != bulkhead.status:
             await self.write_status(bulkhead, status)
             self.written_at[bulkhead.name] = now

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from headrace.api.bulkhead import BulkheadStatus
 
 
 class Metrics:
@@ -34,6 +37,17 @@ class Metrics:
             "headrace_api_writes", "Requests that changed something at the API server", registry=self.registry
         )
         self.objects = Gauge("headrace_cached_objects", "Objects in the cache", ["resource"], registry=self.registry)
+        held, waiting, oldest = (
+            "headrace_bulkhead_held",
+            "headrace_bulkhead_waiting",
+            "headrace_bulkhead_oldest_wait_seconds",
+        )
+        self._held = Gauge(held, "What batches hold of a Bulkhead", ["bulkhead", "what"], registry=self.registry)
+        self._waiting = Gauge(waiting, "Batches that wait in a Bulkhead", ["bulkhead"], registry=self.registry)
+        self._oldest = Gauge(oldest, "How long the first of them has waited", ["bulkhead"], registry=self.registry)
+        self._breakers = Gauge(
+            "headrace_breakers", "Circuit breakers that are not closed", ["state"], registry=self.registry
+        )
         self.leading = Gauge("headrace_leading", "Whether this replica acts", registry=self.registry)
 
     @contextmanager
@@ -48,6 +62,20 @@ class Metrics:
     def failed(self, kind: str) -> None:
         """One look went wrong: transient, refused or bug."""
         self._errors.labels(kind).inc()
+
+    def bulkheads(self, statuses: Mapping[str, BulkheadStatus], now: datetime) -> None:
+        """What the Bulkheads' statuses say; of those that are gone nothing more is said."""
+        for gauge in (self._held, self._waiting, self._oldest):
+            gauge.clear()
+        breakers = {breaker.name: breaker.state for status in statuses.values() for breaker in status.breakers}
+        for state in ("Open", "HalfOpen"):
+            self._breakers.labels(state).set(list(breakers.values()).count(state))
+        for name, status in statuses.items():
+            for what, amount in status.used.to_object().items():
+                self._held.labels(name, what).set(amount)
+            self._waiting.labels(name).set(status.waiting)
+            since = status.oldest_wait_time
+            self._oldest.labels(name).set((now - since).total_seconds() if since is not None else 0)
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""

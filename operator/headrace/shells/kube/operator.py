@@ -233,6 +233,7 @@ class Operator:
         self.metrics.api_writes.set(self.api.writes)
         for resource, count in health.cached.items():
             self.metrics.objects.labels(resource).set(count)
+        self.metrics.bulkheads(self.admission.statuses, utc_now())
         return self.metrics.text()
 
 
