@@ -87,7 +87,7 @@ class Compartment:
                 return
             entry = self.entries[demand.key] = Entry(demand)
             if not demand.held:  # nothing to count yet
-                self._queue(entry)
+                self._line_up(entry)
                 return
             if demand.admitted and demand.wants:
                 entry.target = min(demand.held, demand.pods)
@@ -214,6 +214,12 @@ class Compartment:
     def place_of(self, demand: Demand, shape: Shape) -> Place:
         """The lane in which a batch waits."""
         return Place(shape, self.order.group(demand), demand.namespace)
+
+    def _line_up(self, entry: Entry) -> None:
+        """Put a batch that is new where it waits, if it waits."""
+        shape = self._waits_as(entry)
+        if shape is not None:
+            self.lanes.add(self.place_of(entry.demand, shape), self.order.turn(entry.demand))
 
     def _queue(self, entry: Entry) -> None:
         """Put a batch where it waits now; one that waits there already keeps its place."""
