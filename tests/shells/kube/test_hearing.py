@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from builders import NOON, BatchBuilder, a_batch
+from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.bulkhead import Bulkhead, BulkheadStatus
+from headrace.api.inferencebatch import Admission as Held
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import Reason
 from headrace.shells.kube.admission import Admission
 from headrace.shells.kube.cache import Cache
 from headrace.shells.kube.hearing import Hearing
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, NAMESPACES
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, NAMESPACES, PODS, Resource
 
 READY = a_batch().with_spec(bulkheadName="prod").validated()
 
@@ -42,9 +45,16 @@ class Rig:
     def bulkhead(self, **spec: Any) -> None:
         self.cache.put(BULKHEADS, self._versioned({"metadata": {"name": "prod", "uid": "p"}, "spec": spec}))
 
-    def namespace(self, **labels: str) -> None:
-        metadata = {"name": "default", "uid": "n", "labels": labels}
+    def namespace(self, **found: str) -> None:
+        metadata = {"name": "default", "uid": "n", "labels": found}
         self.cache.put(NAMESPACES, self._versioned({"metadata": metadata}))
+
+    def child(self, resource: Resource, name: str) -> JsonObject:
+        """A child of the batch `reviews`."""
+        named = {"namespace": "default", "name": name, "uid": name, "labels": {labels.INFERENCE_BATCH: "reviews"}}
+        child = self._versioned({"metadata": named})
+        self.cache.put(resource, child)
+        return child
 
     def reason(self, batch: InferenceBatch) -> Reason:
         return self.admission.look(batch, NOON).reason
@@ -93,3 +103,17 @@ def test_news_that_cannot_be_read_ends_nothing(rig: Rig, caplog: pytest.LogCaptu
     raw = {**READY.build().to_object(), "spec": {**unreadable.spec}}
     rig.cache.put(BATCHES, rig._versioned(raw))
     assert rig.reason(READY.build()) == Reason.PLANNING
+
+
+def test_a_deleted_batch_holds_what_it_held_until_its_last_pod_is_gone(rig: Rig) -> None:
+    rig.bulkhead(capacity={"batches": 1})
+    running = READY.admitted().with_status(admission=Held(pods=1, time=NOON))
+    first = rig.batch(running)
+    job, pod = rig.child(JOBS, "run"), rig.child(PODS, "pod")
+    rig.begin()
+    second = rig.batch(replace(READY, name="second"))
+    rig.cache.remove(BATCHES, first.to_object())
+    rig.cache.remove(JOBS, job)
+    assert rig.reason(second) == Reason.QUOTA_EXCEEDED
+    rig.cache.remove(PODS, pod)
+    assert rig.reason(second) == Reason.ADMITTED

@@ -7,7 +7,7 @@ Positions are counted anew at most every few seconds: they are for people.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from headrace.api.bulkhead import DEFAULT_BULKHEAD, Bulkhead
@@ -72,6 +72,14 @@ class Book:
             self.tick(now)
         else:
             self._decide(self.compartments[demand.bulkhead], now, time_has_passed=False)
+
+    def leave(self, key: str, now: datetime) -> bool:
+        """A batch is gone but its pods are not: it holds what it held. Whether it holds anything."""
+        entry = self._entry(key)
+        if entry is None or not entry.counted:
+            return False
+        self.put(replace(entry.demand, wants=False, suspended=False, held=entry.counted, evidence=()), now)
+        return True
 
     def remove(self, key: str, now: datetime) -> None:
         """A batch is gone."""

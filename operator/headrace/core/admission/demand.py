@@ -98,7 +98,11 @@ class Surroundings:
 def demand_of(batch: InferenceBatch, around: Surroundings) -> Demand:
     """The batch, as far as admission is concerned."""
     spec, status, now = batch.spec, batch.status, around.now
-    pods, created = usable_pods(batch), batch.metadata.creation_timestamp or status.start_time or now
+    # Whose last shard is done waits for its Job to say so: until then it is not over, and nothing is taken back.
+    pods, created = (
+        usable_pods(batch) or min(1, allowed_pods(batch)),
+        batch.metadata.creation_timestamp or status.start_time or now,
+    )
     gone = status.finished or spec.cancel or batch.metadata.deletion_timestamp is not None
     stopping = status.condition(ConditionType.FAILED)
     ready = not gone and status.is_true(ConditionType.INPUT_VALIDATED) and pods > 0

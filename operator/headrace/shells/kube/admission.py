@@ -59,8 +59,14 @@ class Admission:
         self.book.put(demand_of(batch, self._around(batch, now)), now)
         self._tell()
 
+    def leaving(self, key: Key, now: datetime) -> bool:
+        """A batch was deleted, and its pods are still there; whether they hold something."""
+        holds = self.book.leave("/".join(key), now)
+        self._tell()
+        return holds
+
     def gone(self, key: Key, now: datetime) -> None:
-        """A batch was deleted."""
+        """A batch was deleted, and nothing of it is left."""
         self.book.remove("/".join(key), now)
         self._tell()
 

@@ -8,7 +8,7 @@ so that a late answer cannot bring an object back to life. Of children only what
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import orjson
@@ -143,6 +143,10 @@ class Cache:
     def children(self, resource: Resource, parent: Parent) -> list[JsonObject]:
         """Copies of the objects of that resource that carry the parent's label."""
         return [_object(kept) for kept in self._children.get((resource, parent), {}).values()]
+
+    def has_children(self, resources: Iterable[Resource], parent: Parent) -> bool:
+        """Whether there are any of those."""
+        return any(self._children.get((resource, parent)) for resource in resources)
 
     def all(self, resource: Resource) -> Iterator[JsonObject]:
         """Copies of all objects of a resource, as they are now."""

@@ -11,8 +11,8 @@ from headrace.api.base import InvalidSpec
 from headrace.api.bulkhead import Bulkhead
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.shells.kube.admission import Admission
-from headrace.shells.kube.cache import Cache, Key
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, NAMESPACES, Resource
+from headrace.shells.kube.cache import Cache, Key, Parent
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, NAMESPACES, PODS, Resource
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +22,12 @@ class Hearing:
 
     def __init__(self, cache: Cache, admission: Admission, now: Callable[[], datetime]) -> None:
         self._cache, self._admission, self._now = cache, admission, now
+        self._leaving: set[Key] = set()
+        """Batches that were deleted and have left pods, or a Job that may still start some."""
         self._news: dict[Resource, Callable[[Key], None]] = {
             BATCHES: self._batch,
+            JOBS: self._child,
+            PODS: self._child,
             BULKHEADS: self._bulkhead,
             NAMESPACES: self._namespace,
         }
@@ -48,10 +52,22 @@ class Hearing:
 
     def _batch(self, key: Key) -> None:
         batch = self._read(key)
-        if batch is None:
-            self._admission.gone(key, self._now())
-        else:
+        self._leaving.discard(key)
+        if batch is not None:
             self._admission.heard(batch, self._now())
+        elif self._has_children(key) and self._admission.leaving(key, self._now()):
+            self._leaving.add(key)
+        else:
+            self._admission.gone(key, self._now())
+
+    def _child(self, _: Key) -> None:
+        """A Job or a pod has changed, perhaps the last that a batch has left."""
+        for key in [key for key in self._leaving if not self._has_children(key)]:
+            self._leaving.remove(key)
+            self._admission.gone(key, self._now())
+
+    def _has_children(self, key: Key) -> bool:
+        return self._cache.has_children((JOBS, PODS), Parent(BATCHES, *key))
 
     def _bulkhead(self, key: Key) -> None:
         bulkhead = self._read_bulkhead(key)
