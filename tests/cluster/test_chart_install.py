@@ -34,10 +34,10 @@ class Site:
     def helm(self, word: str, *settings: str) -> None:
         """Install or upgrade the release."""
         command = [
-            self.program,
+            str(self.program),
             word,
             "headrace",
-            CHART,
+            str(CHART),
             "--namespace=headrace-system",
             "--create-namespace",
             *settings,
