@@ -136,6 +136,8 @@ class Fleet:
             self._may_die()
             self._write(key, batch.model_copy(update={"status": plan.status}))
             self._may_die()
+        self.book.settle(key, self.now)
+        self._spread()
         return verdict
 
     def _apply(self, key: str, child: dict[str, Any]) -> None:
