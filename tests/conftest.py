@@ -5,6 +5,10 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadlines: a busy machine is not a wrong answer", deadline=None)
+settings.load_profile("no deadlines: a busy machine is not a wrong answer")
 
 # Tests press Ctrl-C in commands that they start. Where the tests themselves run in the background of a shell, it is ignored, which
 # those commands would inherit.

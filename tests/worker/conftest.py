@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
 from object_store import S3, s3_server
 from worker_rig import Zygote
-
-settings.register_profile("no deadlines: a busy machine is not a wrong answer", deadline=None)
-settings.load_profile("no deadlines: a busy machine is not a wrong answer")
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ class Work(ApiModel):
     bulkhead_name: Name = "default"
     """The compartment whose quota the pods count against."""
     queue_name: Name | None = None
-    """A Kueue LocalQueue that admits the Jobs in place of the bulkhead."""
+    """A Kueue LocalQueue that admits the Jobs in place of the bulkhead. Not acted on yet: a batch that names one is refused."""
     priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] = 0
     """Higher goes first within the bulkhead."""
 

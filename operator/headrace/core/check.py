@@ -17,6 +17,7 @@ def spec_problems(batch: InferenceBatch, place: Installation) -> tuple[FieldErro
     """All that is wrong with the spec at that place; empty when it can be acted on."""
     return (
         *_engine_problems(batch, place),
+        *_queue_problems(batch),
         *_uri_problems(batch, place),
         *_prompt_problems(batch),
         *_routing_problems(batch),
@@ -29,6 +30,15 @@ def _engine_problems(batch: InferenceBatch, place: Installation) -> list[FieldEr
     if name not in place.unsupported_engines:
         return []
     return [FieldError("spec.engine.name", place.unsupported_engines[name])]
+
+
+def _queue_problems(batch: InferenceBatch) -> list[FieldError]:
+    """A quota that somebody has asked for and that nobody keeps would be worse than none."""
+    if batch.spec.queue_name is None:
+        return []
+    return [
+        FieldError("spec.queueName", "Kueue is not asked yet: leave it out, and let the Bulkhead bulkheadName admit")
+    ]
 
 
 def _uri_problems(batch: InferenceBatch, place: Installation) -> list[FieldError]:
