@@ -87,6 +87,10 @@ def _source(**source: Any) -> JsonObject:
     return {"model": {"name": "m", "source": source}}
 
 
+def _media(**media: Any) -> JsonObject:
+    return {"input": {"uri": "s3://in/events.jsonl", "media": media}}
+
+
 def _endpoint(**changes: Any) -> JsonObject:
     return {"engine": {"name": "openai", "openai": {"endpoints": [{"name": "a", "url": "https://a", **changes}]}}}
 
@@ -150,6 +154,21 @@ BAD = (
     Bad("an input from nowhere", "spec.input", {"input": {}}),
     Bad("an empty condition on records", "spec.input.when", {"input": {**_URI, "when": ""}}),
     Bad("a condition of 1,025 characters", "spec.input.when", {"input": {**_URI, "when": "t" * 1025}}),
+    # media
+    Bad("a host in capitals", "spec.input.media.allowedHosts[0]", _media(allowedHosts=["Media.example"])),
+    Bad("a URL for a host", "spec.input.media.allowedHosts[1]", _media(allowedHosts=["a.example", "https://b.example"])),
+    Bad("a star inside a host", "spec.input.media.allowedHosts[0]", _media(allowedHosts=["a.*.example"])),
+    Bad("65 hosts", "spec.input.media.allowedHosts", _media(allowedHosts=[f"h{n}.example" for n in range(65)])),
+    Bad("an address for a network", "spec.input.media.allowedNetworks[0]", _media(allowedNetworks=["10.0.0.1"])),
+    Bad("an address that there is not", "spec.input.media.allowedNetworks", _media(allowedNetworks=["10.0.0.256/32"])),
+    Bad("a network of 33 bits", "spec.input.media.allowedNetworks", _media(allowedNetworks=["10.0.0.0/8", "10.0.0.0/33"])),
+    Bad("half an IPv6 address", "spec.input.media.allowedNetworks", _media(allowedNetworks=["fd00/16"])),
+    Bad("IPv4 inside IPv6", "spec.input.media.allowedNetworks", _media(allowedNetworks=["::ffff:10.0.0.0/104"])),
+    Bad("a folder without a slash at its end", "spec.input.media.allowedUris[0]", _media(allowedUris=["s3://photos"])),
+    Bad("a local folder", "spec.input.media.allowedUris[0]", _media(allowedUris=["file:///etc/"])),
+    Bad("media of no byte", "spec.input.media.maxBytes", _media(maxBytes=0)),
+    Bad("media of more than a gibibyte", "spec.input.media.maxBytes", _media(maxBytes=2**30 + 1)),
+    Bad("no time for media", "spec.input.media.timeoutSeconds", _media(timeoutSeconds=0)),
     Bad("no inline records", "spec.input.inline", {"input": {"inline": []}}),
     Bad("too many inline records", "spec.input.inline", {"input": {"inline": [{}] * 1001}}),
     Bad("inline records as text", "spec.input", {"input": {"inline": [RECORD], "format": "text"}}),
@@ -224,6 +243,13 @@ BAD = (
 GOOD = (
     Good("the least that can be said", {}),
     Good("a condition on records", {"input": {**_URI, "when": "has(record.language) && record.language == 'de'"}}),
+    Good("media from a few places", _media(
+        allowedHosts=["media.example.org", "*.cdn.example", "localhost"],
+        allowedNetworks=["10.20.0.0/16", "10.1.2.3/8", "fd12:3456::/32", "::1/128", "0.0.0.0/0"],
+        allowedUris=["s3://photos/2026/", "package://somewhere/media/"],
+        maxBytes=1, timeoutSeconds=600,
+    )),
+    Good("media as they come", _media()),
     Good("all that the design's example says", {
         "model": {"name": "smollm2-135m", "task": "chat", "contextTokens": 2048},
         "engine": {"name": "transformers", "transformers": {"dtype": "bfloat16"}},

@@ -10,7 +10,7 @@ import pytest
 from headrace.api.base import InvalidSpec
 from headrace.api.common import Input, Model
 from headrace.api.manifest import MAX_INLINE_BYTES, lay_out_inline
-from headrace.api.records import estimate_prompt_tokens
+from headrace.api.records import MEDIA_TOKENS, estimate_prompt_tokens
 from headrace.api.sharding import ShardCutter
 from headrace.api.worker import BatchIdentity, PlanReport, Shard
 
@@ -158,8 +158,8 @@ def test_lay_out_inline_of_too_much() -> None:
         pytest.param({"messages": [{"role": "system", "content": "x"}, {"role": "user"}]}, 1, id="one without content"),
         pytest.param(
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "x" * 8}, {"type": "image_url"}]}]},
-            2,
-            id="the text parts of a message",
+            2 + MEDIA_TOKENS,
+            id="the text parts of a message, and an image",
         ),
         pytest.param({"prompt": "x" * 9}, 3, id="a prompt"),
         pytest.param({"prompt": [1, 2, 3]}, 3, id="tokens"),

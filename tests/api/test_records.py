@@ -96,7 +96,6 @@ def test_reader_names_what_is_wrong_with_a_line(raw: bytes, code: ErrorCode, par
         pytest.param(Task.COMPLETION, CHAT_BODY, "body.prompt", id="a completion without a prompt"),
         pytest.param(Task.COMPLETION, {"prompt": ""}, "body.prompt", id="a completion of nothing"),
         pytest.param(Task.EMBEDDING, {"input": 7}, "body.input", id="an embedding of a number"),
-        pytest.param(Task.IMAGE_CLASSIFICATION, {"input": []}, "body.input", id="no image"),
     ],
 )
 def test_reader_wants_the_content_of_the_task(task: Task, body: dict[str, Any], param: str) -> None:
@@ -113,7 +112,11 @@ def test_reader_wants_the_content_of_the_task(task: Task, body: dict[str, Any], 
         pytest.param(Task.CHAT, {**CHAT_BODY, "model": "m", "temperature": 0.5}, id="a chat with parameters"),
         pytest.param(Task.COMPLETION, {"prompt": "Once"}, id="a completion"),
         pytest.param(Task.EMBEDDING, {"input": ["a", "b"]}, id="embeddings"),
-        pytest.param(Task.AUDIO_CLASSIFICATION, {"input": "a.wav"}, id="a task that OpenAI does not know"),
+        pytest.param(
+            Task.AUDIO_CLASSIFICATION,
+            {"input": [{"type": "audio_url", "audio_url": {"url": "sounds/a.wav"}}]},
+            id="a task that OpenAI does not know",
+        ),
     ],
 )
 def test_reader_takes_a_request_of_the_task(task: Task, body: dict[str, Any]) -> None:

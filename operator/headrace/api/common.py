@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 from headrace.api.base import ApiModel, FreeObject, LongText, Name, Rule, ShortText
 from headrace.api.freeobjects import InlineRecord
 from headrace.api.intorstring import IntOrString
+from headrace.api.media import Media
 
 
 def exactly_one(*names: str) -> Rule:
@@ -310,6 +311,8 @@ class Input(ApiModel):
     when: When | None = None
     """Of these, take only the records for which this CEL expression is true, as in `size(record.text) < 2000`. The others are passed
     over, but must have a custom_id of their own all the same."""
+    media: Media | None = None
+    """Where images and sounds that records name by a URL may be fetched from, and how much; by default from public addresses."""
 
 
 class Output(ApiModel):

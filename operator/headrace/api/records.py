@@ -13,15 +13,27 @@ from typing import Any, NamedTuple
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, InputFormat, Model, Task
+from headrace.api.common import Input, InputFormat, Model, Prompt, Task
+from headrace.api.content import (
+    MAX_MEDIA,
+    MEDIA_TASKS,
+    ContentError,
+    Modality,
+    check_parts,
+    media_parts,
+    modalities,
+    text_of,
+)
 from headrace.api.prompts import PromptError, requester
-from headrace.api.routing import RoutingError, Taker, taker
+from headrace.api.routing import MODALITIES, RECORD, RoutingError, Taker, taker
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """Longest line that is taken for a record; a longer one is an error and is not held in memory."""
 MAX_CUSTOM_ID_LENGTH = 512
 CHARACTERS_PER_TOKEN = 4
 """What a token of running text has, roughly, whatever the model."""
+MEDIA_TOKENS = 256
+"""What an image or a sound counts as, roughly, whatever the model: a photo of 256 x 256 in patches of 16 x 16."""
 
 
 class ErrorCode(StrEnum):
@@ -41,6 +53,7 @@ class ErrorCode(StrEnum):
     INVALID_METHOD = "invalid_method"
     WRONG_ENDPOINT = "wrong_endpoint"
     INVALID_BODY = "invalid_body"
+    INVALID_CONTENT = "invalid_content"
     WRONG_MODEL = "wrong_model"
     TEMPLATE_ERROR = "template_error"
     ROUTING_ERROR = "routing_error"
@@ -50,6 +63,10 @@ class ErrorCode(StrEnum):
     INVALID_REQUEST = "invalid_request"
     ENGINE_ERROR = "engine_error"
     OUT_OF_MEMORY = "out_of_memory"
+    MEDIA_NOT_ALLOWED = "media_not_allowed"
+    MEDIA_TOO_LARGE = "media_too_large"
+    MEDIA_UNREACHABLE = "media_unreachable"
+    INVALID_MEDIA = "invalid_media"
     MOCK_ERROR = "mock_error"
     # never worked on
     BATCH_CANCELLED = "batch_cancelled"
@@ -125,11 +142,11 @@ def _gate(spec: Input) -> Taker:
     """Whether a record is for the batch. Raises `RecordError` when `input.when` says neither yes nor no."""
     if spec.when is None:
         return lambda _: True
-    takes = taker(spec.when)
+    takes, asks = taker(spec.when), f"{RECORD}.{MODALITIES}" in spec.when
 
     def passes(record: JsonObject) -> bool:
         try:
-            return takes(record)
+            return takes({MODALITIES: modalities(record), **record} if asks else record)
         except RoutingError as error:
             message = f"input.when does not fit this record: {error}"
             raise RecordError(ErrorCode.ROUTING_ERROR, message, "input.when") from error
@@ -141,6 +158,7 @@ def _openai_reader(spec: Input, model: Model) -> Reader:
     passes = _gate(spec)
     endpoint, name = model.task.endpoint, model.name
     required = {Task.CHAT: "messages", Task.COMPLETION: "prompt"}.get(model.task, "input")
+    media = MEDIA_TASKS.get(model.task)
     known = {"custom_id", "method", "url", "body"}
 
     def read(raw: bytes) -> Request:
@@ -166,21 +184,45 @@ def _openai_reader(spec: Input, model: Model) -> Reader:
             raise RecordError(
                 ErrorCode.WRONG_MODEL, f"this batch runs the model {name}, not {body['model']}", "body.model"
             )
-        _check_content(body, required)
+        if media is not None:
+            _check_media(body, media, model.task)
+        else:
+            _check_content(body, required)
         return Request(custom_id, body)
 
     return read
 
 
 def _jsonl_reader(spec: Input, model: Model) -> Reader:
-    request, passes = requester(spec.prompt, model.task), _gate(spec)
+    request, passes = _requests(spec.prompt, model.task), _gate(spec)
 
     def read(raw: bytes) -> Request:
         record = _object(raw)
         custom_id = _custom_id(record)
-        return _render(request, custom_id, record) if passes(record) else Request(custom_id, {}, taken=False)
+        if not passes(record):
+            return Request(custom_id, {}, taken=False)
+        if isinstance(record.get("content"), list):
+            _checked(record["content"], "content")
+        return _render(request, custom_id, record)
 
     return read
+
+
+def _requests(prompt: Prompt | None, task: Task) -> Callable[[Mapping[str, Any]], JsonObject]:
+    """From a record's fields to the body of its request: of its parts, or of its fields in a prompt."""
+    media, write = MEDIA_TASKS.get(task), requester(prompt, task)
+
+    def request(fields: Mapping[str, Any]) -> JsonObject:
+        parts = fields.get("content")
+        if media is not None:
+            return _media_request(parts, media, task)
+        if not isinstance(parts, list):
+            return write(fields)
+        if prompt is None and task == Task.CHAT:
+            return {"messages": [{"role": "user", "content": parts}]}
+        return write({"text": text_of(parts), **fields})
+
+    return request
 
 
 def _render(request: Callable[[Mapping[str, Any]], JsonObject], custom_id: str, fields: Mapping[str, Any]) -> Request:
@@ -231,10 +273,53 @@ def _check_content(body: JsonObject, required: str) -> None:
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
                 place = f"body.messages[{content.index(message)}]"
                 raise RecordError(ErrorCode.INVALID_BODY, "a message must be an object with a role", place)
+        _check_messages(content)
     elif not isinstance(content, str | list) or not content:
         raise RecordError(
             ErrorCode.INVALID_BODY, f"{required} must be a text or a list, and not empty", f"body.{required}"
         )
+
+
+def _check_messages(messages: list[JsonObject]) -> None:
+    for index, message in enumerate(messages):
+        if isinstance(message.get("content"), list):
+            _checked(message["content"], f"body.messages[{index}].content")
+
+
+def _checked(parts: list[Any], at: str) -> list[Any]:
+    """The parts, which are sound."""
+    try:
+        check_parts(parts, at)
+    except ContentError as error:
+        raise RecordError(ErrorCode.INVALID_CONTENT, str(error), error.param) from error
+    return parts
+
+
+def _check_media(body: JsonObject, media: Modality, task: Task) -> None:
+    """A request of a task that answers media: parts in `input`, or messages, of which the other parts do not matter."""
+    if "messages" in body and "input" not in body:
+        _check_content(body, "messages")
+    elif isinstance(body.get("input"), list) and body["input"]:
+        _checked(body["input"], "body.input")
+    else:
+        message = f"input must be a list of parts, some of them {media}: the task {task} answers nothing else"
+        raise RecordError(ErrorCode.INVALID_BODY, message, "body.input")
+    _check_number_of_media(
+        len(media_parts(body, media)), media, task, "body.input" if "input" in body else "body.messages"
+    )
+
+
+def _media_request(parts: Any, media: Modality, task: Task) -> JsonObject:
+    """The request of a record that holds parts of several kinds: those that the task is for."""
+    wanted = [part for part in parts if modalities({"content": [part]}) == [media]] if isinstance(parts, list) else []
+    _check_number_of_media(len(wanted), media, task, "content")
+    return {"input": wanted}
+
+
+def _check_number_of_media(count: int, media: Modality, task: Task, param: str) -> None:
+    if not 1 <= count <= MAX_MEDIA:
+        message = f"{param} must have 1 to {MAX_MEDIA} parts that are {media}, for the task {task}; it has {count}"
+        raise RecordError(ErrorCode.INVALID_CONTENT, message, param)
 
 
 def estimate_prompt_tokens(body: JsonObject) -> int:
@@ -249,8 +334,11 @@ def estimate_prompt_tokens(body: JsonObject) -> int:
     return -(-length // CHARACTERS_PER_TOKEN)
 
 
+_MEDIA_TYPES = ("image_url", "input_audio", "audio_url")
+
+
 def _text_length(content: Any) -> int:
-    """Characters of the text in a prompt: a text, a token, a part of a message, or a list of these."""
+    """Characters of the text in a prompt: a text, a token, a part of a message, or a list of these. Media count as much text."""
     length, todo = 0, [content]  # not by recursion: a record may be nested deeper than Python's stack
     while todo:
         part = todo.pop()
@@ -260,6 +348,7 @@ def _text_length(content: Any) -> int:
             todo.extend(part)
         elif isinstance(part, dict):
             todo.append(part.get("text"))
+            length += CHARACTERS_PER_TOKEN * MEDIA_TOKENS * (part.get("type") in _MEDIA_TYPES)
         elif isinstance(part, int):
             length += CHARACTERS_PER_TOKEN
     return length

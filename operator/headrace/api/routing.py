@@ -18,6 +18,9 @@ from headrace.api.base import FieldError, InvalidSpec, JsonObject
 RECORD = "record"
 """What an expression calls the record: the fields of its line; for the format text `custom_id` and `text`."""
 
+MODALITIES = "modalities"
+"""A field of `record` beside its own: what it holds, of text, image and audio, as in `'image' in record.modalities`."""
+
 Taker = Callable[[JsonObject], bool]
 """Whether a record is taken. Raises `RoutingError` when the expression does not fit the record."""
 
