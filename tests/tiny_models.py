@@ -15,6 +15,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTForAudioClassification,
     BertConfig,
     BertModel,
     GPT2Config,
@@ -24,12 +27,17 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForSequenceClassification,
 )
 
 from headrace.api.records import Request
 from headrace.api.worker import WorkerConfig
-from headrace_worker.engines.base import Outcome
-from headrace_worker.engines.transformers import TransformersEngine
+from headrace_worker.engines.base import Engine, Outcome
 
 SPREAD = 0.3
 VOCABULARY = 512
@@ -47,7 +55,7 @@ _SMALL = {
 _NO_SPECIAL_TOKENS = {"eos_token_id": None, "bos_token_id": None, "pad_token_id": 0}
 
 
-def drive(engine: TransformersEngine, requests: Sequence[Request]) -> dict[str, Outcome]:
+def drive(engine: Engine, requests: Sequence[Request]) -> dict[str, Outcome]:
     """Load an engine and answer requests in this order; the outcomes by `custom_id`."""
     works = [engine.prepare(position, request) for position, request in enumerate(requests)]
     engine.load()
@@ -95,6 +103,38 @@ def save_gpt2(folder: Path) -> Path:
 def save_bert(folder: Path) -> Path:
     """A text encoder."""
     return _save(folder, BertModel, BertConfig(**_SMALL))
+
+
+def save_vit(folder: Path, labels: Sequence[str] = ("cat", "dog", "bird")) -> Path:
+    """A classifier of images of 32 x 32 pixels."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = ViTConfig(**sizes, image_size=32, patch_size=8, initializer_range=SPREAD, id2label=dict(enumerate(labels)))
+    torch.manual_seed(7)
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def save_ast(folder: Path, labels: Sequence[str] = ("speech", "music")) -> Path:
+    """A classifier of sounds by their spectrogram, several labels at once."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    shape = {"max_length": 64, "num_mel_bins": 32}
+    many = {"problem_type": "multi_label_classification", "id2label": dict(enumerate(labels))}
+    torch.manual_seed(7)
+    ASTForAudioClassification(ASTConfig(**sizes, **shape, **many, initializer_range=SPREAD)).save_pretrained(folder)
+    ASTFeatureExtractor(**shape).save_pretrained(folder)
+    return folder
+
+
+def save_wav2vec2(folder: Path) -> Path:
+    """A classifier of sounds by their samples; padding would change its answers."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    layers = {"conv_dim": (32, 32), "conv_stride": (20, 16), "conv_kernel": (20, 16), "num_conv_pos_embeddings": 16}
+    torch.manual_seed(7)
+    config = Wav2Vec2Config(**sizes, **layers, num_labels=4, initializer_range=SPREAD)
+    Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return folder
 
 
 def save_tokenizer(folder: Path, size: int, chat_template: str | None = None) -> None:

@@ -8,6 +8,7 @@ From a record to its answer:
 - `decoder` makes one forward pass over all of them through `attention` and `kv_cache`; `packed` makes it fast on a CPU
 - `sampling` draws the next tokens; `answers` and `responses` end a sequence and write its response
 - `embedding` and `pooling` do the same for embeddings
+- `classification` is an engine of its own for images and sounds: `readings` fetches them, `classifiers` and `architectures` are the models
 
 Float32 greedy answers do not depend on batch mates: they are, token for token, those of the model alone. In bfloat16 the rounding of
 a batch differs from that of one sequence, as in every engine. A seed makes sampling repeatable within that.
@@ -15,10 +16,14 @@ a batch differs from that of one sequence, as in every engine. A seed makes samp
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from transformers.utils import logging
 
+from headrace.api.content import MEDIA_TASKS
 from headrace.api.worker import WorkerConfig
 from headrace_worker.engines import RequestChecker
+from headrace_worker.engines.base import Engine
 from headrace_worker.engines.transformers.engine import TransformersEngine
 
 __all__ = ["TransformersEngine", "create", "request_checker"]
@@ -27,12 +32,18 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
-def create(config: WorkerConfig, created: int) -> TransformersEngine:
+def create(config: WorkerConfig, created: int) -> Engine:
     """The engine of a batch, its weights not yet loaded. Raises `JobFailed` when there is no such model."""
-    return TransformersEngine(config, created)
+    if config.model.task not in MEDIA_TASKS:
+        return TransformersEngine(config, created)
+    # Only now: texts are answered where the libraries that decode images and sounds are not installed, too.
+    classification = import_module("headrace_worker.engines.transformers.classification")
+    found: Engine = classification.ClassificationEngine(config, created)
+    return found
 
 
 def request_checker(config: WorkerConfig) -> RequestChecker:
     """Checks requests with the model's own tokeniser. Raises `JobFailed` when there is no such model."""
-    engine = TransformersEngine(config, created=0)
-    return RequestChecker(engine.context_tokens, lambda request: engine.prepare(0, request).tokens)
+    engine = create(config, created=0)
+    context = engine.context_tokens if isinstance(engine, TransformersEngine) else None
+    return RequestChecker(context, lambda request: engine.prepare(0, request).tokens)

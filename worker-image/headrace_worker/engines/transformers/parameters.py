@@ -87,6 +87,12 @@ def invalid(param: str, message: str) -> RecordError:
     return RecordError(ErrorCode.INVALID_REQUEST, f"{param} {message}", f"body.{param}")
 
 
+def whole_number(body: JsonObject, name: str, *, at_least: int) -> int | None:
+    """The whole number of that name; None when it is absent. Raises `RecordError` (invalid_request)."""
+    found = _number(body, name, at_least=at_least, whole=True)
+    return None if found is None else int(found)
+
+
 def _refuse_unsupported(body: JsonObject) -> None:
     for name in body.keys() & _ONLY.keys():
         given, only = body[name], _ONLY[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from headrace.api.base import JsonObject
 from headrace.api.common import Task
 from headrace.api.worker import WorkerConfig
+
+_DECIMALS = 6
+"""Of a probability. The last digits of a float32 differ with the size of a batch, and say nothing."""
 
 
 class Responses:
@@ -46,6 +50,19 @@ class Responses:
         ]
         usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
         return {"object": "list", "data": data, "model": self._model, "usage": usage}
+
+    def classified(self, rows: Sequence[Tensor], labels: Sequence[str], top_k: int) -> JsonObject:
+        """What each image or sound of a record is: of its scores, one for each label, the greatest ones, from the greatest on.
+
+        OpenAI has no such endpoint. The list is like that of its embeddings; labels and scores are as Hugging Face's pipelines have them.
+        """
+        data = []
+        for index, row in enumerate(rows):
+            scores, places = row.topk(min(top_k, len(labels)))
+            pairs = zip(places.tolist(), scores.tolist(), strict=True)
+            found = [{"label": labels[place], "score": round(score, _DECIMALS)} for place, score in pairs]
+            data.append({"object": "classification", "index": index, "labels": found})
+        return {"object": "list", "data": data, "model": self._model}
 
     def _digest(self, custom_id: str) -> str:
         return hashlib.sha256(f"{self._uid}/{custom_id}".encode()).hexdigest()[:24]

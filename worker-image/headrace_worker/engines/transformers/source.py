@@ -7,6 +7,7 @@ volume is a folder once the operator has mounted it.
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,6 +61,28 @@ def find(model: Model) -> ModelFiles:
         remote = find_remote(source.uri)
         return replace(_local(remote.fetch_small(), "model.source.uri"), remote=remote)
     raise JobFailed("ModelSourceNotSupported", f"{SUPPORTED}, not {_kind(source)}")
+
+
+def bare_weights(model: Model, suffixes: Collection[str]) -> Path | None:
+    """The one file that `model.source` names, where that is a file of bare weights; None where it is a model with a configuration.
+
+    Raises `JobFailed` when the file is not there.
+    """
+    source = model.source
+    if source is None or (source.path is None and source.package is None):
+        return None
+    named = source.path or (source.package.path if source.package is not None else "")
+    if Path(named).suffix not in suffixes:
+        return None
+    path = Path(source.path).expanduser() if source.path is not None else _package_path(_package(source))
+    if not path.is_file():
+        raise JobFailed("ModelNotFound", f"model.source: there is no file {path} in this worker")
+    return path
+
+
+def _package(source: ModelSource) -> PackageSource:
+    assert source.package is not None
+    return source.package
 
 
 def _kind(source: ModelSource) -> str:

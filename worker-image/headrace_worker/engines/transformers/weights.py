@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoTokenizer,
+)
 
 from headrace.api.common import Model, Task
 from headrace_worker.engines.transformers import gguf
@@ -23,6 +30,11 @@ from headrace_worker.errors import JobFailed
 
 _UNUSED_WEIGHTS = ("pooler.",)
 """Weights that may be missing, because embeddings are not made with them."""
+_KINDS = {
+    Task.EMBEDDING: AutoModel,
+    Task.IMAGE_CLASSIFICATION: AutoModelForImageClassification,
+    Task.AUDIO_CLASSIFICATION: AutoModelForAudioClassification,
+}
 
 
 def find_files(model: Model) -> ModelFiles:
@@ -30,28 +42,28 @@ def find_files(model: Model) -> ModelFiles:
     files = find(model)
     if files.gguf is None:
         return files
-    with _model_errors(model.name):
+    with model_errors(model.name):
         return replace(files, location=str(gguf.unpacked(files.gguf)))
 
 
 def load_config(model: Model, files: ModelFiles) -> Any:
     """The model's configuration; of a model for text and images, the part for text."""
-    with _model_errors(model.name):
+    with model_errors(model.name):
         return AutoConfig.from_pretrained(files.location, **files.options).get_text_config()
 
 
 def load_tokenizer(model: Model, files: ModelFiles) -> Any:
     """The model's tokeniser."""
-    with _model_errors(model.name):
+    with model_errors(model.name):
         return AutoTokenizer.from_pretrained(files.location, **files.options)
 
 
 def load_model(model: Model, files: ModelFiles, dtype: str, device: torch.device) -> Any:
     """The model with its weights on a device, ready to run. `dtype` is the name of a torch dtype, or `auto`."""
-    kind = AutoModel if model.task == Task.EMBEDDING else AutoModelForCausalLM
+    kind = _KINDS.get(model.task, AutoModelForCausalLM)
     if files.remote is not None:
         files.remote.fetch_weights()
-    with _model_errors(model.name):
+    with model_errors(model.name):
         if files.gguf is not None:
             gguf.unpack_weights(files.gguf)
         loaded, report = kind.from_pretrained(
@@ -95,7 +107,8 @@ def context_tokens(model: Model, config: Any) -> int:
 
 
 @contextmanager
-def _model_errors(name: str) -> Iterator[None]:
+def model_errors(name: str) -> Iterator[None]:
+    """Whatever the block raises means that the model is not there or not usable: `JobFailed`."""
     try:
         yield
     except JobFailed:

@@ -1,0 +1,213 @@
+"""Classification of images and sounds: a record's media are fetched and decoded in threads, and put into batches as they come.
+
+The engine takes up to two batches of records at once, so that the next one is on its way while the model works on this one. A file that
+cannot be had or read is an error of its record; the others of the batch go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headrace.api import common
+from headrace.api.base import JsonObject
+from headrace.api.content import MEDIA_TASKS, MediaPart, media_parts
+from headrace.api.records import ErrorCode, RecordError, Request, estimate_prompt_tokens
+from headrace.api.worker import WorkerConfig
+from headrace_worker.engines.base import EngineStats, Outcome, Work
+from headrace_worker.engines.transformers import classifiers, limits
+from headrace_worker.engines.transformers.memory import is_out_of_memory, release_memory
+from headrace_worker.engines.transformers.parameters import whole_number
+from headrace_worker.engines.transformers.readings import Reading, Readings
+from headrace_worker.engines.transformers.responses import Responses
+from headrace_worker.media.errors import MediaError
+from headrace_worker.media.library import MediaLibrary
+
+TOP_K = 5
+"""Labels in an answer when the record does not say how many."""
+STEP_SECONDS = 0.5
+"""The longest that a step waits for a file."""
+
+
+class _Record:
+    """A record with what it has so far."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.media: tuple[MediaPart, ...] = work.prepared
+        self.scores: dict[int, Tensor] = {}
+        """By the number of the image or sound."""
+        self.failed = False
+
+
+class _Item:
+    """An image or a sound that is ready for the model."""
+
+    def __init__(self, record: _Record, index: int, tensor: Tensor, key: Any) -> None:
+        self.record, self.index, self.tensor, self.key = record, index, tensor, key
+        self.since = monotonic()
+
+
+class ClassificationEngine:
+    """Answers image-classification and audio-classification. The constructor looks at the model's files; `load` reads the weights."""
+
+    def __init__(self, config: WorkerConfig, created: int) -> None:
+        """Raises `JobFailed` when there is no such model."""
+        self.stats = EngineStats()
+        self._config, self._modality = config, MEDIA_TASKS[config.model.task]
+        self._responses = Responses(config, created)
+        self._library = MediaLibrary(config.input)
+        self._most = self._size = config.batching.max_batch_size
+        self._records = 0
+        self._ready: list[_Item] = []
+        self._readings = Readings(self._read)
+        self._classifier: classifiers.Classifier | None = None
+        classifiers.check_files(config.model)
+
+    def prepare(self, position: int, request: Request) -> Work:
+        """Look at one record's parts and parameters. Raises `RecordError`."""
+        _top_k(request.body)
+        media = tuple(media_parts(request.body, self._modality))
+        return Work(position, request, estimate_prompt_tokens(request.body), prepared=media)
+
+    def load(self) -> None:
+        """Load the weights."""
+        torch.set_num_threads(limits.threads())
+        on_gpu = self._config.gpus > 0 and torch.cuda.is_available()
+        settings = self._config.engine.transformers or common.TransformersEngine()
+        device = torch.device("cuda" if on_gpu else "cpu")
+        self._classifier = classifiers.load_classifier(self._config.model, settings.dtype, device)
+
+    @property
+    def room(self) -> int:
+        """How many more records it would take now: two batches, for one is fetched while the other is worked on."""
+        return 2 * self._most - self._records
+
+    @property
+    def running(self) -> int:
+        """Records submitted and not yet handed back."""
+        return self._records
+
+    def submit(self, batch: Sequence[Work]) -> None:
+        """Take records, and begin to fetch what they name."""
+        for work in batch:
+            record = _Record(work)
+            self._records += 1
+            for index, part in enumerate(record.media):
+                self._readings.begin((record, index), part.url)
+
+    def step(self) -> list[Outcome]:
+        """Take in the files that have come, and run one batch if it is time."""
+        outcomes = self._take_in(self._readings.come(self._patience()))
+        batch = self._next_batch()
+        return outcomes + self._run(batch) if batch else outcomes
+
+    def close(self) -> None:
+        """Give back memory and threads."""
+        self._readings.close()
+        self._classifier = None
+        self._ready = []
+        release_memory()
+
+    @property
+    def _loaded(self) -> classifiers.Classifier:
+        assert self._classifier is not None, "load() comes before the first submit"
+        return self._classifier
+
+    def _read(self, url: str) -> Tensor:
+        return self._loaded.read(self._library.read(url))
+
+    def _patience(self) -> float:
+        """How long to wait for files: not at all once a batch is full, or has waited long enough."""
+        if not self._ready:
+            return STEP_SECONDS
+        if len(self._ready) >= self._size:
+            return 0
+        longest = self._config.batching.max_wait_milliseconds / 1000
+        return min(STEP_SECONDS, max(0.0, self._ready[0].since + longest - monotonic()))
+
+    def _take_in(self, readings: list[Reading]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for reading in readings:
+            record, index = reading.whose
+            found = reading.found
+            if isinstance(found, Tensor):
+                self._ready.append(_Item(record, index, found, self._loaded.key(found)))
+            elif not isinstance(found, MediaError):
+                raise found
+            elif not record.failed:
+                error = RecordError(
+                    found.code, f"{record.media[index].param} {found.message}", record.media[index].param
+                )
+                outcomes.append(self._fail(record, error, retriable=found.retriable))
+        self._ready = [item for item in self._ready if not item.record.failed]
+        return outcomes
+
+    def _next_batch(self) -> list[_Item]:
+        """Items that go together with the one that has waited longest; none while it is better to wait for more."""
+        if not self._ready or (self._readings.running and self._patience() > 0):
+            return []
+        key = self._ready[0].key
+        return [item for item in self._ready if item.key == key][: self._size]
+
+    def _run(self, batch: list[_Item]) -> list[Outcome]:
+        scores = self._classify(batch)
+        if scores is None:
+            return self._back_off(batch)
+        self.stats.batches += 1
+        self.stats.batched_records += len({id(item.record) for item in batch})
+        taken = set(map(id, batch))
+        self._ready = [item for item in self._ready if id(item) not in taken]
+        return [outcome for item, row in zip(batch, scores, strict=True) for outcome in self._store(item, row)]
+
+    def _classify(self, batch: list[_Item]) -> Tensor | None:
+        """The scores of a batch; None when there is no memory for it."""
+        try:
+            return self._loaded.classify([item.tensor for item in batch])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _store(self, item: _Item, row: Tensor) -> list[Outcome]:
+        """Keep a row of scores; the outcome of its record when that was its last."""
+        record = item.record
+        if record.failed:
+            return []
+        if not bool(row.isfinite().all()):
+            message = f"the model has no finite scores for {record.media[item.index].param}"
+            return [self._fail(record, RecordError(ErrorCode.ENGINE_ERROR, message), retriable=False)]
+        record.scores[item.index] = row
+        if len(record.scores) < len(record.media):
+            return []
+        self._records -= 1
+        rows = [record.scores[index] for index in range(len(record.media))]
+        body = self._responses.classified(rows, self._loaded.labels, _top_k(record.work.request.body))
+        return [Outcome(record.work, body)]
+
+    def _fail(self, record: _Record, error: RecordError, *, retriable: bool) -> Outcome:
+        record.failed = True
+        self._records -= 1
+        return Outcome(record.work, error=error, retriable=retriable)
+
+    def _back_off(self, batch: list[_Item]) -> list[Outcome]:
+        """Out of memory: halve the batch; what does not fit alone has failed."""
+        release_memory()
+        if len(batch) > 1:
+            self._size = max(1, len(batch) // 2)
+            return []
+        self._size = self._most
+        record = batch[0].record
+        part = record.media[batch[0].index]
+        message = f"{part.param} does not fit into memory: make it smaller, or give the worker more memory"
+        outcome = self._fail(record, RecordError(ErrorCode.OUT_OF_MEMORY, message, part.param), retriable=False)
+        self._ready = [item for item in self._ready if not item.record.failed]
+        return [outcome]
+
+
+def _top_k(body: JsonObject) -> int:
+    return whole_number(body, "top_k", at_least=1) or TOP_K
