@@ -288,3 +288,15 @@ def test_an_aggregator_gives_the_same_twice_and_names_who_contributed(
     found = aggregator(Aggregation.parse({"type": kind}))([Answer(b, w, chat_body(t)) for b, (w, t) in named.items()])
     assert set(found.contributing) <= set(named)
     assert found.winner is None or found.winner in found.contributing
+
+
+def test_collect_keeps_each_answer_under_the_name_of_its_branch() -> None:
+    photo = {"object": "list", "data": [{"index": 0, "labels": [{"label": "cat", "score": 0.9}]}]}
+    answers = [Answer("text", 1, chat_body("A cat.")), Answer("photo", 5, photo), Answer("sound", 1, chat_body(None))]
+    joined = aggregator(Aggregation.parse({"type": "collect"}))(answers)
+    assert joined.body["answers"] == {"text": chat_body("A cat."), "photo": photo, "sound": chat_body(None)}
+    assert list(joined.body["answers"]) == ["text", "photo", "sound"]
+    assert joined.body["usage"] == {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
+    assert (joined.contributing, joined.winner) == (("text", "photo", "sound"), None)
+    alone = aggregator(Aggregation.parse({"type": "collect"}))([Answer("photo", 5, photo)])
+    assert alone.body == {"object": "answers", "answers": {"photo": photo}}

@@ -28,11 +28,13 @@ class AggregationType(StrEnum):
     """All answers are JSON objects, laid over each other."""
     BEST_OF = "bestOf"
     """The answer that the scorers like best."""
+    COLLECT = "collect"
+    """All answers, of whatever kind, each under the name of its branch."""
 
     @property
     def needs_text(self) -> bool:
         """Whether it looks at what an answer says: then it is for generated text alone."""
-        return self != AggregationType.FIRST
+        return self not in (AggregationType.FIRST, AggregationType.COLLECT)
 
 
 class Concat(ApiModel):

@@ -13,7 +13,7 @@ import orjson
 from headrace.api.aggregation import Aggregation, AggregationType, Comparison, Concat, Vote
 from headrace.api.base import JsonObject
 from headrace.api.records import ErrorCode, RecordError
-from headrace_worker.joining.answers import NO_TEXT, Answer, Joined, names, put_together, ranked
+from headrace_worker.joining.answers import NO_TEXT, Answer, Joined, names, put_together, ranked, summed_usage
 from headrace_worker.joining.scorers import Score, scorer
 from headrace_worker.joining.texts import normalized, unfenced
 
@@ -37,12 +37,20 @@ def aggregator(spec: Aggregation) -> Aggregator:
         case AggregationType.BEST_OF:
             assert spec.best_of is not None
             return partial(best_of, tuple(map(scorer, spec.best_of.scorers)))
+        case AggregationType.COLLECT:
+            return collect
 
 
 def first(answers: Sequence[Answer]) -> Joined:
     """The answer of the greatest weight."""
     winner = ranked(answers)[0]
     return Joined(winner.body, (winner.branch,), winner.branch)
+
+
+def collect(answers: Sequence[Answer]) -> Joined:
+    """All answers, each under the name of its branch: what a text, a photo and a sound say cannot be laid over each other."""
+    body = {"object": "answers", "answers": {answer.branch: answer.body for answer in answers}, **summed_usage(answers)}
+    return Joined(body, names(answers))
 
 
 def concat(spec: Concat, answers: Sequence[Answer]) -> Joined:

@@ -62,7 +62,12 @@ def put_together(text: str, like: Answer, parts: Sequence[Answer]) -> JsonObject
     """The body of an answer that has this text and is otherwise like one of its parts; tokens are those of all parts."""
     choice = like.body["choices"][0]
     said = {"message": {**choice["message"], "content": text}} if "message" in choice else {"text": text}
+    return {**like.body, "choices": [{**choice, **said}], **summed_usage(parts)}
+
+
+def summed_usage(parts: Sequence[Answer]) -> JsonObject:
+    """The field `usage` of an answer that is made of several: their tokens together; empty when none counts any."""
     usages = [part.body["usage"] for part in parts if isinstance(part.body.get("usage"), dict)]
     counted = {name for usage in usages for name, value in usage.items() if isinstance(value, int)}
     usage = {name: sum(u.get(name, 0) for u in usages) for name in sorted(counted)}
-    return {**like.body, "choices": [{**choice, **said}], **({"usage": usage} if usage else {})}
+    return {"usage": usage} if usage else {}
