@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.api.records import ErrorCode, RecordError, Request
-from headrace.api.worker import PlanReport, ShardReport
+from headrace.api.worker import PlanReport, Segment, ShardReport
 from headrace_worker import engines
 from headrace_worker.commit import ShardCommit
 from headrace_worker.drain import Drain
@@ -22,9 +22,9 @@ from headrace_worker.manifest import read_header, read_shard_entry
 from headrace_worker.plan import plan
 from headrace_worker.progress import Live, Speed
 from headrace_worker.recorder import Surroundings
-from headrace_worker.shard import FENCE_SECONDS, ShardRun, run_shard
+from headrace_worker.shard import FENCE_SECONDS, MOST_WAITING_BYTES, ShardRun, look_ahead, run_shard
 from headrace_worker.stores.local import LocalStore
-from worker_rig import CREATED, Folder, chat_line
+from worker_rig import CREATED, Folder, a_shard, chat_line
 
 Answer = Callable[[Work], Outcome]
 
@@ -384,3 +384,20 @@ def test_speed_is_that_of_the_last_half_minute() -> None:
     assert speed.measure(10.0, 100) == 10.0
     assert speed.measure(20.0, 100) == 5.0
     assert speed.measure(45.0, 100) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("record_bytes", "batch_size", "waiting"),
+    [
+        pytest.param(200, 64, 1024, id="ordinary records"),
+        pytest.param(200, 10_000, 20_000, id="large batches"),
+        pytest.param(1024 * 1024, 64, 256, id="records with an image in them"),
+        pytest.param(16 * 1024 * 1024, 64, 128, id="the largest records"),
+        pytest.param(0, 1, 16, id="records of nothing"),
+    ],
+)
+def test_look_ahead_is_bounded_in_records_and_in_bytes(record_bytes: int, batch_size: int, waiting: int) -> None:
+    segments = (Segment(uri="file:///in", start=7, end=7 + 500 * record_bytes),)
+    shard = a_shard(500).model_copy(update={"segments": segments})
+    assert look_ahead(shard, batch_size) == waiting
+    assert waiting * record_bytes <= max(MOST_WAITING_BYTES, 2 * batch_size * record_bytes)

@@ -20,6 +20,7 @@ from headrace.api.records import ErrorCode, RecordError, Request
 from headrace.api.worker import Env, ExitCode, Role, ShardReport
 from headrace_worker import engines
 from headrace_worker.engines.base import Engine, Outcome
+from headrace_worker.engines.transformers import classification
 from headrace_worker.engines.transformers.classifiers import HubClassifier
 from headrace_worker.errors import JobFailed
 from media_files import bomb, data_url, image_part, picture, recording, sound_part, tone
@@ -145,6 +146,27 @@ def test_step_batches_are_full_and_never_larger_than_they_may_be(vit: Path, monk
     assert sizes[:4] == [4] * 4
     assert sum(sizes) == engine.stats.batched_records == 18
     assert engine.stats.batches == len(sizes)
+
+
+def test_step_fetches_no_more_than_it_has_room_for(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded images are large: what is ready, and what is on its way, is bounded by files and by bytes."""
+    monkeypatch.setattr(classification, "READY_BYTES", 5 * 32 * 32 * 3 * 4)
+    most, sizes = 0, []
+    classify = HubClassifier.classify
+
+    def seen(classifier: HubClassifier, batch: Sequence[Tensor]) -> Tensor:
+        nonlocal most
+        sizes.append(len(batch))
+        most = max(most, len(engine._ready))  # type: ignore[attr-defined]
+        return classify(classifier, batch)
+
+    monkeypatch.setattr(HubClassifier, "classify", seen)
+    engine = an_engine(vit, maxBatchSize=64)
+    outcomes = drive(engine, [photo(f"r{i}", *[data_url(picture())] * 20) for i in range(6)])
+    assert all(outcome.body is not None for outcome in outcomes.values())
+    assert sum(sizes) == 120
+    assert max(sizes) <= 5
+    assert most <= 5 + classification.FILES_ON_THEIR_WAY
 
 
 BAD = {

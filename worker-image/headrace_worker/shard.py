@@ -25,6 +25,8 @@ LOOK_AHEAD_BATCHES = 16
 """So many full batches may wait: the batcher finds batch mates among them."""
 MOST_WAITING = 16_384
 """But no more records than this, unless two batches are larger."""
+MOST_WAITING_BYTES = 256 * 1024 * 1024
+"""Nor more than about so many bytes: a record with an image in it is large."""
 FENCE_SECONDS = 5.0
 """How often a worker looks whether a newer attempt has taken its shard."""
 LONGEST_WAIT_SECONDS = 1.0
@@ -51,6 +53,12 @@ def run_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, around
     return committed_report(commit)
 
 
+def look_ahead(shard: Shard, batch_size: int) -> int:
+    """How many records of a shard may wait: 16 batches of ordinary ones, fewer of large ones, and never less than two."""
+    size = sum(segment.end - segment.start for segment in shard.segments) // shard.records
+    return max(2 * batch_size, min(LOOK_AHEAD_BATCHES * batch_size, MOST_WAITING, MOST_WAITING_BYTES // max(1, size)))
+
+
 class ShardRun:
     """One attempt at a shard."""
 
@@ -65,8 +73,7 @@ class ShardRun:
         self._intake = Intake(records, journal.ledger, config.parameters, engine.prepare)
         self._batcher = Batcher(BatchLimits.of(config.batching))
         self._retries = RetryQueue(config.retries, seed=config.batch.uid)
-        size = config.batching.max_batch_size
-        self._look_ahead = max(2 * size, min(LOOK_AHEAD_BATCHES * size, MOST_WAITING))
+        self._look_ahead = look_ahead(shard, config.batching.max_batch_size)
         self._loaded = False
         self._fence_due = self._clock() + FENCE_SECONDS
 

@@ -25,7 +25,7 @@ from headrace.api.content import (
     text_of,
 )
 from headrace.api.prompts import PromptError, requester
-from headrace.api.routing import MODALITIES, RECORD, RoutingError, Taker, taker
+from headrace.api.routing import MODALITIES, RoutingError, Taker, taker
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """Longest line that is taken for a record; a longer one is an error and is not held in memory."""
@@ -142,7 +142,7 @@ def _gate(spec: Input) -> Taker:
     """Whether a record is for the batch. Raises `RecordError` when `input.when` says neither yes nor no."""
     if spec.when is None:
         return lambda _: True
-    takes, asks = taker(spec.when), f"{RECORD}.{MODALITIES}" in spec.when
+    takes, asks = taker(spec.when), MODALITIES in spec.when
 
     def passes(record: JsonObject) -> bool:
         try:

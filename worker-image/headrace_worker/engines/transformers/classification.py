@@ -6,6 +6,7 @@ cannot be had or read is an error of its record; the others of the batch go on.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
@@ -31,6 +32,10 @@ TOP_K = 5
 """Labels in an answer when the record does not say how many."""
 STEP_SECONDS = 0.5
 """The longest that a step waits for a file."""
+FILES_ON_THEIR_WAY = 16
+"""Twice as many as there are threads, so that no thread waits for a step."""
+READY_BYTES = 256 * 1024 * 1024
+"""Once so much is decoded and waits for the model, no more is fetched; a batch is no larger either, unless one file alone is."""
 
 
 class _Record:
@@ -63,6 +68,7 @@ class ClassificationEngine:
         self._library = MediaLibrary(config.input)
         self._most = self._size = config.batching.max_batch_size
         self._records = 0
+        self._unread: deque[tuple[_Record, int]] = deque()
         self._ready: list[_Item] = []
         self._readings = Readings(self._read)
         self._classifier: classifiers.Classifier | None = None
@@ -94,15 +100,15 @@ class ClassificationEngine:
 
     def submit(self, batch: Sequence[Work]) -> None:
         """Take records, and begin to fetch what they name."""
-        for work in batch:
-            record = _Record(work)
+        for record in map(_Record, batch):
             self._records += 1
-            for index, part in enumerate(record.media):
-                self._readings.begin((record, index), part.url)
+            self._unread.extend((record, index) for index in range(len(record.media)))
+        self._fetch()
 
     def step(self) -> list[Outcome]:
         """Take in the files that have come, and run one batch if it is time."""
         outcomes = self._take_in(self._readings.come(self._patience()))
+        self._fetch()
         batch = self._next_batch()
         return outcomes + self._run(batch) if batch else outcomes
 
@@ -111,6 +117,7 @@ class ClassificationEngine:
         self._readings.close()
         self._classifier = None
         self._ready = []
+        self._unread.clear()
         release_memory()
 
     @property
@@ -121,11 +128,23 @@ class ClassificationEngine:
     def _read(self, url: str) -> Tensor:
         return self._loaded.read(self._library.read(url))
 
+    def _fetch(self) -> None:
+        """Have more files fetched, as many as there is room for."""
+        while self._unread and self._readings.running < FILES_ON_THEIR_WAY and not self._has_plenty:
+            record, index = self._unread.popleft()
+            if not record.failed:
+                self._readings.begin((record, index), record.media[index].url)
+
+    @property
+    def _has_plenty(self) -> bool:
+        """Whether what is ready fills two batches, or as much memory as it may."""
+        return len(self._ready) >= 2 * self._size or sum(item.tensor.nbytes for item in self._ready) >= READY_BYTES
+
     def _patience(self) -> float:
         """How long to wait for files: not at all once a batch is full, or has waited long enough."""
         if not self._ready:
             return STEP_SECONDS
-        if len(self._ready) >= self._size:
+        if len(self._ready) >= self._size or self._has_plenty:
             return 0
         longest = self._config.batching.max_wait_milliseconds / 1000
         return min(STEP_SECONDS, max(0.0, self._ready[0].since + longest - monotonic()))
@@ -151,8 +170,16 @@ class ClassificationEngine:
         """Items that go together with the one that has waited longest; none while it is better to wait for more."""
         if not self._ready or (self._readings.running and self._patience() > 0):
             return []
-        key = self._ready[0].key
-        return [item for item in self._ready if item.key == key][: self._size]
+        batch: list[_Item] = []
+        room = READY_BYTES
+        for item in self._ready:
+            if item.key != self._ready[0].key:
+                continue
+            room -= item.tensor.nbytes
+            if len(batch) == self._size or (batch and room < 0):
+                break
+            batch.append(item)
+        return batch
 
     def _run(self, batch: list[_Item]) -> list[Outcome]:
         scores = self._classify(batch)
