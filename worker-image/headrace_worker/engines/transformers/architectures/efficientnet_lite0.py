@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from headrace_worker.errors import JobFailed
 from headrace_worker.media.images import decode_image
@@ -33,12 +34,13 @@ class _Same(nn.Conv2d):
     def forward(self, image: Tensor) -> Tensor:
         """[images, channels, height, width] to the same with `ceil(size / stride)` for height and width."""
         kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride == 1:
+            return functional.conv2d(image, self.weight, self.bias, 1, kernel // 2, groups=self.groups)
         pad = []
         for size in (image.shape[-1], image.shape[-2]):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             pad += [total // 2, total - total // 2]
-        found: Tensor = super().forward(functional.pad(image, pad))
-        return found
+        return functional.conv2d(functional.pad(image, pad), self.weight, self.bias, stride, groups=self.groups)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -75,6 +77,15 @@ def _blocks() -> nn.ModuleList:
             blocks.append(_Block(kernel, 1 if number else stride, expansion, (before, after)))
             before = after
     return blocks
+
+
+_NORMS_AFTER = {
+    "_conv_stem": "_bn0",
+    "_conv_head": "_bn1",
+    "_expand_conv": "_bn0",
+    "_depthwise_conv": "_bn1",
+    "_project_conv": "_bn2",
+}
 
 
 class _Network(nn.Module):
@@ -117,7 +128,8 @@ class EfficientNetLite0:
     @torch.inference_mode()
     def classify(self, batch: Sequence[Tensor]) -> Tensor:
         """Probabilities of shape [photos, labels], float32, on the CPU."""
-        logits = self._network(torch.stack(list(batch)).to(self._device))
+        photos = torch.stack(list(batch)).to(self._device, memory_format=torch.channels_last)
+        logits = self._network(photos)
         chances: Tensor = logits.float().softmax(-1).cpu()
         return chances
 
@@ -126,7 +138,19 @@ def load(weights: Mapping[str, Tensor], device: torch.device) -> EfficientNetLit
     """The classifier of these weights. Raises `RuntimeError` when they are of another size."""
     network = _Network()
     network.load_state_dict(dict(weights))
-    return EfficientNetLite0(network.eval().requires_grad_(requires_grad=False).to(device), _labels(), device)
+    _fold_norms(network.eval().requires_grad_(requires_grad=False))
+    placed: _Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return EfficientNetLite0(placed, _labels(), device)
+
+
+def _fold_norms(network: _Network) -> None:
+    """Put each normalisation into the weights of the convolution before it: the same numbers, with half the work."""
+    for module in (network, *network._blocks):
+        for convolution, norm in _NORMS_AFTER.items():
+            if hasattr(module, convolution):
+                fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+                setattr(module, convolution, fused)
+                setattr(module, norm, nn.Identity())
 
 
 def _labels() -> list[str]:
