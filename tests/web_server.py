@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,8 +46,8 @@ class WebServer:
 
 
 @contextmanager
-def web_server() -> Iterator[WebServer]:
-    """A server on a free port of the loopback address."""
+def web_server(tls: ssl.SSLContext | None = None) -> Iterator[WebServer]:
+    """A server on a free port of the loopback address; with `tls` for https:// URLs."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -61,6 +62,9 @@ def web_server() -> Iterator[WebServer]:
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listening.daemon_threads = True
+    if tls is not None:
+        # The handshake is made by the thread of the connection, so that one that fails is that connection's own matter.
+        listening.socket = tls.wrap_socket(listening.socket, server_side=True, do_handshake_on_connect=False)
     server = WebServer(listening.server_port)
     thread = Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

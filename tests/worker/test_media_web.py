@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.pki import Authority
 from headrace.api.media import Media
 from headrace.api.records import ErrorCode
 from headrace_worker.media.errors import MediaError
@@ -201,3 +204,25 @@ def test_fetch_uses_no_proxy(server: WebServer, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     server.pages["/a"] = page(b"a")
     assert a_web().fetch(server.url("/a")) == b"a"
+
+
+def test_fetch_https_checks_the_certificate_against_the_name_in_the_url(server: WebServer, tmp_path: Path) -> None:
+    """The connection goes to an address; the certificate must be that of the host all the same."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    authority = Authority(tmp_path)
+    authority.create()
+    pair = authority.server("media", ["DNS:media.example"])
+    ours, theirs = (
+        ssl.create_default_context(cafile=authority.root.certificate),
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+    )
+    theirs.load_cert_chain(pair.certificate, pair.key)
+    web = Web(Media(allowed_networks=LOOPBACK), lambda *_: ["127.0.0.1"], ours)
+    with web_server(theirs) as secured:
+        secured.pages["/a"] = page(b"a")
+        assert web.fetch(secured.url("/a").replace("http:", "https:")) == b"a"
+        error = refusal(web, secured.url("/a", "other.example").replace("http:", "https:"))
+    assert (error.code, error.retriable) == (ErrorCode.MEDIA_UNREACHABLE, True)
+    assert "certificate" in error.message
+    assert len(secured.asked) == 1
