@@ -14,6 +14,7 @@ from headrace.api.records import ErrorCode, RecordError, error_line, result_line
 from headrace.api.worker import WorkerConfig
 from headrace_worker.joining.join import join
 from headrace_worker.plan import plan
+from headrace_worker.stores.local import file_uri
 from worker_rig import CREATED, Folder
 
 Answer = str | ErrorCode | None
@@ -44,8 +45,9 @@ class FanOut(Folder):
         return orjson.dumps(told)
 
     def plan(self, records: Iterable[str]) -> None:
-        """Write and plan an input of these ids."""
-        rows = ({"custom_id": custom_id, "body": {}} for custom_id in records)
+        """Write and plan an input of these ids, each with something to say."""
+        self.fields["input"] = {"uri": file_uri(str(self.path / "input.jsonl")), "format": "jsonl"}
+        rows = ({"custom_id": custom_id, "text": f"Say {custom_id}."} for custom_id in records)
         self.write_input(*(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
         report = plan(self.config(), check=None, now=CREATED, progress=lambda _: None)
         assert not report.errors, report

@@ -179,6 +179,11 @@ def test_an_operator_that_is_killed_goes_on_where_it_was(rig: Rig, operator: Ope
     assert len(rig.script.of_role(Role.RUN)) == 3, "no branch was run twice"
 
 
+def scored_by(**scorer: JsonObject) -> JsonObject:
+    """A spec with one scorer."""
+    return {"aggregation": {"type": "bestOf", "bestOf": {"scorers": [scorer]}}}
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -191,6 +196,21 @@ def test_an_operator_that_is_killed_goes_on_where_it_was(rig: Rig, operator: Ope
         pytest.param({"aggregation": {"type": "bestOf"}}, "bestOf must be set", id="no scorer"),
         pytest.param(
             {"aggregation": {"type": "vote", "concat": {}}}, "concat may be set only", id="settings of another type"
+        ),
+        pytest.param({"aggregation": {"type": "judge"}}, "judge must be set", id="no judge"),
+        pytest.param(
+            {"aggregation": {"type": "vote", "vote": {"comparison": "Cluster"}}},
+            "cluster must be set when comparison is Cluster",
+            id="clusters without a model",
+        ),
+        pytest.param(scored_by(logLikelihood={}), "model", id="a scorer without its model"),
+        pytest.param(
+            scored_by(agreement={"model": {"name": "m"}}), "must be embedding", id="agreement without embeddings"
+        ),
+        pytest.param(
+            scored_by(logLikelihood={"model": {"name": "m", "task": "embedding"}}),
+            "must be chat or completion",
+            id="a likelihood of embeddings",
         ),
         pytest.param({"aggregation": {"type": "reduce"}}, "spec.aggregation.type", id="a type that is not there"),
         pytest.param(

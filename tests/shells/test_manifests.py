@@ -219,6 +219,15 @@ def test_on_this_machine_finds_the_model() -> None:
     assert data == {"spec": {"model": {"source": {"path": "/here/models/small"}}}}
 
 
+def test_on_this_machine_finds_the_models_of_a_join() -> None:
+    data = {
+        "spec": {"aggregation": {"bestOf": {"scorers": [{"judge": {"model": {"source": {"path": "models/judge"}}}}]}}}
+    }
+    on_this_machine(data, Path("/here"))
+    (scorer,) = data["spec"]["aggregation"]["bestOf"]["scorers"]
+    assert scorer["judge"]["model"]["source"] == {"path": "/here/models/judge"}
+
+
 @pytest.mark.parametrize("uri", ["file://x", "file:x", "file:/x", "file://host/x"])
 def test_on_this_machine_refuses_a_file_uri_that_is_not_absolute(uri: str) -> None:
     (error,) = on_this_machine({"spec": {"output": {"uri": uri}}}, Path("/here"))

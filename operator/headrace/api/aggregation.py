@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
-import jsonschema
 from pydantic import Field
-from referencing import Registry
 
-from headrace.api.base import ApiModel, FieldError, FreeObject, Rule
-from headrace.api.common import exactly_one
+from headrace.api.base import ApiModel, FieldError, Rule
+from headrace.api.common import Model, Prompt, Resources
+from headrace.api.scorers import Embedder, Judge, ModelUse, Scorer, scorer_problems, template_problems
+
+_Part = TypeVar("_Part", bound=ApiModel)
 
 
 class AggregationType(StrEnum):
@@ -30,6 +30,8 @@ class AggregationType(StrEnum):
     """The answer that the scorers like best."""
     COLLECT = "collect"
     """All answers, of whatever kind, each under the name of its branch."""
+    JUDGE = "judge"
+    """The answer that a judge model picks."""
 
     @property
     def needs_text(self) -> bool:
@@ -49,51 +51,45 @@ class Comparison(StrEnum):
 
     EXACT = "Exact"
     NORMALIZED = "Normalized"
+    CLUSTER = "Cluster"
+
+
+class Cluster(Embedder):
+    """When two texts mean the same: the cosine of their embeddings is large, or that of each and a third one between them."""
+
+    similarity_percent: Annotated[int, Field(ge=1, le=100)] = 85
+    """How large, in hundredths."""
 
 
 class Vote(ApiModel):
     """How votes are counted."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(self.comparison == 'Cluster') == has(self.cluster)",
+            message="cluster must be set when comparison is Cluster, and only then",
+            check=lambda it: (it.comparison == Comparison.CLUSTER) == (it.cluster is not None),
+        ),
+    )
+
     comparison: Comparison = Comparison.NORMALIZED
-    """Exact: the same characters. Normalized: upper and lower case, space, and the punctuation around the text do not matter."""
-
-
-class RegexScorer(ApiModel):
-    """1 for a text in which the pattern is found, 0 for any other."""
-
-    pattern: Annotated[str, Field(min_length=1, max_length=1024)]
-    """A regular expression of Python's `re`; `^` and `$` mean the whole text."""
-
-
-class JsonSchemaScorer(ApiModel):
-    """1 for a text that is JSON and fits the schema, 0 for any other."""
-
-    schema_: Annotated[FreeObject, Field(alias="schema")]
-    """A JSON Schema; what it refers to must be inside it."""
-
-
-class LengthScorer(ApiModel):
-    """Closeness of the text's length to a target; without a target the longer text is better."""
-
-    target_characters: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
-    """The length that a text should have; 0: the shorter, the better."""
-
-
-class Scorer(ApiModel):
-    """How good an answer is: a whole number, the greater the better."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("regex", "json_schema", "length"),)
-
-    regex: RegexScorer | None = None
-    """Whether the text has a form."""
-    json_schema: JsonSchemaScorer | None = None
-    """Whether the text is JSON of a schema."""
-    length: LengthScorer | None = None
-    """How long the text is."""
+    """Exact: the same characters. Normalized: upper and lower case, space, and the punctuation around the text do not matter. Cluster:
+    their embeddings are close."""
+    cluster: Cluster | None = None
+    """The embedding model, for the comparison Cluster."""
 
 
 class BestOf(ApiModel):
     """The scorers: the first one decides, the next ones break its ties, after them weight and the order of the branches."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.scorers.filter(s, has(s.judge)).size() <= 1",
+            message="there may be one judge at most",
+            check=lambda it: sum(scorer.judge is not None for scorer in it.scorers) <= 1,
+            field="scorers",
+        ),
+    )
 
     scorers: Annotated[
         tuple[Scorer, ...], Field(min_length=1, max_length=8, json_schema_extra={"x-kubernetes-list-type": "atomic"})
@@ -118,10 +114,16 @@ class Aggregation(ApiModel):
         _only_for("concat", AggregationType.CONCAT),
         _only_for("vote", AggregationType.VOTE),
         _only_for("best_of", AggregationType.BEST_OF),
+        _only_for("judge", AggregationType.JUDGE),
         Rule(
             cel="self.type != 'bestOf' || has(self.bestOf)",
             message="bestOf must be set when type is bestOf: it has the scorers that tell which answer is best",
             check=lambda it: it.type != AggregationType.BEST_OF or it.best_of is not None,
+        ),
+        Rule(
+            cel="self.type != 'judge' || has(self.judge)",
+            message="judge must be set when type is judge: it has the model that picks the answer",
+            check=lambda it: it.type != AggregationType.JUDGE or it.judge is not None,
         ),
     )
 
@@ -133,51 +135,57 @@ class Aggregation(ApiModel):
     """Settings of the type vote."""
     best_of: BestOf | None = None
     """Settings of the type bestOf."""
+    judge: Judge | None = None
+    """Settings of the type judge."""
+    prompt: Prompt | None = None
+    """How a record becomes the question that models here are shown beside its answers; by default as `input.prompt` says."""
+    resources: Resources | None = None
+    """What the pod of the join gets; by default no GPU, and as much as a pod of a batch gets where a model is used here."""
+
+    @property
+    def uses(self) -> tuple[ModelUse, ...]:
+        """The models that the join runs, in the order of the spec."""
+        return tuple(use for _, use in self.named_uses())
+
+    @property
+    def asks(self) -> bool:
+        """Whether a model here is shown the question too."""
+        return any(not isinstance(use, Embedder) for use in self.uses)
+
+    def named_uses(self) -> Iterator[tuple[str, ModelUse]]:
+        """The same, each with its place below the aggregation."""
+        if self.vote is not None and self.vote.cluster is not None:
+            yield "vote.cluster", self.vote.cluster
+        for index, scorer in enumerate(self.best_of.scorers if self.best_of is not None else ()):
+            if scorer.use is not None:
+                name = "judge" if scorer.judge else "agreement" if scorer.agreement else "logLikelihood"
+                yield f"bestOf.scorers[{index}].{name}", scorer.use
+        if self.judge is not None:
+            yield "judge", self.judge
+
+    def with_models(self, see: Callable[[Model], Model]) -> Aggregation:
+        """The same with other models, such as those whose weights are mounted."""
+        return _with_models(self, see)
+
+
+def _with_models(part: _Part, see: Callable[[Model], Model]) -> _Part:
+    """Every `ModelUse` in a part of the spec, with the model that `see` gives for its own."""
+    if isinstance(part, ModelUse):
+        return part.model_copy(update={"model": see(part.model)})
+    changed: dict[str, object] = {}
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, ApiModel):
+            changed[name] = _with_models(value, see)
+        elif isinstance(value, tuple):
+            changed[name] = tuple(_with_models(one, see) for one in value)
+    return part.model_copy(update=changed)
 
 
 def aggregation_problems(aggregation: Aggregation, field: str = "spec.aggregation") -> Iterator[FieldError]:
-    """What is wrong with scorers that no schema can know: patterns that are none, JSON Schemas that are none."""
+    """What is wrong with an aggregation that no schema can know."""
+    yield from template_problems(aggregation.prompt, f"{field}.prompt")
+    if aggregation.judge is not None:
+        yield from template_problems(aggregation.judge.prompt, f"{field}.judge.prompt")
     for index, scorer in enumerate(aggregation.best_of.scorers if aggregation.best_of is not None else ()):
-        at = f"{field}.bestOf.scorers[{index}]"
-        if scorer.regex is not None:
-            yield from _pattern_problems(scorer.regex.pattern, f"{at}.regex.pattern")
-        if scorer.json_schema is not None:
-            yield from _schema_problems(scorer.json_schema.schema_, f"{at}.jsonSchema.schema")
-
-
-def _pattern_problems(pattern: str, at: str) -> Iterator[FieldError]:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        yield FieldError(at, f"is not a regular expression: {error}")
-    except (RecursionError, OverflowError):
-        yield FieldError(at, "is not a regular expression: it is nested too deeply")
-
-
-def _schema_problems(schema: FreeObject, at: str) -> Iterator[FieldError]:
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        yield FieldError(at, f"is not a JSON Schema: {error.json_path}: {error.message}"[:500])
-    except RecursionError:
-        yield FieldError(at, "is not a JSON Schema: it is nested too deeply")
-    else:
-        outside = sorted({target for target in _references(schema) if not target.startswith("#")})
-        if outside:
-            yield FieldError(at, f"refers to {outside[0]}: what it refers to must be inside it, as in #/$defs/NAME")
-
-
-def _references(schema: Any) -> Iterator[str]:
-    todo = [schema]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, dict):
-            yield from (part[word] for word in ("$ref", "$dynamicRef") if isinstance(part.get(word), str))
-            todo.extend(part.values())
-        elif isinstance(part, list):
-            todo.extend(part)
-
-
-def schema_validator(schema: FreeObject) -> jsonschema.Draft202012Validator:
-    """The validator of a schema, which fetches nothing from anywhere."""
-    return jsonschema.Draft202012Validator(schema, registry=Registry())
+        yield from scorer_problems(scorer, f"{field}.bestOf.scorers[{index}]")

@@ -101,6 +101,12 @@ class FanOutJobSpec(ApiModel):
             check=lambda it: it.input.when is None,
             field="input.when",
         ),
+        Rule(
+            cel="self.input.format != 'openai' || !has(self.aggregation.prompt)",
+            message="aggregation.prompt may not be set when input.format is openai: its lines are requests already",
+            check=lambda it: it.input.format != InputFormat.OPENAI or it.aggregation.prompt is None,
+            field="aggregation.prompt",
+        ),
     )
 
     input: Input

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from headrace.api.base import FieldError, InvalidSpec
-from headrace.api.common import ModelSource
+from headrace.api.common import Engine, Model, ModelSource
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.prompts import check_template
 from headrace.api.routing import check_when
@@ -16,7 +16,7 @@ from headrace.core.volumes import output_uri
 def spec_problems(batch: InferenceBatch, place: Installation) -> tuple[FieldError, ...]:
     """All that is wrong with the spec at that place; empty when it can be acted on."""
     return (
-        *_engine_problems(batch, place),
+        *model_problems(batch.spec.model, batch.spec.engine, place),
         *_queue_problems(batch),
         *_uri_problems(batch, place),
         *_prompt_problems(batch),
@@ -25,11 +25,14 @@ def spec_problems(batch: InferenceBatch, place: Installation) -> tuple[FieldErro
     )
 
 
-def _engine_problems(batch: InferenceBatch, place: Installation) -> list[FieldError]:
-    name = batch.spec.engine.name
-    if name not in place.unsupported_engines:
-        return []
-    return [FieldError("spec.engine.name", place.unsupported_engines[name])]
+def model_problems(model: Model, engine: Engine, place: Installation) -> list[FieldError]:
+    """That an engine cannot run at that place, or that a model's weights cannot be had there."""
+    refused = place.unsupported_engines
+    problems = [FieldError("spec.engine.name", refused[engine.name])] if engine.name in refused else []
+    scheme = urlsplit(_source_uri(model.source) or "").scheme
+    if scheme in place.unsupported_schemes:
+        problems.append(FieldError("spec.model.source", place.unsupported_schemes[scheme]))
+    return problems
 
 
 def _queue_problems(batch: InferenceBatch) -> list[FieldError]:
@@ -48,7 +51,6 @@ def _uri_problems(batch: InferenceBatch, place: Installation) -> list[FieldError
     named = {
         "spec.input.uri": spec.input.uri,
         "spec.output.uri": output,
-        "spec.model.source": _source_uri(spec.model.source),
     }
     schemes = ((field, urlsplit(uri).scheme) for field, uri in named.items() if uri)
     refused = place.unsupported_schemes

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
+from headrace.api.common import Model, Resources
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.scorers import ModelUse
 from headrace.api.worker import Env, ExitCode, FanOutConfig, Role, WorkerConfig
 from headrace.core.observed import Installation
 from headrace.core.stopping import Stop
@@ -104,10 +107,12 @@ def _job(
     metadata = owned(parent, child_name(batch, role), role)
     metadata["labels"] |= {labels.ROLE: str(role), labels.ROUND: str(batch.retries_asked)}
     pod_labels = {key: metadata["labels"][key] for key in (_label_of(parent), labels.ROLE, labels.ROUND)}
-    volumes = Volumes.of(batch, place)
+    volumes = Volumes.of(batch, place, work.config.aggregation if work is not None else None)
     config = worker_config(batch, place, volumes, stop.error_code if stop else None)
     if work is not None:
-        config = config.model_copy(update={"fan_out": work.config})
+        config = config.model_copy(
+            update={"fan_out": work.config.model_copy(update={"aggregation": volumes.aggregation})}
+        )
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -149,11 +154,11 @@ def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerC
             {"name": Env.CONFIG.value, "value": config.model_dump_json(by_alias=True, exclude_none=True)},
             {"name": Env.METRICS_PORT.value, "value": str(place.metrics_port)},
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own: the root file system is read-only
-            *_secrets(batch),
+            *_secrets((batch.spec.model, *(use.model for use in _join_uses(config)))),
         ],
         **_storage(batch),
         "ports": [{"name": "metrics", "containerPort": place.metrics_port}],
-        "resources": _resources(batch, role),
+        "resources": _resources(batch, role, config),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -182,13 +187,16 @@ def _security(volumes: Volumes) -> JsonObject:
     return {**restricted, "fsGroup": WORKER_GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
-def _secrets(batch: InferenceBatch) -> list[JsonObject]:
+def _join_uses(config: WorkerConfig) -> tuple[ModelUse, ...]:
+    """The models that a worker of a FanOutJob runs itself."""
+    return config.fan_out.aggregation.uses if config.fan_out is not None else ()
+
+
+def _secrets(models: Iterable[Model]) -> list[JsonObject]:
     """Secrets reach a worker by reference, never by value."""
-    source = batch.spec.model.source
-    hub = source.hugging_face if source is not None else None
-    if hub is None or hub.token_secret_ref is None:
-        return []
-    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": hub.token_secret_ref.to_object()}}]
+    hubs = (model.source.hugging_face for model in models if model.source is not None)
+    token = next((hub.token_secret_ref for hub in hubs if hub is not None and hub.token_secret_ref is not None), None)
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token.to_object()}}] if token is not None else []
 
 
 def _storage(batch: InferenceBatch) -> JsonObject:
@@ -202,11 +210,12 @@ def _service_account(batch: InferenceBatch) -> JsonObject:
     return {} if name is None else {"serviceAccountName": name}
 
 
-def _resources(batch: InferenceBatch, role: Role) -> JsonObject:
+def _resources(batch: InferenceBatch, role: Role, config: WorkerConfig) -> JsonObject:
     """Always with requests and limits; who says only one of them means both."""
-    if role != Role.RUN:
-        return {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
     asked = batch.spec.resources
+    joins = role == Role.JOIN and (bool(_join_uses(config)) or asked != Resources())
+    if role != Role.RUN and not joins:
+        return {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
     wanted, most = asked.requests.to_object(), asked.limits.to_object()
     requests = {"cpu": "1", "memory": "4Gi", **most, **wanted}
     limits = {"memory": wanted.get("memory", "16Gi"), **most}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from headrace.api.aggregation import Aggregation
 from headrace.api.base import JsonObject
 from headrace.api.common import Input, Model, ModelSource
 from headrace.api.inferencebatch import InferenceBatch
@@ -30,10 +31,11 @@ class Volumes:
     input: Input
     plan_uri: str
     output_uri: str
+    aggregation: Aggregation | None = None
 
     @classmethod
-    def of(cls, batch: InferenceBatch, place: Installation) -> Volumes:
-        """The volumes of a batch's pods at that place."""
+    def of(cls, batch: InferenceBatch, place: Installation, aggregation: Aggregation | None = None) -> Volumes:
+        """The volumes of a batch's pods at that place; of a join's, those of the models that it runs too."""
         spec, found = batch.spec.input, _Mounts(place.files_root)
         output = found.visible(output_uri(batch, place) or "", writable=True)
         plan = f"{output.rstrip('/')}/_headrace/{PLAN_FILE}"
@@ -47,7 +49,8 @@ class Volumes:
             uri = found.visible(spec.uri or "")
         seen = spec.model_copy(update={"uri": uri, "inline": None, "config_map_ref": None})
         model = found.model(batch.spec.model)
-        return cls(tuple(found.volumes), tuple(found.mounts), model, seen, plan, output)
+        joined = aggregation.with_models(found.model) if aggregation is not None else None
+        return cls(tuple(found.volumes), tuple(found.mounts), model, seen, plan, output, joined)
 
 
 class _Mounts:
@@ -79,9 +82,17 @@ class _Mounts:
         else:
             assert source.oci_image is not None
             image = {"image": {"reference": source.oci_image.reference, "pullPolicy": "IfNotPresent"}}
-            folder = f"{self._mount('model', image, read_only=True)}/{source.oci_image.path.lstrip('/')}"
+            folder = (
+                f"{self._mount(self._image_name(image), image, read_only=True)}/{source.oci_image.path.lstrip('/')}"
+            )
         path = folder.removeprefix("file://").rstrip("/")
         return model.model_copy(update={"source": ModelSource(path=path)})
+
+    def _image_name(self, image: JsonObject) -> str:
+        """What an image volume is called: `model`, and `model-2` for the second image."""
+        images = [volume["image"] for volume in self.volumes if "image" in volume]
+        number = images.index(image["image"]) if image["image"] in images else len(images)
+        return "model" if number == 0 else f"model-{number + 1}"
 
     def _mount(self, name: str, source: JsonObject, *, read_only: bool) -> str:
         path = f"{self.root}/{name}"

@@ -135,9 +135,20 @@ def on_this_machine(data: JsonObject, folder: Path) -> list[FieldError]:
         elif "://" not in uri:
             part[key] = f"file://{quote(_absolute(uri, folder), safe=_GLOB_SAFE)}"
     branches = spec.get("branches") if isinstance(spec, dict) else None
-    for part in (spec, *(branches if isinstance(branches, list) else ())):
+    joined = spec.get("aggregation") if isinstance(spec, dict) else None
+    for part in (spec, *(branches if isinstance(branches, list) else ()), *_objects_in(joined)):
         _localise_model(part, folder)
     return errors
+
+
+def _objects_in(part: Any) -> Iterator[JsonObject]:
+    """Every object in a part of a manifest."""
+    todo = [part]
+    while todo:
+        found = todo.pop()
+        if isinstance(found, dict):
+            yield found
+        todo.extend(found.values() if isinstance(found, dict) else found if isinstance(found, list) else ())
 
 
 def check_namespace(namespace: str) -> str:

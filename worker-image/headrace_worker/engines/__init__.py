@@ -1,6 +1,6 @@
 """The engines by name. An engine's module is imported only when it is asked for: torch costs seconds and is not everywhere.
 
-A module of an engine offers `create` and `request_checker` with the signatures of the functions below.
+A module of an engine offers `create`, `request_checker` and `likelihood` with the signatures of the functions below.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import ModuleType
 from headrace.api.common import EngineName
 from headrace.api.records import Request
 from headrace.api.worker import WorkerConfig
-from headrace_worker.engines.base import Engine
+from headrace_worker.engines.base import Engine, Likelihood
 from headrace_worker.errors import JobFailed
 
 _MODULES = {
@@ -46,6 +46,12 @@ def request_checker(config: WorkerConfig) -> RequestChecker | None:
     """The checker of a batch's requests; None when the engine can check nothing without its weights."""
     checker: RequestChecker | None = _module(config.engine.name).request_checker(config)
     return checker
+
+
+def likelihood(config: WorkerConfig) -> Likelihood:
+    """What says how likely the model of a configuration finds texts, not yet loaded. Raises `JobFailed` like `create`."""
+    found: Likelihood = _module(config.engine.name).likelihood(config)
+    return found
 
 
 def _module(name: EngineName) -> ModuleType:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from headrace.api.base import JsonObject
 from headrace.api.records import RecordError, Request
@@ -54,6 +54,30 @@ class EngineStats:
     """Batches run; for a continuous engine, steps."""
     batched_records: int = 0
     """Sum of their sizes in records."""
+
+
+class Continuation(NamedTuple):
+    """A text that might follow a prompt."""
+
+    body: JsonObject
+    """The request whose answer it might be, in the form of the task's OpenAI endpoint."""
+    text: str
+
+
+class Likelihood(Protocol):
+    """A language model that is asked how likely texts are, and generates none."""
+
+    def load(self) -> None:
+        """Load the weights; called once, before the first `mean`. Raises `JobFailed` when there is no such model."""
+
+    def mean(self, texts: Sequence[Continuation]) -> list[float | RecordError]:
+        """The mean log-probability of a token of each text, in nats; an error for one that the model cannot read.
+
+        The same texts in the same order give the same numbers.
+        """
+
+    def close(self) -> None:
+        """Give back what the model holds."""
 
 
 class Engine(Protocol):

@@ -20,7 +20,7 @@ from headrace.api.common import MockEngine, Task
 from headrace.api.records import CHARACTERS_PER_TOKEN, ErrorCode, RecordError, Request, estimate_prompt_tokens
 from headrace.api.worker import WorkerConfig
 from headrace_worker.engines import RequestChecker
-from headrace_worker.engines.base import EngineStats, Outcome, Work
+from headrace_worker.engines.base import Continuation, EngineStats, Outcome, Work
 from headrace_worker.errors import JobFailed
 
 EXCERPT_CHARACTERS = 64
@@ -38,6 +38,32 @@ def request_checker(config: WorkerConfig) -> RequestChecker:
     """Checks requests as the engine itself does."""
     engine = Mock(config, created=0)
     return RequestChecker(config.model.context_tokens, lambda request: engine.prepare(0, request).tokens)
+
+
+def likelihood(config: WorkerConfig) -> MockLikelihood:
+    """Finds texts likely or not, by their hashes."""
+    return MockLikelihood((config.engine.mock or MockEngine()).seed)
+
+
+class MockLikelihood:
+    """A number from -8 to 0 for each text, the same whenever it is asked about."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def load(self) -> None:
+        """There is nothing to load."""
+
+    def mean(self, texts: Sequence[Continuation]) -> list[float | RecordError]:
+        """What stands for the mean log-probability of a token."""
+        return [-_fraction(f"{self._seed}/{orjson.dumps(body).decode()}/{text}") * 8 for body, text in texts]
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def _fraction(text: str) -> float:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) / 2**32
 
 
 class Mock:

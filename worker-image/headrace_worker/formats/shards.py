@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from headrace.api.base import JsonObject
 from headrace.api.common import Input, Model
 from headrace.api.records import Reader, RecordError, Request
 from headrace.api.worker import Segment, Shard
@@ -20,14 +21,38 @@ def read_shard(store: Store, shard: Shard, spec: Input, model: Model | None) -> 
     that is known only at the end, so nothing may be committed before this iterator has ended. `InputUnreadable`: the
     place of the input refuses to be read.
     """
-    reader_for, position = readers(spec, model), 0
+    for position, _, request in _counted(store, shard, spec, readers(spec, model)):
+        yield position, request
+
+
+def read_questions(
+    store: Store, shard: Shard, spec: Input, model: Model
+) -> Iterator[tuple[int, str, JsonObject | RecordError]]:
+    """The same with each record's `custom_id` and its request for that model, or what is wrong with it."""
+    reader_for = readers(spec, model)
+    for position, (segment, raw), request in _counted(store, shard, spec, readers(spec, None)):
+        yield position, request.custom_id, _question(reader_for(segment.custom_id or ""), raw)
+
+
+def _question(read: Reader, raw: bytes) -> JsonObject | RecordError:
+    try:
+        return read(raw).body
+    except RecordError as error:
+        return error
+
+
+def _counted(
+    store: Store, shard: Shard, spec: Input, reader_for: Callable[[str], Reader]
+) -> Iterator[tuple[int, tuple[Segment, bytes], Request]]:
+    """Position, bytes and request of each record that the batch takes."""
+    position = 0
     for segment, raw in _proven(store, shard, spec):
         request = _read(reader_for(segment.custom_id or ""), raw, shard, segment)
         if not request.taken:
             continue
         if position == shard.records:
             raise _changed(shard, segment)
-        yield position, request
+        yield position, (segment, raw), request
         position += 1
     if position != shard.records:
         raise _changed(shard, shard.segments[-1])

@@ -14,7 +14,7 @@ from headrace.api.aggregation import Aggregation, AggregationType, Comparison, C
 from headrace.api.base import JsonObject
 from headrace.api.records import ErrorCode, RecordError
 from headrace_worker.joining.answers import NO_TEXT, Answer, Joined, names, put_together, ranked, summed_usage
-from headrace_worker.joining.scorers import Score, scorer
+from headrace_worker.joining.scorers import Score, rated, scorers
 from headrace_worker.joining.texts import normalized, unfenced
 
 Aggregator = Callable[[Sequence[Answer]], Joined]
@@ -36,9 +36,11 @@ def aggregator(spec: Aggregation) -> Aggregator:
             return merge
         case AggregationType.BEST_OF:
             assert spec.best_of is not None
-            return partial(best_of, tuple(map(scorer, spec.best_of.scorers)))
+            return partial(best_of, scorers(spec.best_of.scorers))
         case AggregationType.COLLECT:
             return collect
+        case AggregationType.JUDGE:
+            return partial(best_of, (rated(0),))
 
 
 def first(answers: Sequence[Answer]) -> Joined:
@@ -64,7 +66,7 @@ def concat(spec: Concat, answers: Sequence[Answer]) -> Joined:
 def vote(spec: Vote, answers: Sequence[Answer]) -> Joined:
     """The text that most weight stands behind, as its first voter has put it."""
     texts, missing = _with_text(answers)
-    choices = {a.branch: normalized(text) if spec.comparison == Comparison.NORMALIZED else text for a, text in texts}
+    choices = {answer.branch: _choice(spec, answer, text) for answer, text in texts}
     votes: dict[str, int] = {}
     for answer, _ in texts:
         votes[choices[answer.branch]] = votes.get(choices[answer.branch], 0) + answer.weight
@@ -72,10 +74,21 @@ def vote(spec: Vote, answers: Sequence[Answer]) -> Joined:
     return _elect([answer for answer, _ in texts], scores.__getitem__, scores, missing)
 
 
+def _choice(spec: Vote, answer: Answer, text: str) -> str:
+    """What a text counts as."""
+    match spec.comparison:
+        case Comparison.EXACT:
+            return text
+        case Comparison.NORMALIZED:
+            return normalized(text)
+        case Comparison.CLUSTER:
+            return str(answer.ratings[0])
+
+
 def best_of(scorers: Sequence[Score], answers: Sequence[Answer]) -> Joined:
     """The text that the first scorer likes best; the next ones break its ties."""
     texts, missing = _with_text(answers)
-    scores = {answer.branch: [score(text) for score in scorers] for answer, text in texts}
+    scores = {answer.branch: [score(answer) for score in scorers] for answer, _ in texts}
     return _elect([answer for answer, _ in texts], scores.__getitem__, scores, missing)
 
 
@@ -94,16 +107,17 @@ def merge(answers: Sequence[Answer]) -> Joined:
 
 
 def _with_text(answers: Iterable[Answer]) -> tuple[list[tuple[Answer, str]], dict[str, str]]:
-    """The answers that have a text, and the branches whose have none."""
+    """The answers that have a text which can be used, and the branches whose have none."""
     texts, missing = [], {}
     for answer in answers:
         text = answer.text
-        if text is None:
-            missing[answer.branch] = NO_TEXT
+        unreadable = next((rating for rating in answer.ratings if isinstance(rating, str)), None)
+        if text is None or unreadable is not None:
+            missing[answer.branch] = unreadable or NO_TEXT
         else:
             texts.append((answer, text))
     if not texts:
-        raise RecordError(ErrorCode.NOT_JOINABLE, f"no answer has a text: {_listed(missing)}")
+        raise RecordError(ErrorCode.NOT_JOINABLE, f"no answer has a text that can be used: {_listed(missing)}")
     return texts, missing
 
 

@@ -12,6 +12,10 @@ NO_TEXT = "no_text"
 """Why an answer counts as missing where texts are compared: it has none, such as a tool call."""
 
 
+Rating = int | str
+"""What a model finds of a text; a code where it cannot read the text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a branch has answered to a record."""
@@ -20,6 +24,8 @@ class Answer:
     weight: int
     body: JsonObject
     """In the form of the task's OpenAI endpoint."""
+    ratings: tuple[Rating, ...] = ()
+    """What the models of the join find of it, in the order in which the spec names them; empty for an answer without text."""
 
     @property
     def text(self) -> str | None:

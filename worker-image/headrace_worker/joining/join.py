@@ -1,8 +1,8 @@
 """The role `join`: go through the input once more, and make one line of what the branches have answered to each record.
 
-Memory is constant: one line of each branch at a time. Everything follows from the input, the branches' commits and the settings, so
-joining twice gives the same bytes. What is written counts once `commit.json` names it; it is the commit of the only shard, so whoever
-reads the output of a batch can read this one too.
+Memory is constant: one line of each branch at a time, or a window of them where models of the join look at the answers. Everything
+follows from the input, the branches' commits and the settings, so joining twice gives the same bytes. What is written counts once
+`commit.json` names it; it is the commit of the only shard, so whoever reads the output of a batch can read this one too.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from headrace_worker.commit import OutputWriter, ShardCommit, commit_bytes, read
 from headrace_worker.config import bad_config
 from headrace_worker.errors import Drained, JobFailed
 from headrace_worker.failures import input_failures, output_failures
-from headrace_worker.formats.shards import read_shard
+from headrace_worker.formats.shards import read_questions, read_shard
 from headrace_worker.joining.aggregators import aggregator
 from headrace_worker.joining.branches import BranchOutput, branch_uri
+from headrace_worker.joining.cases import Case
 from headrace_worker.joining.lines import Joiner
+from headrace_worker.joining.rating import Rating, forget
 from headrace_worker.layout import ShardFolder, record_id
 from headrace_worker.manifest import iter_shards, read_header
 from headrace_worker.owner import claim_output
@@ -53,6 +55,7 @@ def join(config: WorkerConfig, progress: Callable[[JoinReport], None]) -> JoinRe
             output.put(folder.commit, commit_bytes(commit))
         _publish(output, config, header, commit)
         _sweep(output, folder, commit)
+        forget(output, config.output_uri)
     return JoinReport(records=commit.records)
 
 
@@ -89,7 +92,8 @@ class _Join:
             usage = sum((branch.manifest.usage for branch in branches.values()), Usage())
             results = OutputWriter(store, folder, folder.results(attempt), stack)
             errors = OutputWriter(store, folder, folder.errors(attempt), stack)
-            for line, failed in self._lines(branches):
+            rating = Rating(self._config, self._fan_out, self._header.created, store)
+            for line, failed in self._lines(branches, rating):
                 (errors if failed else results).write(line)
         log.info("%d records joined, %d without an answer", self._succeeded, self._failed)
         return ShardCommit(
@@ -105,10 +109,10 @@ class _Join:
             reprocessed=0,
         )
 
-    def _lines(self, branches: Mapping[str, BranchOutput]) -> Iterator[tuple[bytes, bool]]:
+    def _lines(self, branches: Mapping[str, BranchOutput], rating: Rating) -> Iterator[tuple[bytes, bool]]:
         """Each record's line, and whether it is an error."""
-        for name, custom_id in self._records():
-            line, failed = self._join.line(name, custom_id, branches)
+        for case in rating.rated(self._join.gather(case, branches) for case in self._records()):
+            line, failed = self._join.line(case)
             yield line, failed
             self._failed += failed
             self._succeeded += not failed
@@ -123,12 +127,18 @@ class _Join:
                     "the input was changed between the plans of two branches; make a new FanOutJob",
                 )
 
-    def _records(self) -> Iterator[tuple[str, str]]:
-        """`id` and `custom_id` of each record, in the order of the input, with the proof that it is the input that was planned."""
-        spec = self._config.input
+    def _records(self) -> Iterator[Case]:
+        """Each record, in the order of the input, with the proof that it is the input that was planned."""
+        spec, asked = self._config.input, self._fan_out.aggregation
+        shown = spec.model_copy(update={"prompt": asked.prompt or spec.prompt})
         for shard in iter_shards(open_store(self._config.plan_uri), self._config.plan_uri):
-            for position, request in read_shard(open_store(shard.segments[0].uri), shard, spec, None):
-                yield record_id(shard, position), request.custom_id
+            store = open_store(shard.segments[0].uri)
+            if asked.asks:
+                for position, custom_id, question in read_questions(store, shard, shown, self._config.model):
+                    yield Case(record_id(shard, position), custom_id, question)
+            else:
+                for position, request in read_shard(store, shard, spec, None):
+                    yield Case(record_id(shard, position), request.custom_id)
 
     @property
     def _counts(self) -> RecordCounts:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from headrace.api.base import JsonObject
 from headrace.api.records import ErrorCode, RecordError, joined_line
 from headrace.api.worker import JoinBranch
 from headrace_worker.joining.aggregators import Aggregator
 from headrace_worker.joining.answers import Answer, Joined
 from headrace_worker.joining.branches import BranchOutput
+from headrace_worker.joining.cases import Case
 
 NOT_ROUTED = ErrorCode.NOT_ROUTED.value
 """Why a branch has no answer to a record: its `when` is not true for it."""
@@ -22,14 +24,14 @@ class Joiner:
     aggregate: Aggregator
     branches: tuple[JoinBranch, ...]
 
-    def line(self, name: str, custom_id: str, outputs: Mapping[str, BranchOutput]) -> tuple[bytes, bool]:
-        """The line of the record, and whether it is an error."""
+    def gather(self, case: Case, outputs: Mapping[str, BranchOutput]) -> Case:
+        """The case with what the branches have answered to it."""
         answers: list[Answer] = []
         missing: dict[str, str] = {}
         said: list[str] = []
         attempts = 0
         for branch in self.branches:
-            row = outputs[branch.name].take(custom_id) if branch.joined else None
+            row = outputs[branch.name].take(case.custom_id) if branch.joined else None
             if row is None:
                 missing[branch.name] = NOT_ROUTED if branch.joined else branch.reason
                 continue
@@ -39,28 +41,37 @@ class Joiner:
             else:
                 missing[branch.name] = row["error"]["code"]
                 said.append(f"{branch.name}: {row['error']['message']}")
-        try:
-            if not answers:
-                raise _unanswered(missing, said)
-            joined = self.aggregate(answers)
-        except RecordError as error:
-            unusable = {answer.branch: error.code.value for answer in answers}
-            about = self._about(None, missing | unusable)
-            return joined_line(name, custom_id, error, about, attempts), True
-        about = self._about(joined, missing | dict(joined.missing))
-        return joined_line(name, custom_id, joined.body, about, attempts), False
+        return replace(case, answers=tuple(answers), missing=missing, said=tuple(said), attempts=attempts)
 
-    def _about(self, joined: Joined | None, missing: Mapping[str, str]) -> dict[str, object]:
+    def line(self, case: Case) -> tuple[bytes, bool]:
+        """The line of the record, and whether it is an error."""
+        try:
+            if not case.answers:
+                raise _unanswered(case.missing, case.said)
+            if isinstance(case.question, RecordError):
+                raise case.question
+            joined = self.aggregate(case.answers)
+        except RecordError as error:
+            unusable = {answer.branch: error.code.value for answer in case.answers}
+            about = self._about(None, {**case.missing, **unusable}, case.verdict)
+            return joined_line(case.id, case.custom_id, error, about, case.attempts), True
+        about = self._about(joined, {**case.missing, **joined.missing}, case.verdict)
+        return joined_line(case.id, case.custom_id, joined.body, about, case.attempts), False
+
+    def _about(
+        self, joined: Joined | None, missing: Mapping[str, str], verdict: JsonObject | None
+    ) -> dict[str, object]:
         in_order = {branch.name: missing[branch.name] for branch in self.branches if branch.name in missing}
         return {
             "winner": joined.winner if joined is not None else None,
             "scores": joined.scores if joined is not None else {},
             "contributing": joined.contributing if joined is not None else (),
             "missing": in_order,
+            **({"verdict": verdict} if verdict is not None else {}),
         }
 
 
-def _unanswered(missing: Mapping[str, str], said: list[str]) -> RecordError:
+def _unanswered(missing: Mapping[str, str], said: Sequence[str]) -> RecordError:
     if all(why == NOT_ROUTED for why in missing.values()):
         return RecordError(ErrorCode.NOT_ROUTED, "no branch takes this record: the when of none of them is true for it")
     others = [f"{branch}: {why}" for branch, why in missing.items() if why != NOT_ROUTED]

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator
 
 from headrace.api.aggregation import aggregation_problems
 from headrace.api.base import FieldError, InvalidSpec
-from headrace.api.common import Task
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.prompts import check_template
 from headrace.api.routing import check_when
-from headrace.core.check import spec_problems
+from headrace.api.scorers import TEXT_TASKS
+from headrace.core.check import model_problems, spec_problems
 from headrace.core.fanout.observed import as_batch
 from headrace.core.observed import Installation
-
-_TEXT_TASKS = (Task.CHAT, Task.COMPLETION)
 
 
 def fan_out_problems(fan_out: FanOutJob, place: Installation) -> tuple[FieldError, ...]:
@@ -22,9 +20,24 @@ def fan_out_problems(fan_out: FanOutJob, place: Installation) -> tuple[FieldErro
     return (
         *spec_problems(as_batch(fan_out, place), place),
         *aggregation_problems(fan_out.spec.aggregation),
+        *_model_problems(fan_out, place),
         *_task_problems(fan_out),
         *_branch_problems(fan_out),
     )
+
+
+def _model_problems(fan_out: FanOutJob, place: Installation) -> Iterator[FieldError]:
+    """What is wrong with the models that the join itself is to run."""
+    tokens = set()
+    for name, use in fan_out.spec.aggregation.named_uses():
+        at, source = f"spec.aggregation.{name}", use.model.source
+        for error in model_problems(use.model, use.engine, place):
+            yield FieldError(error.field.replace("spec", at, 1), error.message)
+        if source is not None and source.hugging_face is not None and source.hugging_face.token_secret_ref is not None:
+            tokens.add(source.hugging_face.token_secret_ref)
+    if len(tokens) > 1:
+        message = "its models run in one pod: they must have the same tokenSecretRef"
+        yield FieldError("spec.aggregation", message)
 
 
 def _task_problems(fan_out: FanOutJob) -> Iterator[FieldError]:
@@ -32,7 +45,7 @@ def _task_problems(fan_out: FanOutJob) -> Iterator[FieldError]:
     if not kind.needs_text:
         return
     for index, branch in enumerate(fan_out.spec.branches):
-        if branch.model.task not in _TEXT_TASKS:
+        if branch.model.task not in TEXT_TASKS:
             message = f"must be chat or completion: the aggregation {kind} looks at texts, and there are none of {branch.model.task}"
             yield FieldError(f"spec.branches[{index}].model.task", message)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from headrace.api.common import Engine, EngineName, Model, Output
+from headrace.api.common import Engine, EngineName, Model, Output, Resources
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec
 from headrace.api.worker import JoinReport, Role
@@ -53,7 +53,7 @@ class FanOutObserved:
 
 
 def as_batch(fan_out: FanOutJob, place: Installation) -> InferenceBatch:
-    """A batch with the input and output of a FanOutJob, which its own workers take for theirs. It has no weights to mount."""
+    """A batch with the input and output of a FanOutJob, which its own workers take for theirs; its resources are those of the join."""
     spec, model = fan_out.spec, fan_out.spec.branches[0].model
     plain = InferenceBatch(
         metadata=fan_out.metadata,
@@ -64,6 +64,7 @@ def as_batch(fan_out: FanOutJob, place: Installation) -> InferenceBatch:
             output=spec.output,
             storage=spec.storage,
             service_account_name=spec.service_account_name,
+            resources=spec.aggregation.resources or Resources(),
             completion_deadline_seconds=spec.completion_deadline_seconds,
             suspend=spec.suspend,
             cancel=spec.cancel,

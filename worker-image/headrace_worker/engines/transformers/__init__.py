@@ -9,6 +9,7 @@ From a record to its answer:
 - `sampling` draws the next tokens; `answers` and `responses` end a sequence and write its response
 - `embedding` and `pooling` do the same for embeddings
 - `classification` is an engine of its own for images and sounds: `readings` fetches them, `classifiers` and `architectures` are the models
+- `likelihood` says how likely a model finds texts that are there already
 
 Float32 greedy answers do not depend on batch mates: they are, token for token, those of the model alone. In bfloat16 the rounding of
 a batch differs from that of one sequence, as in every engine. A seed makes sampling repeatable within that.
@@ -25,8 +26,9 @@ from headrace.api.worker import WorkerConfig
 from headrace_worker.engines import RequestChecker
 from headrace_worker.engines.base import Engine
 from headrace_worker.engines.transformers.engine import TransformersEngine
+from headrace_worker.engines.transformers.likelihood import TransformersLikelihood
 
-__all__ = ["TransformersEngine", "create", "request_checker"]
+__all__ = ["TransformersEngine", "TransformersLikelihood", "create", "likelihood", "request_checker"]
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -47,3 +49,8 @@ def request_checker(config: WorkerConfig) -> RequestChecker:
     engine = create(config, created=0)
     context = engine.context_tokens if isinstance(engine, TransformersEngine) else None
     return RequestChecker(context, lambda request: engine.prepare(0, request).tokens)
+
+
+def likelihood(config: WorkerConfig) -> TransformersLikelihood:
+    """What says how likely the model finds texts, its weights not yet loaded. Raises `JobFailed` when there is no such model."""
+    return TransformersLikelihood(config)
