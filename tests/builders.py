@@ -28,6 +28,7 @@ from headrace.api.worker import (
     PlanReport,
     Report,
     Role,
+    SelectReport,
     ShardReport,
 )
 from headrace.core.observed import Installation, JobSnapshot, Observed, Verdict, WorkerReport
@@ -159,6 +160,7 @@ def gave_up(
         Role.RUN: ShardReport(shard=shard, failure=failure),
         Role.FINALIZE: FinalizeReport(failure=failure),
         Role.JOIN: JoinReport(failure=failure),
+        Role.SELECT: SelectReport(failure=failure),
     }
     return WorkerReport(role, reports[role], final=True, exit_code=code)
 

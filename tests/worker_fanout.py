@@ -49,6 +49,10 @@ class FanOut(Folder):
         self.fields["input"] = {"uri": file_uri(str(self.path / "input.jsonl")), "format": "jsonl"}
         rows = ({"custom_id": custom_id, "text": f"Say {custom_id}."} for custom_id in records)
         self.write_input(*(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+        self.plan_as_it_is()
+
+    def plan_as_it_is(self) -> None:
+        """Plan the input that is there."""
         report = plan(self.config(), check=None, now=CREATED, progress=lambda _: None)
         assert not report.errors, report
 

@@ -19,6 +19,7 @@ from headrace.api.worker import (
     PlanReport,
     Report,
     Role,
+    SelectReport,
     ShardReport,
     WorkerConfig,
 )
@@ -56,6 +57,8 @@ class Script:
     """Of the whole input."""
     shards: int = 1
     """That `plan` cuts the input into."""
+    disputed: int = 3
+    """Records that `select` leaves to the next stage."""
     fate: Callable[[Pod], Fate] = lambda _: Fate()
     go: asyncio.Event = field(default_factory=asyncio.Event)
     committed: dict[tuple[str, int], ShardReport] = field(default_factory=dict)
@@ -119,6 +122,8 @@ def giving_up(pod: Pod, fate: Fate) -> Report | None:
         return FinalizeReport(failure=fate.failure)
     if pod.role == Role.JOIN:
         return JoinReport(failure=fate.failure)
+    if pod.role == Role.SELECT:
+        return SelectReport(failure=fate.failure)
     return ShardReport(shard=pod.shard, attempt=pod.attempt, failure=fate.failure)
 
 
@@ -130,6 +135,10 @@ def work(pod: Pod, script: Script, fate: Fate) -> Report:
         return PlanReport(records=script.records, shards=script.shards)
     if pod.role == Role.JOIN:
         return _joined(script, pod)
+    if pod.role == Role.SELECT:
+        assert pod.config.fan_out is not None
+        spared = script.records - script.disputed
+        return SelectReport(stage=pod.config.fan_out.stage, records=script.disputed, spared=spared)
     if pod.role == Role.RUN:
         return script.committed.setdefault((pod.config.batch.uid, pod.shard), _commit(pod, script, fate))
     return _sums(script, pod.config.batch.uid)

@@ -111,6 +111,48 @@ def test_a_retry_runs_the_failed_branch_alone(rig: Rig) -> None:
     assert {name for name in rig.jobs() if "join" in name} == {"answers-join-r1"}
 
 
+CASCADE = (
+    INLINE.with_branch("three", stage=1)
+    .policy("All")
+    .with_spec(aggregation={"type": "vote"}, cascade={"minAgreementPercent": 100})
+)
+
+
+def test_a_cascade_begins_its_next_stage_with_what_was_selected(rig: Rig) -> None:
+    rig.script.fate = runs(one=Fate(waits=True))
+    submit(rig, CASCADE)
+    rig.until_at_work(1)
+    rig.eventually(lambda: "completionTime" in branches(rig).get("two", {}).get("status", {}), "the second branch done")
+    assert set(branches(rig)) == {"one", "two"}
+    assert not rig.script.of_role(Role.SELECT)
+    rig.script.let_go()
+    found = until_state(rig, "Complete")
+    assert [(it.stage, it.records, it.spared) for it in found.status.stages] == [(1, 3, 7)]
+    assert found.status.saved_tokens == 7 * 10
+    assert len(rig.script.of_role(Role.SELECT)) == 1
+    uri = branches(rig)["three"]["spec"]["input"]["uri"]
+    assert uri.endswith("/_headrace/stages/1.jsonl")
+
+
+def test_a_cascade_whose_first_stage_settles_everything_makes_no_other_branch(rig: Rig) -> None:
+    rig.script.disputed = 0
+    submit(rig, CASCADE)
+    found = until_state(rig, "Complete")
+    assert set(branches(rig)) == {"one", "two"}
+    assert (found.status.branches[2].reason, found.status.saved_tokens) == ("not_escalated", 10 * 10)
+
+
+def test_an_operator_that_is_killed_while_records_are_selected_goes_on(rig: Rig, operator: OperatorProcess) -> None:
+    rig.script.fate = lambda pod: Fate(waits=pod.role == Role.SELECT)
+    submit(rig, CASCADE)
+    rig.eventually(lambda: rig.script.of_role(Role.SELECT), "the selection begun")
+    operator.kill()
+    rig.script.let_go()
+    rig.operator("operator-2").start().wait_ready()
+    until_state(rig, "Complete")
+    assert len(rig.script.of_role(Role.SELECT)) == 1
+
+
 def test_any_cancels_the_losers(rig: Rig) -> None:
     rig.script.fate = runs(one=Fate(waits=True), three=Fate(waits=True))
     submit(rig, INLINE.policy("Any"))
@@ -202,6 +244,30 @@ def scored_by(**scorer: JsonObject) -> JsonObject:
             {"aggregation": {"type": "vote", "vote": {"comparison": "Cluster"}}},
             "cluster must be set when comparison is Cluster",
             id="clusters without a model",
+        ),
+        pytest.param({"cascade": {"minAgreementPercent": 50}}, "cascade must be set", id="a cascade without stages"),
+        pytest.param(
+            {
+                "branches": [
+                    {"name": "a", "model": {"name": "m"}},
+                    {"name": "b", "model": {"name": "m"}, "stage": 2},
+                ],
+                "cascade": {"minAgreementPercent": 50},
+                "aggregation": {"type": "vote"},
+            },
+            "without a gap",
+            id="a stage that none precedes",
+        ),
+        pytest.param(
+            {
+                "branches": [
+                    {"name": "a", "model": {"name": "m"}},
+                    {"name": "b", "model": {"name": "m"}, "stage": 1},
+                ],
+                "cascade": {"minScore": 1},
+            },
+            "aggregation.type must be bestOf",
+            id="a threshold of scores without a scorer",
         ),
         pytest.param(scored_by(logLikelihood={}), "model", id="a scorer without its model"),
         pytest.param(

@@ -12,6 +12,7 @@ import yaml
 
 from builders import NOON, PLACE, BatchBuilder, a_batch, a_job, look
 from fanout_builders import FanOutBuilder, ended, look_at
+from headrace.api.cascade import StageStatus
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import Role, WorkerConfig
@@ -41,15 +42,21 @@ def load_example(path: Path) -> InferenceBatch | FanOutJob:
 
 
 def life_of_fan_out(fan_out: FanOutJob) -> dict[str, Any]:
-    """What is asked for while its input is read, while its branches work, and while they are joined."""
+    """What is asked for while its input is read, while its branches work, stage by stage, and while they are joined."""
     read = FanOutBuilder(fan_out.spec.to_object(), fan_out.metadata.name).validated(32)
-    done = [ended(branch.name) for branch in fan_out.spec.branches]
     validated = fan_out.model_copy(update={"status": read.status})
-    return {
+    life: dict[str, Any] = {
         "planning": reconcile_fan_out(look_at(fan_out)).children,
         "branches": reconcile_fan_out(look_at(validated)).children,
-        "joining": (reconcile_fan_out(look_at(validated, *done)).children or ())[-1:],
     }
+    done = [ended(branch.name) for branch in fan_out.spec.branches if branch.stage == 0]
+    for stage in sorted({branch.stage for branch in fan_out.spec.branches} - {0}):
+        life[f"selecting for stage {stage}"] = (reconcile_fan_out(look_at(validated, *done)).children or ())[-1:]
+        given = (*validated.status.stages, StageStatus(stage=stage, records=8, spared=24))
+        validated = validated.model_copy(update={"status": validated.status.model_copy(update={"stages": given})})
+        life[f"stage {stage}"] = (reconcile_fan_out(look_at(validated, *done)).children or ())[-1:]
+        done += [ended(branch.name) for branch in fan_out.spec.branches if branch.stage == stage]
+    return life | {"joining": (reconcile_fan_out(look_at(validated, *done)).children or ())[-1:]}
 
 
 def life_of(batch: InferenceBatch) -> dict[str, Any]:

@@ -232,3 +232,60 @@ def test_suspended_branches_go_on_when_they_are_let_go(desk: FanOutDesk) -> None
     assert running.wait() == 0
     running.communicate()
     assert [row["custom_id"] for row in desk.rows()] == ids
+
+
+def test_a_cascade_gives_later_branches_what_is_disputed_alone(desk: FanOutDesk) -> None:
+    sometimes = {"template": "{% if n % 3 %}{{ text }}{% else %}something else{% endif %}"}
+    ids = desk.write_fan_out(
+        60,
+        {"name": "small"},
+        {"name": "other", "prompt": sometimes},
+        {"name": "large", "stage": 1, "weight": 3, "prompt": {"template": "think about {{ text }}"}, "shards": 2},
+        {"name": "never", "stage": 2},
+        aggregation={"type": "vote"},
+        cascade={"minAgreementPercent": 60},
+    )
+    code, out, err = desk.do("run", "-f", "answers.yaml")
+    assert (code, "answers is complete" in out) == (0, True), err
+    rows = {row["custom_id"]: row["headrace"] for row in desk.rows("--all")}
+    assert list(rows) == ids
+    disputed = [name for n, name in enumerate(ids) if n % 3 == 0]
+    assert [name for name, about in rows.items() if about["winner"] == "large"] == disputed
+    assert rows["r1"]["missing"] == {"large": "not_escalated", "never": "not_escalated"}
+    status = desk.object()["status"]
+    assert status["stages"] == [
+        {"stage": 1, "records": 20, "spared": 40}, {"stage": 2, "records": 0, "spared": 60}
+    ]  # fmt: skip
+    large = desk.object("answers-large")["status"]
+    used = large["usage"]["promptTokens"] + large["usage"]["completionTokens"]
+    assert large["records"]["total"] == 20
+    assert status["savedTokens"] > used * 40 // 20, "of both later stages"
+    assert [branch["state"] for branch in status["branches"]] == ["Complete", "Complete", "Complete", "NoRecords"]
+
+
+def test_a_cascade_that_is_killed_anywhere_ends_with_the_same_lines(desk: FanOutDesk) -> None:
+    def write(spec_of: FanOutDesk) -> None:
+        spec_of.write_fan_out(
+            40,
+            {"name": "small", "engine": mock(latencyMilliseconds=50)},
+            {"name": "other", "prompt": {"template": "{{ text }}{{ 'x' * (n % 2) }}"}},
+            {"name": "large", "stage": 1, "engine": mock(latencyMilliseconds=50, errorPercent=30)},
+            aggregation={"type": "vote"},
+            cascade={"minAgreementPercent": 100},
+            completionPolicy={"mode": "BestEffort"},
+        )
+
+    write(desk)
+    assert desk.do("run", "-f", "answers.yaml")[0] == 0
+    expected = [(row["custom_id"], row["headrace"]) for row in desk.rows("--all")]
+    (desk.folder / ".headrace").rename(desk.folder / "kept")
+    rng = random.Random(3)
+    for _ in range(4):
+        running = desk.start("run", "-f", "answers.yaml")
+        try:
+            running.wait(timeout=1 + rng.random() * 5)  # a random moment is the point
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGKILL)
+            running.wait()
+    assert desk.do("run", "-f", "answers.yaml")[0] == 0
+    assert [(row["custom_id"], row["headrace"]) for row in desk.rows("--all")] == expected

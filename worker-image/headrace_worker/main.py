@@ -20,6 +20,7 @@ from headrace.api.worker import (
     PlanReport,
     Report,
     Role,
+    SelectReport,
     ShardReport,
     WorkerConfig,
     termination_message,
@@ -31,6 +32,7 @@ from headrace_worker.errors import WorkerError
 from headrace_worker.failures import input_failures, output_failures
 from headrace_worker.finalize import finalize
 from headrace_worker.joining.join import join
+from headrace_worker.joining.select import select
 from headrace_worker.manifest import read_header, read_shard_entry, write_batch_manifest_if_complete
 from headrace_worker.metrics import MetricsServer, write_port
 from headrace_worker.owner import claim_output
@@ -123,6 +125,7 @@ _FIRST_REPORTS: Mapping[Role, Report] = {
     Role.RUN: ShardReport(shard=0),
     Role.FINALIZE: FinalizeReport(),
     Role.JOIN: JoinReport(),
+    Role.SELECT: SelectReport(),
 }
 
 
@@ -182,9 +185,17 @@ def _join(config: WorkerConfig, live: Live) -> None:
     live.report = join(config, progress)
 
 
+def _select(config: WorkerConfig, live: Live) -> None:
+    def progress(report: SelectReport) -> None:
+        live.report = report
+
+    live.report = select(config, progress)
+
+
 _ALONE: Mapping[Role, Callable[[WorkerConfig, Live], None]] = {
     Role.PLAN: _plan,
     Role.FINALIZE: _finalize,
     Role.JOIN: _join,
+    Role.SELECT: _select,
 }
 """Roles that may be interrupted anywhere: what they write appears whole or not at all."""

@@ -12,8 +12,9 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from headrace.api import labels
-from headrace.api.aggregation import Aggregation
+from headrace.api.aggregation import Aggregation, AggregationType
 from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time
+from headrace.api.cascade import MAX_STAGES, Cascade, StageStatus
 from headrace.api.common import Input, InputFormat, Output, Prompt, Storage, When
 from headrace.api.inferencebatch import (
     MAX_NAME_LENGTH,
@@ -43,6 +44,8 @@ class Branch(Work):
     """A CEL expression on the record; the branch takes those for which it is true, as in `size(record.text) < 2000`. By default all."""
     weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
     """How much its answers count: votes, and who wins a tie."""
+    stage: Annotated[int, Field(ge=0, le=MAX_STAGES - 1)] = 0
+    """When it works, in a cascade: on the records that the stages before it have not settled."""
     required: bool = False
     """Without this branch the FanOutJob fails, whatever the completion policy says."""
 
@@ -107,6 +110,41 @@ class FanOutJobSpec(ApiModel):
             check=lambda it: it.input.format != InputFormat.OPENAI or it.aggregation.prompt is None,
             field="aggregation.prompt",
         ),
+        Rule(
+            cel="has(self.cascade) == self.branches.exists(b, b.stage > 0)",
+            message="cascade must be set when a branch has a stage after 0, and only then",
+            check=lambda it: (it.cascade is not None) == any(b.stage > 0 for b in it.branches),
+        ),
+        Rule(
+            cel="self.branches.all(b, b.stage == 0 || self.branches.exists(before, before.stage == b.stage - 1))",
+            message="stages must be numbered from 0, without a gap",
+            check=lambda it: {b.stage for b in it.branches} == set(range(1 + max(b.stage for b in it.branches))),
+            field="branches",
+        ),
+        Rule(
+            cel="!has(self.cascade) || !has(self.cascade.minAgreementPercent) || self.aggregation.type == 'vote'",
+            message="minAgreementPercent is about votes: aggregation.type must be vote",
+            check=lambda it: (
+                it.cascade is None
+                or it.cascade.min_agreement_percent is None
+                or it.aggregation.type == AggregationType.VOTE
+            ),
+            field="cascade.minAgreementPercent",
+        ),
+        Rule(
+            cel="!has(self.cascade) || !has(self.cascade.minScore) || self.aggregation.type == 'bestOf'",
+            message="minScore is about the first scorer: aggregation.type must be bestOf",
+            check=lambda it: (
+                it.cascade is None or it.cascade.min_score is None or it.aggregation.type == AggregationType.BEST_OF
+            ),
+            field="cascade.minScore",
+        ),
+        Rule(
+            cel="!has(self.cascade) || self.completionPolicy.mode != 'Any'",
+            message="mode may not be Any in a cascade: its stages follow each other",
+            check=lambda it: it.cascade is None or it.completion_policy.mode != CompletionMode.ANY,
+            field="completionPolicy.mode",
+        ),
     )
 
     input: Input
@@ -123,6 +161,8 @@ class FanOutJobSpec(ApiModel):
     """Branches at work at once; may change while they are."""
     completion_policy: CompletionPolicy = Field(default_factory=CompletionPolicy)
     aggregation: Aggregation = Field(default_factory=Aggregation)
+    cascade: Cascade | None = None
+    """Which records go on from one stage of the branches to the next."""
     completion_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """Wall clock from the creation of the object until its branches end. What they have done by then is joined."""
     suspend: bool = False
@@ -139,6 +179,7 @@ IMMUTABLE = (
     "branches",
     "completion_policy",
     "aggregation",
+    "cascade",
 )
 """Spec fields that cannot change: answers of different settings must never be joined."""
 
@@ -194,6 +235,17 @@ class FanOutJobStatus(ApiModel):
     """Each branch, in the order of the spec."""
     usage: Usage = Field(default_factory=Usage)
     """What all branches have used together."""
+    stages: Annotated[
+        tuple[StageStatus, ...],
+        Field(
+            max_length=MAX_STAGES,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["stage"]},
+        ),
+    ] = ()
+    """The stages of a cascade after the first, as far as their records are known."""
+    saved_tokens: Count | None = None
+    """Tokens that the later stages of a cascade were spared: what a record has cost them, or else the stages before, times the records
+    that they were not given."""
     evenness_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Jain's index over the durations of the branches that are complete: 100 when all took equally long."""
     validation: Validation | None = None

@@ -76,6 +76,7 @@ class ErrorCode(StrEnum):
     SHARD_FAILED = "shard_failed"
     # found while joining
     NOT_ROUTED = "not_routed"
+    NOT_ESCALATED = "not_escalated"
     NO_ANSWER = "no_answer"
     NOT_JOINABLE = "not_joinable"
 

@@ -14,7 +14,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from headrace.api.aggregation import Aggregation
 from headrace.api.base import ApiModel, Count, FreeObject
-from headrace.api.common import Batching, Engine, Input, Model, Retries
+from headrace.api.cascade import Cascade
+from headrace.api.common import Batching, Engine, Input, InputFormat, Model, Retries
 from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
 
 TERMINATION_MESSAGE_BYTES = 4096
@@ -63,6 +64,8 @@ class Role(StrEnum):
     """Give every record without a result an error line, and write the manifest of the batch. Needs no GPU."""
     JOIN = "join"
     """Make one answer to each record of those that the branches of a FanOutJob have given. Needs no GPU."""
+    SELECT = "select"
+    """Write down the records that the stages of a FanOutJob so far have not settled. Needs no GPU."""
 
 
 class BatchIdentity(ApiModel):
@@ -82,6 +85,8 @@ class JoinBranch(ApiModel):
     """Whether it has left an output that is to be read; it is below `branches/NAME` in the output folder."""
     reason: str = ""
     """Why it has not."""
+    stage: Count = 0
+    """Of a cascade."""
 
 
 class FanOutConfig(ApiModel):
@@ -92,6 +97,21 @@ class FanOutConfig(ApiModel):
     """In the order of the spec."""
     round: Count = 0
     """Which retry."""
+    cascade: Cascade | None = None
+    """For `select`: which records go on."""
+    stage: Count = 0
+    """For `select`: to which stage."""
+
+
+def stage_uri(output_uri: str, stage: int) -> str:
+    """The file with the records of a stage of a cascade."""
+    return f"{output_uri.rstrip('/')}/_headrace/stages/{stage}.jsonl"
+
+
+def stage_input(original: Input, output_uri: str, stage: int) -> Input:
+    """The input of a stage: lines of the original, and for the format text objects with `custom_id` and `text`."""
+    kept = InputFormat.JSONL if original.format == InputFormat.TEXT else original.format
+    return Input(uri=stage_uri(output_uri, stage), format=kept, prompt=original.prompt)
 
 
 class WorkerConfig(ApiModel):
@@ -186,7 +206,19 @@ class JoinReport(ApiModel):
     failure: Failure | None = None
 
 
-Report = PlanReport | ShardReport | FinalizeReport | JoinReport
+class SelectReport(ApiModel):
+    """How many records a stage of a cascade is given."""
+
+    kind: Literal["select"] = "select"
+    stage: Count = 0
+    records: Count = 0
+    """Those that the stages before it have not settled."""
+    spared: Count = 0
+    """Those that they have."""
+    failure: Failure | None = None
+
+
+Report = PlanReport | ShardReport | FinalizeReport | JoinReport | SelectReport
 
 
 _REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
+from headrace.api.fanoutjob import Branch
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject
 from headrace.api.meta import ObjectMeta
@@ -51,7 +52,9 @@ def _batches_of(target: Target, wanted: OurObject) -> list[InferenceBatch]:
     if isinstance(wanted, InferenceBatch):
         return [wanted]
     place = target.installation(wanted)
-    named = [(wanted.child_name(branch), branch_spec(wanted, place, branch)) for branch in wanted.spec.branches]
+    named = [
+        (wanted.child_name(branch), branch_spec(wanted, place, _at_worst(branch))) for branch in wanted.spec.branches
+    ]
     return [
         InferenceBatch(metadata=ObjectMeta(name=name, namespace=wanted.metadata.namespace), spec=spec)
         for name, spec in named
@@ -65,6 +68,11 @@ def _blocked(target: Target, loaded: LoadedBatch, given: Sequence[ConfigMap]) ->
     except ImmutableFields:
         planned = Submission.CHANGED  # which a server that judges by itself refuses, field by field
     return target.problems(loaded, given, planned)
+
+
+def _at_worst(branch: Branch) -> Branch:
+    """A branch when the stages before it settle nothing: it gets all records."""
+    return branch.model_copy(update={"stage": 0})
 
 
 def _estimate(

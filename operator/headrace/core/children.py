@@ -213,7 +213,7 @@ def _service_account(batch: InferenceBatch) -> JsonObject:
 def _resources(batch: InferenceBatch, role: Role, config: WorkerConfig) -> JsonObject:
     """Always with requests and limits; who says only one of them means both."""
     asked = batch.spec.resources
-    joins = role == Role.JOIN and (bool(_join_uses(config)) or asked != Resources())
+    joins = role in (Role.JOIN, Role.SELECT) and (bool(_join_uses(config)) or asked != Resources())
     if role != Role.RUN and not joins:
         return {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
     wanted, most = asked.requests.to_object(), asked.limits.to_object()

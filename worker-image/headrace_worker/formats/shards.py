@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from headrace.api.base import JsonObject
 from headrace.api.common import Input, Model
@@ -25,13 +26,23 @@ def read_shard(store: Store, shard: Shard, spec: Input, model: Model | None) -> 
         yield position, request
 
 
-def read_questions(
-    store: Store, shard: Shard, spec: Input, model: Model
-) -> Iterator[tuple[int, str, JsonObject | RecordError]]:
-    """The same with each record's `custom_id` and its request for that model, or what is wrong with it."""
-    reader_for = readers(spec, model)
+class Source(NamedTuple):
+    """A record as it stands in the input."""
+
+    position: int
+    custom_id: str
+    raw: bytes
+    """Its line; for the format text, the file."""
+    question: JsonObject | RecordError | None
+    """Its request, or what is wrong with it; None when nobody has asked for it."""
+
+
+def read_sources(store: Store, shard: Shard, spec: Input, model: Model | None) -> Iterator[Source]:
+    """The records of a shard, looked at for their ids alone; with a model, each also with its request for that model."""
+    reader_for = readers(spec, model) if model is not None else None
     for position, (segment, raw), request in _counted(store, shard, spec, readers(spec, None)):
-        yield position, request.custom_id, _question(reader_for(segment.custom_id or ""), raw)
+        question = _question(reader_for(segment.custom_id or ""), raw) if reader_for is not None else None
+        yield Source(position, request.custom_id, raw, question)
 
 
 def _question(read: Reader, raw: bytes) -> JsonObject | RecordError:

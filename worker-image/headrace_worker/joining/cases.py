@@ -23,6 +23,8 @@ class Case:
     id: str
     """Of its line in the output."""
     custom_id: str
+    raw: bytes = b""
+    """As it stands in the input."""
     question: JsonObject | RecordError | None = None
     """Its request, where models are shown it; an error when the prompt does not fit it."""
     answers: tuple[Answer, ...] = ()
@@ -44,7 +46,9 @@ class Case:
     def size(self) -> int:
         """Bytes that it takes, roughly."""
         question = self.question if isinstance(self.question, dict) else None
-        return sum(len(orjson.dumps(part)) for part in (question, *(answer.body for answer in self.answers)))
+        return len(self.raw) + sum(
+            len(orjson.dumps(part)) for part in (question, *(answer.body for answer in self.answers))
+        )
 
 
 def windows(cases: Iterable[Case]) -> Iterator[list[Case]]:

@@ -18,16 +18,15 @@ from headrace.api.output import MANIFEST_FILE, JoinManifest, ShardOutput
 from headrace.api.worker import FanOutConfig, JoinReport, ManifestHeader, WorkerConfig
 from headrace_worker.commit import OutputWriter, ShardCommit, commit_bytes, read_commit, same_batch
 from headrace_worker.config import bad_config
-from headrace_worker.errors import Drained, JobFailed
+from headrace_worker.errors import Drained
 from headrace_worker.failures import input_failures, output_failures
-from headrace_worker.formats.shards import read_questions, read_shard
 from headrace_worker.joining.aggregators import aggregator
-from headrace_worker.joining.branches import BranchOutput, branch_uri
-from headrace_worker.joining.cases import Case
+from headrace_worker.joining.branches import BranchOutput
 from headrace_worker.joining.lines import Joiner
 from headrace_worker.joining.rating import Rating, forget
-from headrace_worker.layout import ShardFolder, record_id
-from headrace_worker.manifest import iter_shards, read_header
+from headrace_worker.joining.reading import nothing_left, open_branches, records
+from headrace_worker.layout import ShardFolder
+from headrace_worker.manifest import read_header
 from headrace_worker.owner import claim_output
 from headrace_worker.stores import join as join_uri
 from headrace_worker.stores import open_store
@@ -84,11 +83,7 @@ class _Join:
     def run(self, store: Store, folder: ShardFolder) -> ShardCommit:
         attempt = self._fan_out.round + 1
         with ExitStack() as stack:
-            branches = {
-                branch.name: stack.enter_context(BranchOutput(store, branch_uri(self._config.output_uri, branch.name)))
-                for branch in self._fan_out.branches
-                if branch.joined
-            }
+            branches = open_branches(store, self._config.output_uri, self._fan_out.branches, stack)
             usage = sum((branch.manifest.usage for branch in branches.values()), Usage())
             results = OutputWriter(store, folder, folder.results(attempt), stack)
             errors = OutputWriter(store, folder, folder.errors(attempt), stack)
@@ -111,34 +106,15 @@ class _Join:
 
     def _lines(self, branches: Mapping[str, BranchOutput], rating: Rating) -> Iterator[tuple[bytes, bool]]:
         """Each record's line, and whether it is an error."""
-        for case in rating.rated(self._join.gather(case, branches) for case in self._records()):
+        cases = (self._join.gather(case, branches) for case in records(self._config, self._fan_out.aggregation))
+        for case in rating.rated(cases):
             line, failed = self._join.line(case)
             yield line, failed
             self._failed += failed
             self._succeeded += not failed
             if (self._succeeded + self._failed) % _PROGRESS_RECORDS == 0:
                 self._progress(JoinReport(records=self._counts))
-        for branch, output in branches.items():
-            stranger = output.left_over()
-            if stranger is not None:
-                raise JobFailed(
-                    "InputChanged",
-                    f"the branch {branch} has a line of the record {stranger}, which the input does not have at that place: "
-                    "the input was changed between the plans of two branches; make a new FanOutJob",
-                )
-
-    def _records(self) -> Iterator[Case]:
-        """Each record, in the order of the input, with the proof that it is the input that was planned."""
-        spec, asked = self._config.input, self._fan_out.aggregation
-        shown = spec.model_copy(update={"prompt": asked.prompt or spec.prompt})
-        for shard in iter_shards(open_store(self._config.plan_uri), self._config.plan_uri):
-            store = open_store(shard.segments[0].uri)
-            if asked.asks:
-                for position, custom_id, question in read_questions(store, shard, shown, self._config.model):
-                    yield Case(record_id(shard, position), custom_id, question)
-            else:
-                for position, request in read_shard(store, shard, spec, None):
-                    yield Case(record_id(shard, position), request.custom_id)
+        nothing_left(branches)
 
     @property
     def _counts(self) -> RecordCounts:

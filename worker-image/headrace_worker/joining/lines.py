@@ -15,6 +15,8 @@ from headrace_worker.joining.cases import Case
 
 NOT_ROUTED = ErrorCode.NOT_ROUTED.value
 """Why a branch has no answer to a record: its `when` is not true for it."""
+NOT_ESCALATED = ErrorCode.NOT_ESCALATED.value
+"""Why a branch of a later stage has none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Joiner:
         for branch in self.branches:
             row = outputs[branch.name].take(case.custom_id) if branch.joined else None
             if row is None:
-                missing[branch.name] = NOT_ROUTED if branch.joined else branch.reason
+                missing[branch.name] = _not_given(branch) if branch.joined else branch.reason
                 continue
             attempts += row["attempts"]
             if row["response"] is not None:
@@ -43,14 +45,18 @@ class Joiner:
                 said.append(f"{branch.name}: {row['error']['message']}")
         return replace(case, answers=tuple(answers), missing=missing, said=tuple(said), attempts=attempts)
 
+    def joined(self, case: Case) -> Joined:
+        """The one answer to the record. Raises `RecordError` when there is none."""
+        if not case.answers:
+            raise _unanswered(case.missing, case.said)
+        if isinstance(case.question, RecordError):
+            raise case.question
+        return self.aggregate(case.answers)
+
     def line(self, case: Case) -> tuple[bytes, bool]:
         """The line of the record, and whether it is an error."""
         try:
-            if not case.answers:
-                raise _unanswered(case.missing, case.said)
-            if isinstance(case.question, RecordError):
-                raise case.question
-            joined = self.aggregate(case.answers)
+            joined = self.joined(case)
         except RecordError as error:
             unusable = {answer.branch: error.code.value for answer in case.answers}
             about = self._about(None, {**case.missing, **unusable}, case.verdict)
@@ -71,8 +77,13 @@ class Joiner:
         }
 
 
+def _not_given(branch: JoinBranch) -> str:
+    """Why a branch has no line of a record: its `when`, or in a cascade that the record was settled before."""
+    return NOT_ROUTED if branch.stage == 0 else NOT_ESCALATED
+
+
 def _unanswered(missing: Mapping[str, str], said: Sequence[str]) -> RecordError:
-    if all(why == NOT_ROUTED for why in missing.values()):
+    if all(why in (NOT_ROUTED, NOT_ESCALATED) for why in missing.values()):
         return RecordError(ErrorCode.NOT_ROUTED, "no branch takes this record: the when of none of them is true for it")
-    others = [f"{branch}: {why}" for branch, why in missing.items() if why != NOT_ROUTED]
+    others = [f"{branch}: {why}" for branch, why in missing.items() if why not in (NOT_ROUTED, NOT_ESCALATED)]
     return RecordError(ErrorCode.NO_ANSWER, f"no branch has answered: {'; '.join(said or others)}"[:2000])

@@ -29,11 +29,27 @@ class BranchView:
     child: InferenceBatch | None
     round: int
     """Which retry of the FanOutJob this is."""
+    given: int | None = None
+    """How many records the stages before it have left for it; None as long as that is not known. All, in the first stage."""
+    not_given: int = 0
+    """How many they have settled."""
+
+    @property
+    def due(self) -> bool:
+        """Whether its stage has begun and has something to do."""
+        return self.branch.stage == 0 or bool(self.given)
+
+    @property
+    def spared(self) -> bool:
+        """Whether the stages before it have settled everything."""
+        return self.branch.stage > 0 and self.given == 0 and self.child is None
 
     @property
     def succeeded(self) -> bool:
         """Whether it has done its work. One whose `when` is true for no record had none."""
-        return self.child is not None and (self.child.status.is_true(ConditionType.COMPLETE) or self.took_nothing)
+        return self.spared or (
+            self.child is not None and (self.child.status.is_true(ConditionType.COMPLETE) or self.took_nothing)
+        )
 
     @property
     def took_nothing(self) -> bool:
@@ -52,7 +68,7 @@ class BranchView:
         """Whether nothing more will come of it in this round."""
         child = self.child
         if child is None or not child.status.finished:
-            return False
+            return self.spared
         retried = child.retries_asked > child.status.retries and not child.status.is_true(ConditionType.COMPLETE)
         return not (retried or self.due_for_retry)
 
@@ -80,6 +96,8 @@ class BranchView:
     @property
     def reason(self) -> str:
         """Why it has ended as it has, or that it never began."""
+        if self.spared:
+            return ErrorCode.NOT_ESCALATED
         if self.took_nothing:
             return ErrorCode.NOT_ROUTED
         return self.end.reason if self.end is not None else NOT_STARTED
@@ -101,11 +119,17 @@ class BranchView:
         """As the join is told of it."""
         joined = self.joined(cancelled=cancelled)
         return JoinBranch(
-            name=self.branch.name, weight=self.branch.weight, joined=joined, reason="" if joined else str(self.reason)
+            name=self.branch.name,
+            weight=self.branch.weight,
+            joined=joined,
+            reason="" if joined else str(self.reason),
+            stage=self.branch.stage,
         )
 
     def status(self) -> BranchStatus:
         """As the FanOutJob's status shows it."""
+        if self.spared:
+            return BranchStatus(name=self.branch.name, state="NoRecords", reason=ErrorCode.NOT_ESCALATED)
         if self.child is None:
             return BranchStatus(name=self.branch.name)
         end, shown = self.end, self.child.status.summary.state or "Planning"
@@ -122,8 +146,14 @@ class BranchView:
 def views(observed: FanOutObserved) -> tuple[BranchView, ...]:
     """All branches, in the order of the spec."""
     fan_out = observed.fan_out
+    known = {it.stage: (it.records, it.spared) for it in fan_out.status.stages}
     return tuple(
-        BranchView(branch, observed.children.get(branch.name), fan_out.retries_asked)
+        BranchView(
+            branch,
+            observed.children.get(branch.name),
+            fan_out.retries_asked,
+            *known.get(branch.stage, (None, 0)),
+        )
         for branch in fan_out.spec.branches
     )
 

@@ -12,7 +12,7 @@ from headrace.api.common import Output
 from headrace.api.fanoutjob import Branch, FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, Work
 from headrace.api.manifest import InlinePlan, lay_out_inline
-from headrace.api.worker import FanOutConfig, Role
+from headrace.api.worker import FanOutConfig, Role, stage_input
 from headrace.core.children import FanOutWork, owned, single_job
 from headrace.core.fanout.branches import BranchView
 from headrace.core.fanout.observed import FanOutObserved, as_batch
@@ -75,6 +75,28 @@ def join_job(observed: FanOutObserved, branches: Iterable[BranchView]) -> JsonOb
     return _own_job(observed, Role.JOIN, config, _JOIN_TRIES)
 
 
+def select_job(observed: FanOutObserved, branches: Iterable[BranchView], stage: int) -> JsonObject:
+    """The selection of the records for a stage of a cascade: one CPU pod."""
+    fan_out = observed.fan_out
+    earlier = (view for view in branches if view.branch.stage < stage)
+    config = FanOutConfig(
+        aggregation=fan_out.spec.aggregation,
+        branches=tuple(view.for_join(cancelled=fan_out.spec.cancel) for view in earlier),
+        round=fan_out.retries_asked,
+        cascade=fan_out.spec.cascade,
+        stage=stage,
+    )
+    job = _own_job(observed, Role.SELECT, config, _JOIN_TRIES)
+    job["metadata"]["name"] = select_name(fan_out, stage)
+    return job
+
+
+def select_name(fan_out: FanOutJob, stage: int) -> str:
+    """The name of that Job, another for each stage and round."""
+    suffix = f"-r{fan_out.retries_asked}" if fan_out.retries_asked else ""
+    return f"{fan_out.metadata.name}-{Role.SELECT}-{stage}{suffix}"
+
+
 def _own_job(observed: FanOutObserved, role: Role, config: FanOutConfig, tries: int) -> JsonObject:
     work = FanOutWork(observed.fan_out, config)
     return single_job(observed.own_work.batch, observed.installation, role, tries, work)
@@ -104,7 +126,7 @@ def _at_work(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> set[
         return set()
     room = spec.max_parallel_branches if most is None else min(spec.max_parallel_branches, most)
     begun = [view.branch.name for view in branches if view.child is not None and not view.finished]
-    waiting = [view.branch.name for view in branches if view.child is None]
+    waiting = [view.branch.name for view in branches if view.child is None and view.due]
     return set([*begun, *waiting][:room])
 
 
@@ -169,7 +191,7 @@ def _child(observed: FanOutObserved, view: BranchView, held: dict[str, Any], *, 
 def branch_spec(fan_out: FanOutJob, place: Installation, branch: Branch) -> InferenceBatchSpec:
     """What the InferenceBatch of a branch is to do: its own work on the common input, in a folder of its own."""
     output = as_batch(fan_out, place).spec.output.uri or ""
-    records = fan_out.spec.input
+    records = fan_out.spec.input if branch.stage == 0 else stage_input(fan_out.spec.input, output, branch.stage)
     return InferenceBatchSpec(
         **{name: getattr(branch, name) for name in Work.model_fields},
         input=records.model_copy(update={"when": branch.when, "prompt": branch.prompt or records.prompt}),

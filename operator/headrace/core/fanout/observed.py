@@ -9,7 +9,7 @@ from datetime import datetime
 from headrace.api.common import Engine, EngineName, Model, Output, Resources
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec
-from headrace.api.worker import JoinReport, Role
+from headrace.api.worker import JoinReport, Role, SelectReport
 from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, WorkerReport
 from headrace.core.volumes import output_uri
 
@@ -23,7 +23,7 @@ class FanOutObserved:
     children: Mapping[str, InferenceBatch] = field(default_factory=dict)
     """The InferenceBatches of its branches, by the name of the branch."""
     jobs: tuple[JobSnapshot, ...] = ()
-    """Its own: `plan` and `join`."""
+    """Its own: `plan`, `select` and `join`."""
     reports: tuple[WorkerReport, ...] = ()
     installation: Installation = field(default_factory=Installation)
     pods: tuple[PodSnapshot, ...] = ()
@@ -44,6 +44,11 @@ class FanOutObserved:
         """The Job of that role in this round."""
         mine = (j for j in self.jobs if j.role == role and j.round == self.fan_out.retries_asked and not j.deleting)
         return next(mine, None)
+
+    def select_report(self, stage: int) -> SelectReport | None:
+        """How many records that stage is given, once they have been selected."""
+        reports = (r.report for r in reversed(self.reports) if r.ended_well)
+        return next((r for r in reports if isinstance(r, SelectReport) and r.stage == stage), None)
 
     @property
     def join_report(self) -> JoinReport | None:

@@ -8,8 +8,12 @@ from typing import Any
 from headrace.api.fanoutjob import FanOutJobStatus
 from headrace.api.inferencebatch import Summary, Usage
 from headrace.api.reasons import ConditionType, Reason
+from headrace.api.records import ErrorCode
 from headrace.core.fanout.branches import BranchView, counts
 from headrace.core.fanout.evenness import evenness
+from headrace.core.fanout.savings import saved_tokens
+
+_WITHOUT_RECORDS = (ErrorCode.NOT_ROUTED, ErrorCode.NOT_ESCALATED)
 
 
 def progress(branches: tuple[BranchView, ...]) -> dict[str, Any]:
@@ -19,13 +23,16 @@ def progress(branches: tuple[BranchView, ...]) -> dict[str, Any]:
         "branches": tuple(view.status() for view in branches),
         "usage": sum((view.child.status.usage for view in branches if view.child is not None), Usage()),
         "evenness_percent": evenness(branches),
+        "saved_tokens": saved_tokens(branches),
     }
 
 
 def summary(status: FanOutJobStatus) -> Summary:
     """The display columns for a status."""
     total = sum(
-        branch.records.total or status.records.total for branch in status.branches if branch.reason != "not_routed"
+        branch.records.total or status.records.total
+        for branch in status.branches
+        if branch.reason not in _WITHOUT_RECORDS
     )
     done = sum(branch.records.succeeded + branch.records.failed for branch in status.branches)
     return Summary(state=_state(status), progress=f"{done}/{total}" if total else "")

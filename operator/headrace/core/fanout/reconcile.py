@@ -1,11 +1,13 @@
 """The decision: from one look at a FanOutJob to what there should be.
 
-Its life, top to bottom: the input is read for its ids; the branches work, each an InferenceBatch with a life of its own; when none of
-them will come to anything more, what they have left is joined; then the completion policy says how it has gone.
+Its life, top to bottom: the input is read for its ids; the branches work, each an InferenceBatch with a life of its own, in a cascade
+stage by stage; when none of them will come to anything more, what they have left is joined; then the completion policy says how it
+has gone.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
@@ -15,6 +17,7 @@ from headrace.api.worker import PlanReport, Role
 from headrace.core.conditions import Finding, false, transition_events, true, unknown, with_findings
 from headrace.core.counts import tally
 from headrace.core.fanout.branches import BranchView, views
+from headrace.core.fanout.cascade import due_selection, selecting
 from headrace.core.fanout.check import fan_out_problems
 from headrace.core.fanout.children import (
     branch_children,
@@ -57,6 +60,10 @@ def _next_step(observed: FanOutObserved) -> Step:
     branches = views(observed)
     if over(observed, branches):
         return joining(observed, branches)
+    stage = due_selection(branches)
+    if stage is not None:
+        step = selecting(observed, branches, stage)
+        return replace(step, findings=(*step.findings, *_suspension(observed, branches)))
     return _working(observed, branches)
 
 
@@ -163,7 +170,7 @@ def _look_again(observed: FanOutObserved, status: FanOutJobStatus) -> timedelta 
         return None
     before = observed.fan_out.status
     opened = before.is_true(ConditionType.INPUT_VALIDATED) != status.is_true(ConditionType.INPUT_VALIDATED)
-    if opened or before.retries != status.retries:
+    if opened or before.retries != status.retries or before.stages != status.stages:
         return timedelta(0)
     if status.deadline_time is None or expired(observed):
         return LOOK
