@@ -24,6 +24,7 @@ def best_of(*scorers: dict[str, Any]) -> dict[str, Any]:
     [
         pytest.param({"type": "bestOf"}, "", "bestOf must be set when type is bestOf", id="scores are needed, and there is no scorer"),
         pytest.param({"type": "judge"}, "", "judge must be set when type is judge", id="a judge without a judge"),
+        pytest.param({"type": "image"}, "", "image must be set when type is image", id="an image that is not named"),
         pytest.param({"type": "vote", "judge": CHAT}, "judge", "only when type is judge", id="a judge of another type"),
         pytest.param(best_of({"logLikelihood": {}}), "bestOf.scorers[0].logLikelihood.model", "required", id="a scorer without its model"),
         pytest.param(

@@ -153,6 +153,14 @@ def test_an_operator_that_is_killed_while_records_are_selected_goes_on(rig: Rig,
     assert len(rig.script.of_role(Role.SELECT)) == 1
 
 
+def test_an_image_of_the_users_is_put_between_two_workers(rig: Rig) -> None:
+    image = {"reference": "registry.example/join:1", "args": ["--all"]}
+    submit(rig, INLINE.with_spec(aggregation={"type": "image", "image": image}))
+    until_state(rig, "Complete")
+    pod = rig.jobs()["answers-join"]["spec"]["template"]["spec"]
+    assert [one["name"] for one in pod["initContainers"]] == ["collect", "program"]
+
+
 def test_any_cancels_the_losers(rig: Rig) -> None:
     rig.script.fate = runs(one=Fate(waits=True), three=Fate(waits=True))
     submit(rig, INLINE.policy("Any"))
@@ -245,6 +253,7 @@ def scored_by(**scorer: JsonObject) -> JsonObject:
             "cluster must be set when comparison is Cluster",
             id="clusters without a model",
         ),
+        pytest.param({"aggregation": {"type": "image"}}, "image must be set", id="an image that is not named"),
         pytest.param({"cascade": {"minAgreementPercent": 50}}, "cascade must be set", id="a cascade without stages"),
         pytest.param(
             {

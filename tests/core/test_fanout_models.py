@@ -152,3 +152,40 @@ def test_reconcile_refuses_weights_and_engines_that_the_place_has_not(monkeypatc
         "InvalidSpec: spec.aggregation.bestOf.scorers[1].logLikelihood.engine.name: is not here; "
         "spec.aggregation.bestOf.scorers[1].logLikelihood.model.source: is there only in a cluster"
     )
+
+
+PROGRAM = VALID.with_spec(
+    aggregation={"type": "image", "image": {"reference": "registry.example/join", "args": ["--all"]}, "resources": GPU}
+)
+
+
+def test_a_program_of_the_users_runs_between_a_worker_that_collects_and_one_that_joins() -> None:
+    pod = join_pod(PROGRAM)
+    collect, program = pod["initContainers"]
+    (join,) = pod["containers"]
+    assert [(it["name"], it.get("args")) for it in (collect, program, join)] == [
+        ("collect", ["collect"]), ("program", ["--all"]), ("worker", ["join"])
+    ]  # fmt: skip
+    assert (program["image"], "command" in program) == ("registry.example/join", False)
+    assert program["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert "nvidia.com/gpu" not in {**collect["resources"]["limits"], **join["resources"]["limits"]}
+    for one in (collect, program, join):
+        assert {"name": "exchange", "mountPath": "/headrace"} in one["volumeMounts"]
+        assert one["securityContext"]["readOnlyRootFilesystem"]
+    assert not program.get("env"), "it gets none of the worker's secrets"
+    assert {"name": "exchange", "emptyDir": {}} in pod["volumes"]
+    config = told(PROGRAM).fan_out
+    assert config is not None
+    assert config.exchange == "/headrace"
+
+
+def test_a_worker_that_cannot_collect_gives_up_the_join() -> None:
+    *_, job = reconcile(look_at(PROGRAM, ended("one"))).children or ()
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    by_container = [(rule["onExitCodes"]["containerName"], rule["action"]) for rule in rules if "onExitCodes" in rule]
+    assert by_container[:2] == [("collect", "Ignore"), ("collect", "FailJob")]
+
+
+def test_reconcile_refuses_an_image_where_no_container_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanout_builders.PLACE", replace(PLACE, no_containers="no container is started here"))
+    assert refusal(PROGRAM) == "InvalidSpec: spec.aggregation.image: no container is started here"

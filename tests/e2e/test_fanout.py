@@ -185,6 +185,11 @@ def test_cancel_and_delete_reach_the_branches(desk: FanOutDesk) -> None:
         ),
         pytest.param({"aggregation": {"type": "bestOf"}}, "bestOf must be set", id="no scorer"),
         pytest.param(
+            {"aggregation": {"type": "image", "image": {"reference": "registry.example/join"}}},
+            "spec.aggregation.image: no container is started on this machine",
+            id="an image on one machine",
+        ),
+        pytest.param(
             {"aggregation": {"type": "reduce"}}, "spec.aggregation.type", id="an aggregation that is not there"
         ),
     ],

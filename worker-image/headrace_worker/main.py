@@ -32,6 +32,7 @@ from headrace_worker.errors import WorkerError
 from headrace_worker.failures import input_failures, output_failures
 from headrace_worker.finalize import finalize
 from headrace_worker.joining.join import join
+from headrace_worker.joining.program import collect
 from headrace_worker.joining.select import select
 from headrace_worker.manifest import read_header, read_shard_entry, write_batch_manifest_if_complete
 from headrace_worker.metrics import MetricsServer, write_port
@@ -125,6 +126,7 @@ _FIRST_REPORTS: Mapping[Role, Report] = {
     Role.RUN: ShardReport(shard=0),
     Role.FINALIZE: FinalizeReport(),
     Role.JOIN: JoinReport(),
+    Role.COLLECT: JoinReport(),
     Role.SELECT: SelectReport(),
 }
 
@@ -185,6 +187,10 @@ def _join(config: WorkerConfig, live: Live) -> None:
     live.report = join(config, progress)
 
 
+def _collect(config: WorkerConfig, live: Live) -> None:
+    live.report = collect(config)
+
+
 def _select(config: WorkerConfig, live: Live) -> None:
     def progress(report: SelectReport) -> None:
         live.report = report
@@ -196,6 +202,7 @@ _ALONE: Mapping[Role, Callable[[WorkerConfig, Live], None]] = {
     Role.PLAN: _plan,
     Role.FINALIZE: _finalize,
     Role.JOIN: _join,
+    Role.COLLECT: _collect,
     Role.SELECT: _select,
 }
 """Roles that may be interrupted anywhere: what they write appears whole or not at all."""

@@ -12,6 +12,7 @@ from headrace.api.base import ApiModel, FieldError, Rule
 from headrace.api.common import Model, Prompt, Resources
 from headrace.api.scorers import Embedder, Judge, ModelUse, Scorer, scorer_problems, template_problems
 
+Word = Annotated[str, Field(max_length=4096, description="One word of a command line.")]
 _Part = TypeVar("_Part", bound=ApiModel)
 
 
@@ -32,11 +33,13 @@ class AggregationType(StrEnum):
     """All answers, of whatever kind, each under the name of its branch."""
     JUDGE = "judge"
     """The answer that a judge model picks."""
+    IMAGE = "image"
+    """What a program of your own makes of the answers."""
 
     @property
     def needs_text(self) -> bool:
         """Whether it looks at what an answer says: then it is for generated text alone."""
-        return self not in (AggregationType.FIRST, AggregationType.COLLECT)
+        return self not in (AggregationType.FIRST, AggregationType.COLLECT, AggregationType.IMAGE)
 
 
 class Concat(ApiModel):
@@ -97,6 +100,19 @@ class BestOf(ApiModel):
     """From the one that matters most."""
 
 
+class OwnImage(ApiModel):
+    """A container image whose program reads the answers from a file and writes what they come to into another."""
+
+    reference: Annotated[str, Field(min_length=1, max_length=1024)]
+    """The image, for example `registry.example/join@sha256:…`; it must run without root, and with a root file system that is read-only."""
+    command: Annotated[
+        tuple[Word, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
+    """The program and its first words; by default that of the image."""
+    args: Annotated[tuple[Word, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"})] = ()
+    """The words after these."""
+
+
 def _only_for(field: str, kind: AggregationType) -> Rule:
     name = kind.value
     return Rule(
@@ -115,6 +131,7 @@ class Aggregation(ApiModel):
         _only_for("vote", AggregationType.VOTE),
         _only_for("best_of", AggregationType.BEST_OF),
         _only_for("judge", AggregationType.JUDGE),
+        _only_for("image", AggregationType.IMAGE),
         Rule(
             cel="self.type != 'bestOf' || has(self.bestOf)",
             message="bestOf must be set when type is bestOf: it has the scorers that tell which answer is best",
@@ -124,6 +141,11 @@ class Aggregation(ApiModel):
             cel="self.type != 'judge' || has(self.judge)",
             message="judge must be set when type is judge: it has the model that picks the answer",
             check=lambda it: it.type != AggregationType.JUDGE or it.judge is not None,
+        ),
+        Rule(
+            cel="self.type != 'image' || has(self.image)",
+            message="image must be set when type is image: it has the program that joins the answers",
+            check=lambda it: it.type != AggregationType.IMAGE or it.image is not None,
         ),
     )
 
@@ -137,10 +159,12 @@ class Aggregation(ApiModel):
     """Settings of the type bestOf."""
     judge: Judge | None = None
     """Settings of the type judge."""
+    image: OwnImage | None = None
+    """Settings of the type image."""
     prompt: Prompt | None = None
     """How a record becomes the question that models here are shown beside its answers; by default as `input.prompt` says."""
     resources: Resources | None = None
-    """What the pod of the join gets; by default no GPU, and as much as a pod of a batch gets where a model is used here."""
+    """What the pod of the join gets; by default no GPU, and as much as a pod of a batch gets where a model or an image is used here."""
 
     @property
     def uses(self) -> tuple[ModelUse, ...]:
@@ -178,7 +202,7 @@ def _with_models(part: _Part, see: Callable[[Model], Model]) -> _Part:
         if isinstance(value, ApiModel):
             changed[name] = _with_models(value, see)
         elif isinstance(value, tuple):
-            changed[name] = tuple(_with_models(one, see) for one in value)
+            changed[name] = tuple(_with_models(one, see) if isinstance(one, ApiModel) else one for one in value)
     return part.model_copy(update=changed)
 
 

@@ -64,6 +64,8 @@ class Role(StrEnum):
     """Give every record without a result an error line, and write the manifest of the batch. Needs no GPU."""
     JOIN = "join"
     """Make one answer to each record of those that the branches of a FanOutJob have given. Needs no GPU."""
+    COLLECT = "collect"
+    """Write down the answers for the program of somebody else that makes one of them. Needs no GPU."""
     SELECT = "select"
     """Write down the records that the stages of a FanOutJob so far have not settled. Needs no GPU."""
 
@@ -97,6 +99,8 @@ class FanOutConfig(ApiModel):
     """In the order of the spec."""
     round: Count = 0
     """Which retry."""
+    exchange: str | None = None
+    """The folder that the worker shares with a program of the user's: for `collect`, and a `join` after it."""
     cascade: Cascade | None = None
     """For `select`: which records go on."""
     stage: Count = 0

@@ -13,6 +13,7 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.scorers import ModelUse
 from headrace.api.worker import Env, ExitCode, FanOutConfig, Role, WorkerConfig
 from headrace.core.observed import Installation
+from headrace.core.program import COLLECT_CONTAINER, EXCHANGE, SMALL, with_program
 from headrace.core.stopping import Stop
 from headrace.core.volumes import Volumes
 from headrace.core.workerconfig import worker_config
@@ -107,12 +108,13 @@ def _job(
     metadata = owned(parent, child_name(batch, role), role)
     metadata["labels"] |= {labels.ROLE: str(role), labels.ROUND: str(batch.retries_asked)}
     pod_labels = {key: metadata["labels"][key] for key in (_label_of(parent), labels.ROLE, labels.ROUND)}
+    image = work.config.aggregation.image if work is not None and role == Role.JOIN else None
     volumes = Volumes.of(batch, place, work.config.aggregation if work is not None else None)
     config = worker_config(batch, place, volumes, stop.error_code if stop else None)
     if work is not None:
-        config = config.model_copy(
-            update={"fan_out": work.config.model_copy(update={"aggregation": volumes.aggregation})}
-        )
+        told = {"aggregation": volumes.aggregation, "exchange": EXCHANGE if image is not None else None}
+        config = config.model_copy(update={"fan_out": work.config.model_copy(update=told)})
+    pod = _pod(batch, place, role, config, volumes)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -120,23 +122,29 @@ def _job(
         "spec": {
             **counts,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": _failure_rules(indexed=role == Role.RUN)},
+            "podFailurePolicy": {"rules": _failure_rules(role, collects=image is not None)},
             "template": {
                 "metadata": {"labels": pod_labels | labels.recommended(batch.metadata.name, role)},
-                "spec": _pod(batch, place, role, config, volumes),
+                "spec": pod if image is None else with_program(pod, image),
             },
         },
     }
 
 
-def _failure_rules(*, indexed: bool) -> list[JsonObject]:
+def _failure_rules(role: Role, *, collects: bool) -> list[JsonObject]:
     """What the worker's exit codes mean to the Job controller; a node that goes away costs nobody a retry."""
+    indexed = role == Role.RUN
 
-    def on_exit(code: ExitCode, action: str) -> JsonObject:
-        match = {"containerName": labels.CONTAINER, "operator": "In", "values": [int(code)]}
+    def on_exit(code: ExitCode, action: str, container: str = labels.CONTAINER) -> JsonObject:
+        match = {"containerName": container, "operator": "In", "values": [int(code)]}
         return {"action": action, "onExitCodes": match}
 
+    first = [
+        on_exit(ExitCode.DRAINED, "Ignore", COLLECT_CONTAINER),
+        on_exit(ExitCode.JOB_FAILED, "FailJob", COLLECT_CONTAINER),
+    ]
     return [
+        *(first if collects else ()),
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         on_exit(ExitCode.DRAINED, "Ignore"),
         on_exit(ExitCode.SHARD_FAILED, "FailIndex" if indexed else "FailJob"),
@@ -213,15 +221,20 @@ def _service_account(batch: InferenceBatch) -> JsonObject:
 def _resources(batch: InferenceBatch, role: Role, config: WorkerConfig) -> JsonObject:
     """Always with requests and limits; who says only one of them means both."""
     asked = batch.spec.resources
-    joins = role in (Role.JOIN, Role.SELECT) and (bool(_join_uses(config)) or asked != Resources())
+    joins = role in (Role.JOIN, Role.SELECT) and (_needs_more(config) or asked != Resources())
     if role != Role.RUN and not joins:
-        return {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
+        return dict(SMALL)
     wanted, most = asked.requests.to_object(), asked.limits.to_object()
     requests = {"cpu": "1", "memory": "4Gi", **most, **wanted}
     limits = {"memory": wanted.get("memory", "16Gi"), **most}
     if batch.spec.gpus:
         limits[asked.gpu_resource_name] = str(batch.spec.gpus)
     return {"requests": requests, "limits": limits}
+
+
+def _needs_more(config: WorkerConfig) -> bool:
+    """Whether a worker of a FanOutJob runs models, or makes room for a program of the user's."""
+    return config.fan_out is not None and bool(config.fan_out.aggregation.uses or config.fan_out.exchange)
 
 
 def _spread(batch: InferenceBatch) -> JsonObject:

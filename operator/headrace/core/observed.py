@@ -91,7 +91,7 @@ class PodSnapshot:
         phase = status.get("phase", "Pending")
         if phase != "Pending":
             return cls(role, phase)
-        for container in status.get("containerStatuses", ()):
+        for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
             waiting = container.get("state", {}).get("waiting", {})
             obstacle = _OBSTACLES.get(waiting.get("reason", ""))
             if obstacle is not None:
@@ -154,6 +154,8 @@ class Installation:
     files_root: str = "/var/run/headrace"
     """Where the files of mounted ConfigMaps and claims appear in a worker: `<files_root>/<volume>/`."""
     metrics_port: int = 9400
+    no_containers: str = ""
+    """Why images of the user's cannot be run here; empty where they can."""
     max_parallel_branches: int | None = None
     """How many branches of a FanOutJob may work here at once, whatever it says itself; None: as it says."""
     unsupported_engines: Mapping[str, str] = field(default_factory=dict)

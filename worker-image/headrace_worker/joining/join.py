@@ -10,9 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
 
 import orjson
 
+from headrace.api.aggregation import AggregationType
 from headrace.api.inferencebatch import RecordCounts, Usage
 from headrace.api.output import MANIFEST_FILE, JoinManifest, ShardOutput
 from headrace.api.worker import FanOutConfig, JoinReport, ManifestHeader, WorkerConfig
@@ -23,6 +26,7 @@ from headrace_worker.failures import input_failures, output_failures
 from headrace_worker.joining.aggregators import aggregator
 from headrace_worker.joining.branches import BranchOutput
 from headrace_worker.joining.lines import Joiner
+from headrace_worker.joining.program import ProgramAnswers
 from headrace_worker.joining.rating import Rating, forget
 from headrace_worker.joining.reading import nothing_left, open_branches, records
 from headrace_worker.layout import ShardFolder
@@ -88,8 +92,11 @@ class _Join:
             results = OutputWriter(store, folder, folder.results(attempt), stack)
             errors = OutputWriter(store, folder, folder.errors(attempt), stack)
             rating = Rating(self._config, self._fan_out, self._header.created, store)
-            for line, failed in self._lines(branches, rating):
+            program = self._program(stack)
+            for line, failed in self._lines(branches, rating, replace(self._join, program=program)):
                 (errors if failed else results).write(line)
+            if program is not None:
+                program.nothing_left()
         log.info("%d records joined, %d without an answer", self._succeeded, self._failed)
         return ShardCommit(
             batch=self._config.batch,
@@ -104,11 +111,21 @@ class _Join:
             reprocessed=0,
         )
 
-    def _lines(self, branches: Mapping[str, BranchOutput], rating: Rating) -> Iterator[tuple[bytes, bool]]:
+    def _program(self, stack: ExitStack) -> ProgramAnswers | None:
+        """What a program of the user's has made of the answers, if one was to."""
+        if self._fan_out.aggregation.type != AggregationType.IMAGE:
+            return None
+        if self._fan_out.exchange is None:
+            raise bad_config("fanOut.exchange must be set for the aggregation image")
+        return ProgramAnswers(Path(self._fan_out.exchange), stack)
+
+    def _lines(
+        self, branches: Mapping[str, BranchOutput], rating: Rating, joiner: Joiner
+    ) -> Iterator[tuple[bytes, bool]]:
         """Each record's line, and whether it is an error."""
-        cases = (self._join.gather(case, branches) for case in records(self._config, self._fan_out.aggregation))
+        cases = (joiner.gather(case, branches) for case in records(self._config, self._fan_out.aggregation))
         for case in rating.rated(cases):
-            line, failed = self._join.line(case)
+            line, failed = joiner.line(case)
             yield line, failed
             self._failed += failed
             self._succeeded += not failed

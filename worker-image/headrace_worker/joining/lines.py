@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from headrace.api.base import JsonObject
 from headrace.api.records import ErrorCode, RecordError, joined_line
@@ -19,12 +20,21 @@ NOT_ESCALATED = ErrorCode.NOT_ESCALATED.value
 """Why a branch of a later stage has none."""
 
 
+class ProgramLines(Protocol):
+    """What a program of the user's has made of the answers."""
+
+    def joined(self, case: Case) -> Joined:
+        """Of the record that comes next. Raises `RecordError` where there is nothing."""
+
+
 @dataclass(frozen=True)
 class Joiner:
     """Makes one line of the branches' lines about one record."""
 
     aggregate: Aggregator
     branches: tuple[JoinBranch, ...]
+    program: ProgramLines | None = None
+    """What somebody else has made of the answers; then nothing is aggregated here."""
 
     def gather(self, case: Case, outputs: Mapping[str, BranchOutput]) -> Case:
         """The case with what the branches have answered to it."""
@@ -51,7 +61,7 @@ class Joiner:
             raise _unanswered(case.missing, case.said)
         if isinstance(case.question, RecordError):
             raise case.question
-        return self.aggregate(case.answers)
+        return self.aggregate(case.answers) if self.program is None else self.program.joined(case)
 
     def line(self, case: Case) -> tuple[bytes, bool]:
         """The line of the record, and whether it is an error."""

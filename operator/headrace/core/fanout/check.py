@@ -21,6 +21,7 @@ def fan_out_problems(fan_out: FanOutJob, place: Installation) -> tuple[FieldErro
         *spec_problems(as_batch(fan_out, place), place),
         *aggregation_problems(fan_out.spec.aggregation),
         *_model_problems(fan_out, place),
+        *_image_problems(fan_out, place),
         *_task_problems(fan_out),
         *_branch_problems(fan_out),
     )
@@ -38,6 +39,11 @@ def _model_problems(fan_out: FanOutJob, place: Installation) -> Iterator[FieldEr
     if len(tokens) > 1:
         message = "its models run in one pod: they must have the same tokenSecretRef"
         yield FieldError("spec.aggregation", message)
+
+
+def _image_problems(fan_out: FanOutJob, place: Installation) -> Iterator[FieldError]:
+    if fan_out.spec.aggregation.image is not None and place.no_containers:
+        yield FieldError("spec.aggregation.image", place.no_containers)
 
 
 def _task_problems(fan_out: FanOutJob) -> Iterator[FieldError]:

@@ -91,6 +91,12 @@ def _work(sight: Sight, parent: InferenceBatch | FanOutJob) -> _Work:
 
 def _reports(pod: JsonObject, live: Mapping[str, Report]) -> Iterator[WorkerReport]:
     role = Role(pod["metadata"]["labels"][labels.ROLE])
+    for status in pod.get("status", {}).get("initContainerStatuses", ()):
+        ended = status.get("state", {}).get("terminated")
+        report = parse_report(ended.get("message", "")) if ended is not None and ended["exitCode"] else None
+        if report is not None and ended is not None:
+            yield WorkerReport(role, report, final=True, exit_code=ended["exitCode"])
+            return
     for status in pod.get("status", {}).get("containerStatuses", ()):
         ended = status.get("state", {}).get("terminated")
         if ended is not None:

@@ -44,6 +44,7 @@ def installation(state: StateDir, folder: BatchFolder) -> Installation:
         default_output=state.default_output,
         files_root=str(folder.files),
         max_parallel_branches=most_branches(),
+        no_containers="no container is started on this machine: run this in a cluster, or choose another aggregation.type",
         unsupported_engines=_unsupported_engines(),
         unsupported_schemes={
             "claim": f"a claim {_ONLY_IN_A_CLUSTER}",
