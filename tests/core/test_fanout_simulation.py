@@ -15,7 +15,7 @@ from headrace.api import labels
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, RecordCounts
 from headrace.api.reasons import ConditionType
-from headrace.api.worker import JoinReport, PlanReport, Report, Role
+from headrace.api.worker import JoinReport, PlanReport, Report, Role, SelectReport
 from headrace.core.changes import child_patch
 from headrace.core.fanout.branches import views
 from headrace.core.fanout.observed import FanOutObserved
@@ -54,9 +54,11 @@ class FanOutWorld:
 
     def _reports(self) -> list[WorkerReport]:
         counts = RecordCounts(total=RECORDS, succeeded=RECORDS)
+        disputed = 5 * (self.seed % 2)
         said: dict[Role, Report] = {
             Role.PLAN: PlanReport(records=RECORDS, shards=1),
             Role.JOIN: JoinReport(records=counts),
+            Role.SELECT: SelectReport(stage=1, records=disputed, spared=RECORDS - disputed),
         }
         roles = (Role(job["metadata"]["labels"][labels.ROLE]) for job in self.jobs.values() if job["done"])
         return [WorkerReport(role, said[role], final=True, exit_code=0) for role in roles]
@@ -125,6 +127,9 @@ def make_world(seed: int) -> FanOutWorld:
     fan_out: FanOutBuilder = a_fan_out("one", "two", "three").with_spec(maxParallelBranches=1 + seed % 3)
     modes = [("All", None), ("Quorum", 2), ("Any", None), ("BestEffort", None)]
     fan_out = fan_out.policy(*modes[seed % 4])
+    if seed % 7 < 2 and seed % 4 != 2:
+        fan_out = fan_out.with_branch("three", stage=1)
+        fan_out = fan_out.with_spec(aggregation={"type": "vote"}, cascade={"minAgreementPercent": 100})
     if seed % 5 == 0:
         fan_out = fan_out.with_spec(completionDeadlineSeconds=400)
     if seed % 3 == 0:
@@ -141,6 +146,10 @@ def check(world: FanOutWorld) -> None:
         assert counted.succeeded + counted.failed + counted.active <= counted.total
     if world.branches:
         assert status.is_true(ConditionType.INPUT_VALIDATED), "no branch before the input was read"
+    if world.fan_out.spec.cascade is not None and "three" in world.made:
+        assert [it.records for it in status.stages] == [5], (
+            "no later stage before its records are known, and with none of them"
+        )
 
 
 @pytest.mark.parametrize("block", range(6))
