@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 import orjson
 
@@ -16,8 +17,7 @@ WINDOW_BYTES = 4 * 1024 * 1024
 """Records go through the models in windows, so that these have full batches; a window is as long as it may be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """One record."""
 
     id: str
@@ -29,7 +29,7 @@ class Case:
     """Its request, where models are shown it; an error when the prompt does not fit it."""
     answers: tuple[Answer, ...] = ()
     """In the order of the branches."""
-    missing: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = MappingProxyType({})
     """Branches without an answer, and why."""
     said: tuple[str, ...] = ()
     """Their own words."""

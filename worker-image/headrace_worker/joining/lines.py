@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from headrace.api.base import JsonObject
@@ -53,7 +53,7 @@ class Joiner:
             else:
                 missing[branch.name] = row["error"]["code"]
                 said.append(f"{branch.name}: {row['error']['message']}")
-        return replace(case, answers=tuple(answers), missing=missing, said=tuple(said), attempts=attempts)
+        return case._replace(answers=tuple(answers), missing=missing, said=tuple(said), attempts=attempts)
 
     def joined(self, case: Case) -> Joined:
         """The one answer to the record. Raises `RecordError` when there is none."""

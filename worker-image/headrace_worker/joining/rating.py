@@ -83,7 +83,7 @@ def _with_ratings(case: Case, found: Sequence[Found]) -> Case:
         else answer
         for answer in case.answers
     )
-    return replace(case, answers=answers, verdict=next((one.verdict for one in found if one.verdict), None))
+    return case._replace(answers=answers, verdict=next((one.verdict for one in found if one.verdict), None))
 
 
 def _read(kept: list[JsonObject]) -> Found:
