@@ -272,7 +272,8 @@ def test_a_breaker_opens_and_goes_on_by_itself(rig: Rig, bulkheads: Compartments
     rig.submit(member(bulkheads.name("a"), "late"))
     until_waits(rig, "late", Reason.BREAKER_OPEN)
     rig.eventually(lambda: bulkheads.get("a").status.used.gpus == 0, "the GPUs are given back")
-    (breaker,) = bulkheads.get("a").status.breakers
+    # The status of a Bulkhead is written beside the work, some seconds after what it tells of.
+    (breaker,) = rig.eventually(lambda: bulkheads.get("a").status.breakers, "the breaker in the status")
     assert (breaker.state, breaker.name.split()[0]) == ("Open", "image")
     assert 'headrace_breakers{state="Open"} 1.0' in operator.get("/metrics")[1].splitlines()
     mended = True
