@@ -50,7 +50,9 @@ from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, JOBS, of
 
 PLACE = Installation(default_output="file:///out")
 PATIENCE_SECONDS = 1800.0
-PODLESS = a_batch().inline(*RECORDS).sharded(4, parallelism=0)
+BATCH = a_batch().inline(*RECORDS).sharded(4)
+JOB_CONTROLLER = "kube-controller-manager"
+"""While it is away, Jobs get no pods."""
 _FORKS = multiprocessing.get_context("forkserver")
 
 
@@ -205,7 +207,7 @@ class Spectator:
 
 
 async def create(
-    rig: Rig, names: Sequence[str], builder: BatchBuilder = PODLESS, status: JsonObject | None = None
+    rig: Rig, names: Sequence[str], builder: BatchBuilder = BATCH, status: JsonObject | None = None
 ) -> None:
     """Create batches, as fast as the API server takes them."""
     gate = asyncio.Semaphore(32)
@@ -267,7 +269,7 @@ def steady(plane: Plane, folder: Path, settings: Settings, contender: str) -> li
         await asyncio.gather(*tasks)
 
     async def create_one(name: str) -> None:
-        await rig.plane.api.create(BATCHES, rig.namespace, manifest(replace(PODLESS, name=name)))
+        await rig.plane.api.create(BATCHES, rig.namespace, manifest(replace(BATCH, name=name)))
         spectator.created[name] = time.perf_counter()
 
     run(rig, create_steadily())
@@ -359,6 +361,7 @@ def memory(plane: Plane, folder: Path, settings: Settings, contender: str) -> di
 
 def writes_each(plane: Plane, folder: Path) -> float:
     """Requests that change something, for one batch of four shards with pods."""
+    plane.cluster.start(JOB_CONTROLLER)
     rig, count = Rig(plane, folder), 10
     operator = an_operator(rig).start().wait_ready()
     names = [f"b{number}" for number in range(count)]
@@ -452,6 +455,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, and print."""
     settings, file = parse(arguments)
     with tempfile.TemporaryDirectory() as folder, started_plane(Path(folder) / "plane", print) as plane:
+        plane.cluster.kill(JOB_CONTROLLER)
         found = measure(plane, Path(folder), settings)
     print(table(found))
     if file is not None:
