@@ -8,8 +8,8 @@ import pytest
 
 from headrace.api.aggregation import Aggregation, aggregation_problems
 from headrace.api.base import InvalidSpec
-from headrace.api.common import Model, ModelSource
 from headrace.api.fanoutjob import FanOutJobSpec
+from headrace.api.model import Model, ModelSource
 
 CHAT: dict[str, Any] = {"model": {"name": "m"}}
 EMBEDDING: dict[str, Any] = {"model": {"name": "e", "task": "embedding"}}

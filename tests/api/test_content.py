@@ -8,15 +8,19 @@ from typing import Any
 import orjson
 import pytest
 
-from headrace.api.common import Input, InputFormat, Model, Prompt, Task
+from headrace.api.common import Input, InputFormat, Prompt
 from headrace.api.content import MAX_MEDIA, ContentError, Modality, check_parts, data_of, media_parts, modalities
+from headrace.api.model import Model, Task
 from headrace.api.records import ErrorCode, RecordError, Request, reader
 
 DATA = base64.b64encode(b"not really").decode()
 TEXT = {"type": "text", "text": "A cat sits there."}
 IMAGE = {"type": "image_url", "image_url": {"url": "photos/cat.jpg", "detail": "low"}}
 SOUND = {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}
-REMOTE_SOUND = {"type": "audio_url", "audio_url": {"url": "https://media.example/a.flac?signature=x%2Fy"}}
+REMOTE_SOUND: dict[str, Any] = {
+    "type": "audio_url",
+    "audio_url": {"url": "https://media.example/a.flac?signature=x%2Fy"},
+}
 EVENT = {"custom_id": "e1", "content": [TEXT, IMAGE, SOUND, REMOTE_SOUND]}
 
 
@@ -48,7 +52,8 @@ def request(record: dict[str, Any], task: Task, **spec: Any) -> Request:
     ],
 )
 def test_check_parts_takes_a_url(url: str) -> None:
-    check_parts([image(url)], "content")
+    check_parts([image(url)], "content")  # raises for one that it does not take
+    assert media_parts({"input": [image(url)]}, Modality.IMAGE) == [(url, "body.input[0].image_url.url")]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_media_parts_are_those_of_one_modality_in_their_order() -> None:
     own, remote = media_parts(body, Modality.AUDIO)
     assert data_of(own.url) == b"not really"
     assert own.param == "body.messages[1].content[2].input_audio.data"
-    assert remote == (REMOTE_SOUND["audio_url"]["url"], "body.messages[1].content[3].audio_url.url")  # type: ignore[index]
+    assert remote == (REMOTE_SOUND["audio_url"]["url"], "body.messages[1].content[3].audio_url.url")
     assert media_parts({"input": [IMAGE]}, Modality.IMAGE) == [("photos/cat.jpg", "body.input[0].image_url.url")]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from headrace.api.base import FieldError, InvalidSpec
-from headrace.api.common import Backoff, FailurePolicy, Task
-from headrace.api.inferencebatch import IMMUTABLE, InferenceBatch, InferenceBatchSpec, forbidden_changes
+from headrace.api.common import Backoff, FailurePolicy
+from headrace.api.inferencebatch import IMMUTABLE, InferenceBatch, InferenceBatchSpec
+from headrace.api.kinds import forbidden_changes
+from headrace.api.model import Task
 from spec_cases import BAD, CHANGES, GOOD, MINIMAL, OPENAI, UNSET, Bad, Change, Good, manifest
 
 
@@ -67,7 +69,7 @@ def test_parse_of_what_to_object_writes_is_the_same_object(case: Good) -> None:
 
 @pytest.mark.parametrize("case", CHANGES, ids=lambda case: case.what)
 def test_forbidden_changes_names_what_may_not_change(case: Change) -> None:
-    old, new = (InferenceBatch.parse(document).spec for document in (case.old, case.new))
+    old, new = (InferenceBatch.parse(document) for document in (case.old, case.new))
     assert forbidden_changes(old, new) == ([case.forbidden] if case.forbidden else [])
 
 

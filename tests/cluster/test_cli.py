@@ -338,6 +338,7 @@ def test_reader_goes_with_its_batch(operated: Desk) -> None:
     operated.rig.eventually(lambda: _readers(operated.rig), "the reader")
     started.kill()
     started.communicate()
+    assert _readers(operated.rig), "nobody has taken it away yet"
     operated.rig.delete(BATCHES, "reviews")
     operated.rig.eventually(lambda: not _readers(operated.rig), "the reader gone")
 
@@ -349,7 +350,7 @@ def test_reader_passes_the_restricted_standard(operated: Desk) -> None:
     started = operated.start("results", "reviews")
     operated.rig.eventually(lambda: _readers(operated.rig), "the reader")
     started.terminate()
-    started.communicate()
+    assert "forbidden" not in started.communicate()[1]
 
 
 def test_results_without_a_job_left_need_the_image(operated: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

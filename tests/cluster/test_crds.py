@@ -12,7 +12,7 @@ import pytest
 
 import bulkhead_cases
 from headrace.api.bulkhead import Bulkhead
-from headrace.api.common import EngineName
+from headrace.api.engines import EngineName
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus, RecordCounts, Summary, Usage
 from headrace.api.kinds import KINDS, Kind
 from headrace.api.meta import Condition, ConditionStatus

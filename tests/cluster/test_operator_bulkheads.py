@@ -230,6 +230,7 @@ def test_branches_of_a_fan_out_go_through_the_same_gate(rig: Rig, bulkheads: Com
     bulkheads.until_waiting("a", 1)
     rig.script.let_go()
     rig.eventually(lambda: rig.state(FAN_OUTS, "answers") == "Complete", "the fan-out complete")
+    assert set(rig.jobs()) >= {"answers-one-run", "answers-two-run"}
 
 
 @pytest.mark.usefixtures("operator")
@@ -237,6 +238,7 @@ def test_a_label_of_the_namespace_opens_the_bulkhead(rig: Rig, bulkheads: Compar
     bulkheads.make("a", namespaceSelector={"matchLabels": {"team": "blue"}})
     rig.submit(member(bulkheads.name("a"), "first"))
     until_waits(rig, "first", Reason.NAMESPACE_NOT_SELECTED)
+    assert let_go(rig.jobs()) == 0
     rig.change(NAMESPACES, rig.namespace, {"metadata": {"labels": {"team": "blue"}}})
     rig.until_at_work(2)
 

@@ -214,6 +214,7 @@ def test_a_cancelled_fan_out_joins_what_is_done(rig: Rig) -> None:
 def test_deleting_a_fan_out_takes_everything_along(rig: Rig) -> None:
     submit(rig, INLINE)
     until_state(rig, "Complete")
+    assert rig.all(BATCHES)
     rig.delete(FAN_OUTS, "answers")
     rig.eventually(lambda: not rig.all(BATCHES) and not rig.all(JOBS), "all of it gone")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.api.base import JsonObject
-from headrace.api.common import EngineName
+from headrace.api.engines import EngineName
 from headrace.api.records import ErrorCode, RecordError, Request
 from headrace.api.worker import WorkerConfig
 from headrace_worker import engines

@@ -45,7 +45,11 @@ def some_texts(number: int) -> list[tuple[list[int], list[int]]]:
     """Prompts and answers of very different lengths."""
     rng = random.Random(5)
     lengths = [(rng.randrange(1, 40), rng.randrange(1, 60)) for _ in range(number)]
-    return [tuple([rng.randrange(VOCABULARY) for _ in range(n)] for n in pair) for pair in lengths]  # type: ignore[misc]
+
+    def some(tokens: int) -> list[int]:
+        return [rng.randrange(VOCABULARY) for _ in range(tokens)]
+
+    return [(some(prompt), some(answer)) for prompt, answer in lengths]
 
 
 def alone(model: Any, prompt: list[int], answer: list[int]) -> float:

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 from transformers import AutoModelForCausalLM
 
-from headrace.api.common import Model
+from headrace.api.model import Model
 from headrace.api.records import ErrorCode, RecordError, Request
 from headrace_worker import engines
 from headrace_worker.engines.base import Work

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time
-from headrace.api.meta import Condition, ObjectMeta
+from headrace.api.meta import Conditions, ObjectMeta
 
 DEFAULT_BULKHEAD = "default"
 """The compartment of a batch that names none. While no Bulkhead of this name exists, it has no limits."""
@@ -255,12 +255,7 @@ class BulkheadStatus(ApiModel):
 
     observed_generation: Count = 0
     """The generation of the spec that this status speaks of."""
-    conditions: Annotated[
-        tuple[Condition, ...],
-        Field(
-            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-        ),
-    ] = ()
+    conditions: Conditions = ()
     """Saturated."""
     used: HeldAmounts = Field(default_factory=HeldAmounts)
     waiting: Count = 0

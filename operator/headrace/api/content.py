@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Task
+from headrace.api.model import Task
 
 MAX_MEDIA = 64
 """Images or sounds of one record that one task may answer."""

@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from pydantic.alias_generators import to_camel
 
 from headrace.api import labels
 from headrace.api.aggregation import Aggregation, AggregationType
@@ -25,8 +24,7 @@ from headrace.api.inferencebatch import (
     Validation,
     Work,
 )
-from headrace.api.meta import Condition, ConditionStatus, ObjectMeta
-from headrace.api.reasons import ConditionType
+from headrace.api.meta import Conditions, ObjectMeta, WorkStatus
 
 MAX_BRANCHES = 64
 
@@ -214,19 +212,10 @@ class BranchCounts(ApiModel):
     """Those that have ended otherwise."""
 
 
-class FanOutJobStatus(ApiModel):
+class FanOutJobStatus(WorkStatus):
     """What was observed."""
 
-    observed_generation: Count = 0
-    """The generation of the spec that this status speaks of."""
-    retries: Count = 0
-    """How many of the retries asked for have been begun."""
-    conditions: Annotated[
-        tuple[Condition, ...],
-        Field(
-            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-        ),
-    ] = ()
+    conditions: Conditions = ()
     """InputValidated, BranchesComplete, Joined, Suspended, Complete, Failed."""
     records: RecordCounts = Field(default_factory=RecordCounts)
     """Of the joined output: pending until it is there."""
@@ -257,20 +246,6 @@ class FanOutJobStatus(ApiModel):
     deadline_time: Time | None = None
     """When the branches are ended, on the wall clock."""
     summary: Summary = Field(default_factory=Summary)
-
-    def condition(self, kind: ConditionType) -> Condition | None:
-        """The condition of that type; None when it has not been observed."""
-        return next((c for c in self.conditions if c.type == kind), None)
-
-    def is_true(self, kind: ConditionType) -> bool:
-        """Whether the condition of that type holds."""
-        found = self.condition(kind)
-        return found is not None and found.status == ConditionStatus.TRUE
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing will happen any more."""
-        return self.is_true(ConditionType.COMPLETE) or self.is_true(ConditionType.FAILED)
 
 
 class FanOutJob(ApiModel):
@@ -311,9 +286,3 @@ class FanOutJob(ApiModel):
     def child_name(self, branch: Branch) -> str:
         """The name of the branch's InferenceBatch."""
         return f"{self.metadata.name}-{branch.name}"
-
-
-def forbidden_changes(old: FanOutJobSpec, new: FanOutJobSpec) -> list[str]:
-    """Names (camelCase) of the spec fields that were changed and may not be; the CRD says the same in CEL."""
-    changed = [to_camel(name) for name in IMMUTABLE if getattr(old, name) != getattr(new, name)]
-    return [*changed, "cancel"] if old.cancel and not new.cancel else changed

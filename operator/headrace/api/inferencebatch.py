@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from pydantic.alias_generators import to_camel
 
 from headrace.api import labels
 from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time
-from headrace.api.common import Batching, Engine, FailurePolicy, Input, Model, Output, Resources, Retries, Storage
+from headrace.api.common import Batching, FailurePolicy, Input, Output, Resources, Retries, Storage
+from headrace.api.engines import Engine
 from headrace.api.freeobjects import Parameters
-from headrace.api.meta import Condition, ConditionStatus, ObjectMeta
-from headrace.api.reasons import ConditionType
+from headrace.api.meta import Conditions, ObjectMeta, WorkStatus
+from headrace.api.model import Model
 
 MAX_NAME_LENGTH = 52
 """Children add a suffix, and a pod's host name ends at 63 characters; CronJob has the same limit."""
@@ -252,19 +252,10 @@ class Summary(ApiModel):
     """When it should be done."""
 
 
-class InferenceBatchStatus(ApiModel):
+class InferenceBatchStatus(WorkStatus):
     """What was observed."""
 
-    observed_generation: Count = 0
-    """The generation of the spec that this status speaks of."""
-    retries: Count = 0
-    """How many of the retries asked for have been begun."""
-    conditions: Annotated[
-        tuple[Condition, ...],
-        Field(
-            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-        ),
-    ] = ()
+    conditions: Conditions = ()
     """InputValidated, Admitted, Suspended, Complete, Failed."""
     records: RecordCounts = Field(default_factory=RecordCounts)
     shards: ShardCounts = Field(default_factory=ShardCounts)
@@ -287,20 +278,6 @@ class InferenceBatchStatus(ApiModel):
     deadline_time: Time | None = None
     """When the batch is given up, on the wall clock."""
     summary: Summary = Field(default_factory=Summary)
-
-    def condition(self, kind: ConditionType) -> Condition | None:
-        """The condition of that type; None when it has not been observed."""
-        return next((c for c in self.conditions if c.type == kind), None)
-
-    def is_true(self, kind: ConditionType) -> bool:
-        """Whether the condition of that type holds."""
-        found = self.condition(kind)
-        return found is not None and found.status == ConditionStatus.TRUE
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing will happen any more."""
-        return self.is_true(ConditionType.COMPLETE) or self.is_true(ConditionType.FAILED)
 
 
 class InferenceBatch(ApiModel):
@@ -330,9 +307,3 @@ class InferenceBatch(ApiModel):
     def retries_asked(self) -> int:
         """How often a retry has been asked for, by annotation; anything that is not a number is none."""
         return labels.retries_asked(self.metadata.annotations)
-
-
-def forbidden_changes(old: InferenceBatchSpec, new: InferenceBatchSpec) -> list[str]:
-    """Names (camelCase) of the spec fields that were changed and may not be; the CRD says the same in CEL."""
-    changed = [to_camel(name) for name in IMMUTABLE if getattr(old, name) != getattr(new, name)]
-    return [*changed, "cancel"] if old.cancel and not new.cancel else changed

@@ -125,6 +125,15 @@ OurStatus: TypeAlias = InferenceBatchStatus | FanOutJobStatus
 """The status of any of them."""
 
 
+_IMMUTABLE = {"InferenceBatch": inferencebatch.IMMUTABLE, "FanOutJob": fanoutjob.IMMUTABLE}
+
+
+def forbidden_changes(old: OurObject, new: OurObject) -> list[str]:
+    """Names (camelCase) of the spec fields of an object that were changed and may not be; the CRD says the same in CEL."""
+    changed = [to_camel(name) for name in _IMMUTABLE[old.kind] if getattr(old.spec, name) != getattr(new.spec, name)]
+    return [*changed, "cancel"] if old.spec.cancel and not new.spec.cancel else changed
+
+
 def kind_named(name: str) -> Kind | None:
     """The kind that a user means by `InferenceBatch`, `inferencebatches`, `inferencebatch` or `ib`; None when there is none."""
     wanted = name.lower()

@@ -1,4 +1,4 @@
-"""The parts of `metadata` that Headrace reads or writes, and the condition that every status carries."""
+"""The parts of `metadata` that Headrace reads or writes, and what statuses have in common: the conditions above all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Protocol
 from pydantic import ConfigDict, Field
 
 from headrace.api.base import ApiModel, Count, Name, Time
+from headrace.api.reasons import ConditionType
 
 
 class OwnerReference(ApiModel):
@@ -72,3 +73,34 @@ class Condition(ApiModel):
     """When `status` last changed."""
     observed_generation: Count = 0
     """The generation of the spec that this was observed of."""
+
+
+Conditions = Annotated[
+    tuple[Condition, ...],
+    Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+]
+"""The conditions of an object, one of a type."""
+
+
+class WorkStatus(ApiModel):
+    """What the statuses of all kinds that work on records begin with."""
+
+    observed_generation: Count = 0
+    """The generation of the spec that this status speaks of."""
+    retries: Count = 0
+    """How many of the retries asked for have been begun."""
+    conditions: Conditions = ()
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The condition of that type; None when it has not been observed."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+    def is_true(self, kind: ConditionType) -> bool:
+        """Whether the condition of that type holds."""
+        found = self.condition(kind)
+        return found is not None and found.status == ConditionStatus.TRUE
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen any more."""
+        return self.is_true(ConditionType.COMPLETE) or self.is_true(ConditionType.FAILED)

@@ -8,8 +8,10 @@ from pydantic import Field
 
 from headrace.api.aggregation import Aggregation
 from headrace.api.base import ApiModel, FreeObject
-from headrace.api.common import Engine, Input, Model
+from headrace.api.common import Input
+from headrace.api.engines import Engine
 from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.model import Model
 from headrace.api.worker import BatchIdentity, JoinBranch
 
 MANIFEST_FILE = "manifest.json"

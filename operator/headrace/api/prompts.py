@@ -11,7 +11,8 @@ from jinja2.nodes import Getattr, Name, Node, Output, TemplateData
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.api.base import FieldError, InvalidSpec, JsonObject
-from headrace.api.common import Prompt, Task
+from headrace.api.common import Prompt
+from headrace.api.model import Task
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 

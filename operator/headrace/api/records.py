@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, InputFormat, Model, Prompt, Task
+from headrace.api.common import Input, InputFormat, Prompt
 from headrace.api.content import (
     MAX_MEDIA,
     MEDIA_TASKS,
@@ -24,6 +24,7 @@ from headrace.api.content import (
     modalities,
     text_of,
 )
+from headrace.api.model import Model, Task
 from headrace.api.prompts import PromptError, requester
 from headrace.api.routing import MODALITIES, RoutingError, Taker, taker
 

@@ -15,8 +15,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 from headrace.api.aggregation import Aggregation
 from headrace.api.base import ApiModel, Count, FreeObject
 from headrace.api.cascade import Cascade
-from headrace.api.common import Batching, Engine, Input, InputFormat, Model, Retries
+from headrace.api.common import Batching, Input, InputFormat, Retries
+from headrace.api.engines import Engine
 from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
+from headrace.api.model import Model
 
 TERMINATION_MESSAGE_BYTES = 4096
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from headrace.api.base import FieldError, InvalidSpec
-from headrace.api.common import Engine, Model, ModelSource
+from headrace.api.engines import Engine
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.model import Model, ModelSource
 from headrace.api.prompts import check_template
 from headrace.api.routing import check_when
 from headrace.core.observed import Installation

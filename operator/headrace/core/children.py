@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.common import Model, Resources
+from headrace.api.common import Resources
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.model import Model
 from headrace.api.scorers import ModelUse
 from headrace.api.worker import Env, ExitCode, FanOutConfig, Role, WorkerConfig
 from headrace.core.observed import Installation

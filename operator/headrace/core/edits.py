@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from headrace.api import fanoutjob, inferencebatch, labels
-from headrace.api.fanoutjob import FanOutJob
-from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.kinds import OurObject
+from headrace.api import labels
+from headrace.api.kinds import OurObject, forbidden_changes
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 
@@ -107,7 +105,7 @@ def submission(old: OurObject | None, new: OurObject, *, replace: bool) -> Submi
     if replace or _never_began(old):
         return Submission.STARTED_OVER
     merged = merged_spec(old, new)
-    forbidden = _forbidden_changes(old, merged)
+    forbidden = forbidden_changes(old, merged)
     if forbidden:
         raise ImmutableFields(old, forbidden)
     return Submission.UNCHANGED if merged.spec == old.spec else Submission.CHANGED
@@ -118,14 +116,6 @@ def merged_spec(old: OurObject, new: OurObject) -> OurObject:
     if old.spec.cancel and "cancel" not in new.spec.model_fields_set:
         return new.model_copy(update={"spec": new.spec.model_copy(update={"cancel": True})})
     return new
-
-
-def _forbidden_changes(old: OurObject, new: OurObject) -> list[str]:
-    if isinstance(old, FanOutJob) and isinstance(new, FanOutJob):
-        return fanoutjob.forbidden_changes(old.spec, new.spec)
-    assert isinstance(old, InferenceBatch)
-    assert isinstance(new, InferenceBatch)
-    return inferencebatch.forbidden_changes(old.spec, new.spec)
 
 
 def _never_began(batch: OurObject) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace.api.common import Task
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.model import Task
 from headrace.api.worker import PlanReport
 from headrace.core.admission.demand import allowed_pods
 from headrace.core.check import spec_problems

@@ -11,16 +11,19 @@ from headrace.core.volumes import PLAN_FILE, RECORDS_FILE, Volumes, inline_confi
 from headrace.core.workerconfig import identity
 
 
-def lay_out(batch: InferenceBatch, place: Installation) -> InlinePlan | None:
-    """The inline records as a file with its shard manifest; None when the input is elsewhere."""
+def lay_out(batch: InferenceBatch, place: Installation, *, ids_only: bool = False) -> InlinePlan | None:
+    """The inline records as a file with its shard manifest; None when the input is elsewhere.
+
+    `ids_only`: looked at for their ids alone, and in one piece.
+    """
     if batch.spec.input.inline is None:
         return None
     created = batch.metadata.creation_timestamp
     return lay_out_inline(
         batch.spec.input.inline,
         batch.spec.input,
-        batch.spec.model,
-        shards=batch.spec.shards,
+        None if ids_only else batch.spec.model,
+        shards=1 if ids_only else batch.spec.shards,
         batch=identity(batch),
         created=int(created.timestamp()) if created is not None else 0,
         uri=Volumes.of(batch, place).input.uri or "",

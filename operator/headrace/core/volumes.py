@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 
 from headrace.api.aggregation import Aggregation
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, Model, ModelSource
+from headrace.api.common import Input
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.manifest import readable_here
+from headrace.api.model import Model, ModelSource
 from headrace.core.observed import Installation
 
 RECORDS_FILE = "records.jsonl"

@@ -150,6 +150,7 @@ def test_status_of_a_batch_that_is_gone_is_let_go() -> None:
     cluster = Cluster()
     cluster.refusal = NotFound(404, "reviews")
     asyncio.run(cluster.applier.status(BATCH, BATCH.status))
+    assert cluster.cache.get(BATCHES, ("default", "reviews")) is None
 
 
 def test_status_that_was_written_is_what_the_cache_has() -> None:

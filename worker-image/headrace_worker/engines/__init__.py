@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
-from headrace.api.common import EngineName
+from headrace.api.engines import EngineName
 from headrace.api.records import Request
 from headrace.api.worker import WorkerConfig
 from headrace_worker.engines.base import Engine, Likelihood

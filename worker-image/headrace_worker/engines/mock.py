@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import MockEngine, Task
+from headrace.api.engines import MockEngine
+from headrace.api.model import Task
 from headrace.api.records import CHARACTERS_PER_TOKEN, ErrorCode, RecordError, Request, estimate_prompt_tokens
 from headrace.api.worker import WorkerConfig
 from headrace_worker.engines import RequestChecker

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, Model
+from headrace.api.common import Input
+from headrace.api.model import Model
 from headrace.api.records import Reader, RecordError, Request
 from headrace.api.worker import Segment, Shard
 from headrace_worker.errors import JobFailed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Task
+from headrace.api.model import Task
 
 
 def as_request(question: JsonObject | None, task: Task) -> JsonObject:

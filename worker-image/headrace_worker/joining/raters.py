@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from headrace.api.aggregation import Cluster
 from headrace.api.base import JsonObject
-from headrace.api.common import Task
+from headrace.api.model import Task
 from headrace.api.records import RecordError
 from headrace.api.scorers import Judge, LogLikelihoodScorer, ModelUse
 from headrace.api.worker import WorkerConfig

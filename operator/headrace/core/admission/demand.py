@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from headrace.api.bulkhead import NAMESPACE_NAME
-from headrace.api.common import EngineName
+from headrace.api.engines import EngineName
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.stopping import deadline

@@ -11,16 +11,15 @@ from headrace.api.base import JsonObject
 from headrace.api.common import Output
 from headrace.api.fanoutjob import Branch, FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, Work
-from headrace.api.manifest import InlinePlan, lay_out_inline
+from headrace.api.manifest import InlinePlan
 from headrace.api.worker import FanOutConfig, Role, stage_input
 from headrace.core.children import FanOutWork, owned, single_job
 from headrace.core.fanout.branches import BranchView
 from headrace.core.fanout.observed import FanOutObserved, as_batch
 from headrace.core.fanout.policy import deadline, decided
 from headrace.core.inline import inline_config_map
+from headrace.core.inline import lay_out as lay_out_batch
 from headrace.core.observed import Installation
-from headrace.core.volumes import Volumes
-from headrace.core.workerconfig import identity
 
 DEADLINE_SLACK = timedelta(seconds=5)
 """A child's deadline is not moved for less: it is counted from the child's creation, which is known to the second only."""
@@ -44,19 +43,7 @@ def input_config_map(observed: FanOutObserved, inline: InlinePlan | None) -> tup
 
 def lay_out(observed: FanOutObserved) -> InlinePlan | None:
     """Inline records as a file with its shard manifest, looked at for their ids alone; None when the input is elsewhere."""
-    batch = observed.own_work.batch
-    if batch.spec.input.inline is None:
-        return None
-    created = batch.metadata.creation_timestamp
-    return lay_out_inline(
-        batch.spec.input.inline,
-        batch.spec.input,
-        None,
-        shards=1,
-        batch=identity(batch),
-        created=int(created.timestamp()) if created is not None else 0,
-        uri=Volumes.of(batch, observed.installation).input.uri or "",
-    )
+    return lay_out_batch(observed.own_work.batch, observed.installation, ids_only=True)
 
 
 def plan_job(observed: FanOutObserved) -> JsonObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.api.common import Task
+from headrace.api.model import Task
 from headrace_worker.engines.base import Outcome
 from headrace_worker.engines.transformers.responses import Responses
 from headrace_worker.engines.transformers.sequences import Sequence

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headrace.api import common
+from headrace.api import engines
 from headrace.api.base import JsonObject
 from headrace.api.content import MEDIA_TASKS, MediaPart, media_parts
 from headrace.api.records import ErrorCode, RecordError, Request, estimate_prompt_tokens
@@ -84,7 +84,7 @@ class ClassificationEngine:
         """Load the weights."""
         torch.set_num_threads(limits.threads())
         on_gpu = self._config.gpus > 0 and torch.cuda.is_available()
-        settings = self._config.engine.transformers or common.TransformersEngine()
+        settings = self._config.engine.transformers or engines.TransformersEngine()
         device = torch.device("cuda" if on_gpu else "cpu")
         self._classifier = classifiers.load_classifier(self._config.model, settings.dtype, device)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoImageProcessor
 
-from headrace.api.common import Model, Task
+from headrace.api.model import Model, Task
 from headrace_worker.engines.transformers import weights
 from headrace_worker.engines.transformers.architectures import SUFFIXES, load_bare
 from headrace_worker.engines.transformers.source import ModelFiles, bare_weights, find

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from headrace.api import common
+from headrace.api import engines
 from headrace.api.base import JsonObject
-from headrace.api.common import Task
+from headrace.api.model import Task
 from headrace.api.records import Request
 from headrace.api.worker import WorkerConfig
 from headrace_worker.engines.base import EngineStats, Outcome, Work
@@ -67,7 +67,7 @@ class TransformersEngine:
         torch.set_num_threads(limits.threads())
         on_gpu = self._config.gpus > 0 and torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
-        settings = self._config.engine.transformers or common.TransformersEngine()
+        settings = self._config.engine.transformers or engines.TransformersEngine()
         model = weights.load_model(self._model, self._files, settings.dtype, device)
         batching = self._config.batching
         most = StepLimits(batching.max_batch_size, min(batching.max_batch_tokens, limits.STEP_TOKENS[device.type]))

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from headrace.api import common
-from headrace.api.common import Task
+from headrace.api import engines
+from headrace.api.model import Task
 from headrace.api.records import ErrorCode, RecordError
 from headrace.api.worker import WorkerConfig
 from headrace_worker.engines.base import Continuation
@@ -55,7 +55,7 @@ class TransformersLikelihood:
     def load(self) -> None:
         """Load the weights."""
         torch.set_num_threads(limits.threads())
-        settings = self._config.engine.transformers or common.TransformersEngine()
+        settings = self._config.engine.transformers or engines.TransformersEngine()
         self._loaded = weights.load_model(self._model, self._files, settings.dtype, self._device)
 
     def mean(self, texts: Sequence[Continuation]) -> list[float | RecordError]:

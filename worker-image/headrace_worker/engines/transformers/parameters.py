@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Task
+from headrace.api.model import Task
 from headrace.api.records import ErrorCode, RecordError, Request
 
 COMPLETION_MAX_TOKENS = 16

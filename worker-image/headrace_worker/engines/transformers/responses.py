@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Task
+from headrace.api.model import Task
 from headrace.api.worker import WorkerConfig
 
 _DECIMALS = 6

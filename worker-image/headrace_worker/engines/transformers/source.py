@@ -17,7 +17,7 @@ from urllib.request import getproxies
 
 from huggingface_hub import constants, try_to_load_from_cache
 
-from headrace.api.common import Model, ModelSource, PackageSource
+from headrace.api.model import Model, ModelSource, PackageSource
 from headrace_worker.errors import JobFailed
 from headrace_worker.modelcache import RemoteModel, find_remote
 

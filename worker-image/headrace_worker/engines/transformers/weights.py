@@ -22,7 +22,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from headrace.api.common import Model, Task
+from headrace.api.model import Model, Task
 from headrace_worker.engines.transformers import gguf
 from headrace_worker.engines.transformers.packed import pack_linear_layers
 from headrace_worker.engines.transformers.source import ModelFiles, find

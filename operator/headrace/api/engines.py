@@ -1,0 +1,123 @@
+"""What turns requests into answers: the engines, and what each is told."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from headrace.api.base import ApiModel, FreeObject, Rule
+from headrace.api.common import SecretKeyRef
+
+
+class MockEngine(ApiModel):
+    """The engine without a model: answers, delays, errors and crashes that are the same in every run of a record."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Another seed, other errors."""
+    latency_milliseconds: Annotated[int, Field(ge=0, le=3_600_000)] = 0
+    """How long one batch takes."""
+    error_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share of records that always fail."""
+    crash_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share of records that kill the worker process at their first attempt."""
+
+
+class TransformersEngine(ApiModel):
+    """PyTorch with Hugging Face transformers."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; `auto` is bfloat16 on a GPU and float32 on a CPU."""
+
+
+class VllmEngine(ApiModel):
+    """vLLM as a library."""
+
+    arguments: FreeObject = Field(default_factory=dict)
+    """Engine arguments in vLLM's own names."""
+
+
+class Endpoint(ApiModel):
+    """One OpenAI-compatible server."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """What metrics and messages call it."""
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://.+")]
+    """Base URL, up to and without `/v1/...`."""
+    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    """Share of the requests under `Weighted`."""
+    api_key_secret_ref: SecretKeyRef | None = None
+    """Where the API key is."""
+
+
+class OpenAIEngine(ApiModel):
+    """Requests to OpenAI-compatible servers."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.endpoints.all(one, self.endpoints.exists_one(other, other.name == one.name))",
+            message="the names of endpoints must differ",
+            check=lambda engine: len({it.name for it in engine.endpoints}) == len(engine.endpoints),
+            field="endpoints",
+        ),
+    )
+
+    endpoints: Annotated[
+        tuple[Endpoint, ...],
+        Field(
+            min_length=1,
+            max_length=64,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    """The servers, any of which may answer a record."""
+    load_balancing: Literal["RoundRobin", "LeastRequests", "Weighted", "Locality"] = "LeastRequests"
+    """How a request finds its server."""
+
+
+class EngineName(StrEnum):
+    """What runs the model."""
+
+    TRANSFORMERS = "transformers"
+    VLLM = "vllm"
+    OPENAI = "openai"
+    MOCK = "mock"
+
+
+def _only_for(field: str) -> Rule:
+    return Rule(
+        cel=f"!has(self.{field}) || self.name == '{field}'",
+        message=f"{field} may be set only when name is {field}",
+        check=lambda engine: getattr(engine, field) is None or engine.name == field,
+        field=field,
+    )
+
+
+class Engine(ApiModel):
+    """What runs the model, and its settings."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *(_only_for(name.value) for name in EngineName),
+        Rule(
+            cel="self.name != 'openai' || has(self.openai)",
+            message="openai must be set when name is openai",
+            check=lambda engine: engine.name != EngineName.OPENAI or engine.openai is not None,
+        ),
+    )
+
+    name: EngineName = EngineName.TRANSFORMERS
+    """What runs the model."""
+    mock: MockEngine | None = None
+    """Settings of the mock engine."""
+    transformers: TransformersEngine | None = None
+    """Settings of the transformers engine."""
+    vllm: VllmEngine | None = None
+    """Settings of the vllm engine."""
+    openai: OpenAIEngine | None = None
+    """Settings of the openai engine."""
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether pods of this engine ask for a GPU when nothing else is said."""
+        return self.name in (EngineName.TRANSFORMERS, EngineName.VLLM)
