@@ -328,6 +328,7 @@ def idle(plane: Plane, folder: Path, settings: Settings, finished: int, contende
     spent = after.user + after.system - before.user - before.system
     figures = {"cpu_percent": 100 * spent / settings.idle_seconds, "rss_mib": rss_mib(process)}
     rig.close()
+    say(f"idle, {contender}: {figures['cpu_percent']:.2f} % CPU with {finished} finished")
     return figures
 
 
@@ -349,6 +350,7 @@ def memory(plane: Plane, folder: Path, settings: Settings, contender: str) -> di
     left = rss_at_rest(process)
     rig.close()
     each = 1024 * (full - empty) / settings.burst
+    say(f"memory, {contender}: {each:.1f} KiB a live batch, {left / empty:.2f} of it empty when all are deleted")
     return {
         "fresh_mib": fresh,
         "empty_mib": empty,

@@ -8,6 +8,7 @@ from builders import BatchBuilder, a_batch, a_job, look, planned
 from headrace.api.reasons import ConditionType
 from headrace.api.worker import Role
 from headrace.core.plan import Plan
+from headrace.core.planning import about_to_be
 from headrace.core.reconcile import reconcile
 from headrace.core.volumes import Volumes
 
@@ -72,3 +73,28 @@ def test_reconcile_refuses_a_field_that_a_record_does_not_have() -> None:
     plan = reconcile(look(with_template("{{ title }}")))
     assert plan.status.validation is not None
     assert [e.code for e in plan.status.validation.errors] == ["template_error", "template_error"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "shards"),
+    [
+        pytest.param(a_batch().inline(*GOOD).sharded(2), 2, id="records that are good"),
+        pytest.param(a_batch().inline(GOOD[0], GOOD[0]).sharded(2), 0, id="an id twice"),
+        pytest.param(with_template("{{").sharded(2), 0, id="a template that is none"),
+        pytest.param(with_template("{{ text * 9 }}").sharded(2), 0, id="a template that a pod must fill"),
+    ],
+)
+def test_about_to_be_knows_what_the_look_will_find(batch: BatchBuilder, shards: int) -> None:
+    found = about_to_be(look(batch)).status
+    assert found.is_true(ConditionType.INPUT_VALIDATED) == bool(shards)
+    assert found.shards.total == shards
+
+
+def test_about_to_be_believes_the_preflight_pod() -> None:
+    batch = with_template("{{ text * 9 }}")
+    assert (
+        about_to_be(
+            look(batch, jobs=[a_job(Role.PLAN, complete=True)], reports=[planned(6, shards=3)])
+        ).status.shards.total
+        == 3
+    )

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import OutputStatus, RecordCounts, RecordProblem, ShardCounts, Validation
+from headrace.api.inferencebatch import (
+    InferenceBatch,
+    OutputStatus,
+    RecordCounts,
+    RecordProblem,
+    ShardCounts,
+    Validation,
+)
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import PlanReport, Role
+from headrace.core.check import spec_problems
 from headrace.core.children import plan_job
-from headrace.core.conditions import false, true, unknown
-from headrace.core.inline import inline_config_map
+from headrace.core.conditions import false, true, unknown, with_findings
+from headrace.core.inline import inline_config_map, lay_out
 from headrace.core.observed import Observed
 from headrace.core.step import Step, admission, failed, granted_pods, readiness, suspension
 from headrace.core.volumes import output_uri
 
 SHOWN_ERRORS = 20
+
+
+def planned(batch: InferenceBatch, shards: int, now: datetime) -> InferenceBatch:
+    """The batch as it will be once its input has been found good and was cut into so many shards."""
+    good = true(ConditionType.INPUT_VALIDATED, Reason.INPUT_VALID, "")
+    conditions = with_findings(batch.status.conditions, (good,), batch.metadata.generation, now)
+    status = batch.status.model_copy(update={"conditions": conditions, "shards": ShardCounts(total=shards)})
+    return batch.model_copy(update={"status": status})
+
+
+def about_to_be(observed: Observed) -> InferenceBatch:
+    """The batch that admission has to judge: with its input found good, if the look that is being taken is about to find that.
+
+    So whoever may start at once hears it in the same write.
+    """
+    batch = observed.batch
+    known = batch.status.finished or batch.status.is_true(ConditionType.INPUT_VALIDATED)
+    if known or spec_problems(batch, observed.installation):
+        return batch
+    inline = lay_out(batch, observed.installation)
+    report = (inline.report if inline is not None else None) or observed.plan_report
+    good = report is not None and not report.error_count
+    return planned(batch, report.shards, observed.now) if report is not None and good else batch
 
 
 def planning(observed: Observed, inline: InlinePlan | None) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -23,6 +23,9 @@ def ready(name: str) -> BatchBuilder:
 
 def running(name: str) -> BatchBuilder:
     return ready(name).admitted().with_status(admission=Held(pods=1, time=NOON))
+
+
+ENDED = running("first").with_spec(cancel=True).with_status(admission=Held(pods=0))
 
 
 class Shell:
@@ -48,27 +51,42 @@ def shell() -> Shell:
     return made
 
 
-def look(shell: Shell, name: str, now: datetime = NOON) -> tuple[bool, Reason]:
-    verdict = shell.admission.look(ready(name).build(), now)
+def look(shell: Shell, batch: BatchBuilder) -> tuple[bool, Reason]:
+    verdict = shell.admission.look(batch.build(), NOON)
     return verdict.admitted, verdict.reason
 
 
 def test_look_gives_verdicts_from_what_was_listed(shell: Shell) -> None:
-    assert look(shell, "first") == (True, Reason.ADMITTED)
-    assert look(shell, "second") == (False, Reason.QUOTA_EXCEEDED)
+    assert look(shell, running("first")) == (True, Reason.ADMITTED)
+    assert look(shell, ready("second")) == (False, Reason.QUOTA_EXCEEDED)
 
 
-def test_heard_tells_of_who_may_start_now(shell: Shell) -> None:
-    shell.admission.heard(running("first").with_spec(cancel=True).with_status(admission=Held(pods=0)).build(), NOON)
+def test_look_at_a_batch_that_is_about_to_be_ready_lets_it_in_with_the_same_write(shell: Shell) -> None:
+    shell.admission.heard_bulkhead(a_bulkhead(capacity={"batches": 2}), NOON)
+    assert look(shell, a_batch("third").with_spec(bulkheadName="prod")) == (False, Reason.PLANNING)
+    look(shell, ENDED)
+    shell.admission.settled(ENDED.build(), NOON)
+    assert look(shell, ready("third")) == (True, Reason.ADMITTED)
+
+
+def test_written_tells_of_who_may_start_now(shell: Shell) -> None:
+    shell.admission.written(ENDED.build(), NOON)
     assert shell.told == ["second"]
 
 
+def test_refused_takes_nothing_from_a_batch_that_runs_and_lets_no_other_in(shell: Shell) -> None:
+    shell.admission.refused(("default", "first"), NOON)
+    assert look(shell, ready("second")) == (False, Reason.QUOTA_EXCEEDED)
+    shell.admission.refused(("default", "second"), NOON)
+    shell.admission.gone(("default", "first"), NOON)
+    assert not shell.told
+
+
 def test_settled_gives_back_what_a_batch_that_has_ended_was_told(shell: Shell) -> None:
-    look(shell, "first")
-    ended = running("first").with_spec(cancel=True).with_status(admission=Held(pods=0)).build()
-    shell.admission.heard(ended, NOON)
+    look(shell, running("first"))
+    shell.admission.written(ENDED.build(), NOON)
     assert shell.told == [], "somebody may still be writing that it runs"
-    shell.admission.settled(ended, NOON)
+    shell.admission.settled(ENDED.build(), NOON)
     assert shell.told == ["second"]
 
 
@@ -85,8 +103,7 @@ def test_heard_bulkhead_tells_its_members_of_a_change_and_not_of_its_own_status(
     shell.admission.heard_bulkhead(larger.model_copy(update={"status": BulkheadStatus(waiting=7)}), NOON)
     assert shell.told == []
     shell.admission.gone_bulkhead("prod", NOON)
-    shell.admission.heard(ready("third").build(), NOON)
-    assert look(shell, "third") == (False, Reason.UNKNOWN_BULKHEAD)
+    assert look(shell, ready("third")) == (False, Reason.UNKNOWN_BULKHEAD)
 
 
 def test_tick_writes_what_is_new_and_not_too_often(shell: Shell) -> None:

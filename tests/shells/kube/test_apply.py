@@ -29,6 +29,8 @@ class Cluster:
         self.said: list[tuple[str, str, Any]] = []
         self.refusal: Exception | None = None
         """What every write is answered with."""
+        self.edits: JsonObject = {}
+        """What somebody has just changed of the metadata."""
         self.cache = Cache()
         self.told: list[Parent] = []
         self.applier = Applier(cast("Api", self), self.cache, self.told.append)
@@ -62,7 +64,7 @@ class Cluster:
 
     async def replace_status(self, resource: Resource, metadata: JsonObject, status: JsonObject) -> JsonObject:
         self._say("status", metadata["name"], metadata["uid"])
-        return self._stored(resource, {"metadata": dict(metadata), "status": status})
+        return self._stored(resource, {"metadata": {"generation": 1, **self.edits, **metadata}, "status": status})
 
     def _say(self, verb: str, name: str, what: Any) -> None:
         self.said.append((verb, name, what))
@@ -159,3 +161,12 @@ def test_status_that_was_written_is_what_the_cache_has() -> None:
     found = cluster.cache.get(BATCHES, ("default", "reviews"))
     assert found is not None
     assert found["status"]["retries"] == 3
+    assert not cluster.told
+
+
+@pytest.mark.parametrize("edits", [{"generation": 2}, {"annotations": {"headrace.dev/retry": "1"}}])
+def test_status_that_came_back_with_an_edit_has_the_object_looked_at_again(edits: JsonObject) -> None:
+    cluster = Cluster()
+    cluster.edits = edits
+    asyncio.run(cluster.applier.status(BATCH, BATCH.status))
+    assert cluster.told == [Parent(BATCHES, "default", "reviews")], "the watch will tell nothing new"

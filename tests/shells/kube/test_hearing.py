@@ -85,10 +85,12 @@ def test_news_of_each_kind_changes_verdicts(rig: Rig) -> None:
     assert rig.reason(batch) == Reason.UNKNOWN_BULKHEAD
     rig.bulkhead(namespaceSelector={"matchLabels": {"team": "blue"}})
     assert rig.reason(batch) == Reason.NAMESPACE_NOT_SELECTED
+    rig.told.clear()
     rig.namespace(team="blue")
+    assert rig.told == ["reviews"]
     assert rig.reason(batch) == Reason.ADMITTED
     rig.cache.remove(BATCHES, batch.to_object())
-    assert rig.reason(batch) == Reason.PLANNING, "nothing is known of it any more"
+    assert "default/reviews" not in rig.admission.book.where
     rig.cache.remove(BULKHEADS, {"metadata": {"name": "prod", "uid": "p"}})
     assert rig.admission.bulkheads == {}
 
@@ -99,10 +101,6 @@ def test_news_that_cannot_be_read_ends_nothing(rig: Rig, caplog: pytest.LogCaptu
         rig.bulkhead(capacity={"gpus": -1})
     assert "Bulkhead prod is taken as one that is not there" in caplog.text
     assert rig.reason(rig.batch()) == Reason.UNKNOWN_BULKHEAD
-    unreadable = READY.with_spec(parallelism=-1)
-    raw = {**READY.build().to_object(), "spec": {**unreadable.spec}}
-    rig.cache.put(BATCHES, rig._versioned(raw))
-    assert rig.reason(READY.build()) == Reason.PLANNING
 
 
 def test_a_deleted_batch_holds_what_it_held_until_its_last_pod_is_gone(rig: Rig) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from headrace.api.bulkhead import Bulkhead
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus, ShardCounts
-from headrace.api.reasons import ConditionType, Reason
+from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.reasons import Reason
 from headrace.core.admission.book import Book
 from headrace.core.admission.demand import Demand, Surroundings, allowed_pods, demand_of, no_pods_allowed
-from headrace.core.conditions import true, with_findings
 from headrace.core.observed import Verdict
+from headrace.core.planning import planned
 
 HOPELESS = (Reason.EXCEEDS_CAPACITY, Reason.UNKNOWN_BULKHEAD, Reason.NAMESPACE_NOT_SELECTED, Reason.NO_PODS_ALLOWED)
 """As things are it would never start, however long it waited."""
@@ -36,10 +36,8 @@ def foresee(batch: InferenceBatch, shards: int, picture: Picture, now: datetime)
     """What would be said of the batch as soon as its input is found good and cut into so many shards."""
     if not allowed_pods(batch):
         return Verdict(admitted=False, reason=Reason.NO_PODS_ALLOWED, message=no_pods_allowed(batch))
-    good = true(ConditionType.INPUT_VALIDATED, Reason.INPUT_VALID, "")
-    status = InferenceBatchStatus(conditions=with_findings((), (good,), 1, now), shards=ShardCounts(total=shards))
-    planned = batch.model_copy(update={"status": status})
+    fresh = batch.model_copy(update={"status": InferenceBatchStatus()})
     others = (picture.demand(other, now) for other in picture.batches if other.key != batch.key)
     book = Book()
-    book.load((*others, picture.demand(planned, now)), picture.bulkheads, now)
+    book.load((*others, picture.demand(planned(fresh, shards, now), now)), picture.bulkheads, now)
     return book.look(batch.key, now)

@@ -1,6 +1,7 @@
-"""Admission in the cluster: what is heard goes into the book, looks get their verdicts from it, Bulkheads get their statuses.
+"""Admission in the cluster: what is seen goes into the book, looks get their verdicts from it, Bulkheads get their statuses.
 
-No decision is made here. The book is filled once everything has been listed, and anew by whoever leads next.
+No decision is made here. The book is filled once everything has been listed, and anew by whoever leads next. From then on it learns of a
+batch by the looks at it and by what they write: one after the other, so it never hears of what is older than what it knows.
 """
 
 from __future__ import annotations
@@ -54,10 +55,29 @@ class Admission:
         self.book.load(demands, self.bulkheads.values(), now)
         self._tell()
 
-    def heard(self, batch: InferenceBatch, now: datetime) -> None:
-        """A batch as it is now: from a watch, or from the answer to our own write."""
-        self.book.put(demand_of(batch, self._around(batch, now)), now)
+    def look(self, batch: InferenceBatch, now: datetime) -> Verdict:
+        """The verdict for a look at a batch as it is about to be; nobody else may be writing its status."""
+        self._put(batch, now)
+        verdict = self.book.look(batch.key, now)
         self._tell()
+        return verdict
+
+    def written(self, batch: Named, now: datetime) -> None:
+        """What the look has come to is in the status of the batch."""
+        if isinstance(batch, InferenceBatch):
+            self._put(batch, now)
+            self._tell()
+
+    def settled(self, batch: Named, now: datetime) -> None:
+        """The look at a batch is over, and what it was told is in its status, or was in it before."""
+        if isinstance(batch, InferenceBatch):
+            self.book.settle(batch.key, now)
+            self._tell()
+
+    def refused(self, key: Key, now: datetime) -> None:
+        """What is there now under a batch's name is none that can be acted on. It gets nothing; what it holds it keeps until it is gone."""
+        if not self.leaving(key, now):
+            self.gone(key, now)
 
     def leaving(self, key: Key, now: datetime) -> bool:
         """A batch was deleted, and its pods are still there; whether they hold something."""
@@ -86,18 +106,6 @@ class Admission:
             self.book.remove_bulkhead(name, now)
             self._tell()
 
-    def look(self, batch: InferenceBatch, now: datetime) -> Verdict:
-        """The verdict for a look at a batch; nobody else may be writing its status."""
-        verdict = self.book.look(batch.key, now)
-        self._tell()
-        return verdict
-
-    def settled(self, batch: Named, now: datetime) -> None:
-        """The look at a batch is over, and what it was told is in its status, or was in it before."""
-        if isinstance(batch, InferenceBatch):
-            self.book.settle(batch.key, now)
-            self._tell()
-
     async def tick(self, now: datetime) -> None:
         """Time has passed: decide anew, and write the statuses that are due. One that cannot be written is written the next time."""
         self.book.tick(now)
@@ -118,6 +126,9 @@ class Admission:
         if status != bulkhead.status:
             await self.write_status(bulkhead, status)
             self.written_at[bulkhead.name] = now
+
+    def _put(self, batch: InferenceBatch, now: datetime) -> None:
+        self.book.put(demand_of(batch, self._around(batch, now)), now)
 
     def _around(self, batch: InferenceBatch, now: datetime) -> Surroundings:
         pace = self.book.paces.get(model_breaker(batch))

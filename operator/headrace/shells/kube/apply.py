@@ -45,6 +45,8 @@ class Applier:
         except NotFound:
             return
         self._cache.put(resource, written)
+        if _edited(named, written):
+            self._changed(Parent.of(named))
         owner = owner_of(written)
         if owner is not None:
             self._changed(owner)
@@ -92,6 +94,12 @@ class Applier:
             return await self._api.get(resource, *key)
         except NotFound as gone:
             raise TransientFailure(f"{resource.kind} {key[1]} was there, and is not any more") from gone
+
+
+def _edited(named: Named, written: JsonObject) -> bool:
+    """Whether somebody has edited the object since it was looked at: the watch, which comes after us, will tell nothing new."""
+    before, now = named.metadata, written["metadata"]
+    return (before.generation, before.annotations) != (now["generation"], now.get("annotations", {}))
 
 
 def _noun(parent: Named) -> str:

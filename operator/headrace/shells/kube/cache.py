@@ -135,6 +135,10 @@ class Cache:
                 del self._children[resource, owner]
         self.heard(resource, key)
 
+    def has(self, resource: Resource, key: Key) -> bool:
+        """Whether there is an object of that key."""
+        return key in self._objects[resource]
+
     def get(self, resource: Resource, key: Key) -> JsonObject | None:
         """A copy of the object of that key."""
         kept = self._objects[resource].get(key)

@@ -25,6 +25,7 @@ from headrace.shells.kube.observe import Sight
 from headrace.shells.kube.queue import WorkQueue
 from headrace.shells.kube.recorder import Recorder
 from headrace.shells.kube.reporters import Reporters
+from headrace.shells.kube.resources import BATCHES
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ class Converger:
         handler = HANDLERS[key.resource]
         parent = handler.parse(found)
         if parent is None:
+            if key.resource is BATCHES:
+                self.admission.refused(key.key, now)
             await self._refuse(key, found, now)
             return
         sight = Sight(self.cache, self.reporters.live, self.admission.look, self.installation)
@@ -119,6 +122,8 @@ class Converger:
         if wait == timedelta(0):
             await self.applier.status(parent, plan.status)
             self.written_at[key] = now
+            if self.cache.has(key.resource, key.key):  # else admission has been told that it is gone
+                self.admission.written(parent.model_copy(update={"status": plan.status}), now)
             self.recorder.say(parent, plan.events, now)
         elif wait is not None:
             self.queue.add_after(key, wait.total_seconds())

@@ -1,4 +1,7 @@
-"""What the cache hears of batches, Bulkheads and namespaces, as admission understands it."""
+"""What the cache hears of Bulkheads, namespaces and of batches that are gone, as admission understands it.
+
+Of batches that are there it learns when they are looked at, which all news of them brings about.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +54,10 @@ class Hearing:
             logger.exception("%s %s: this is a bug; admission does not know of its last change", resource.kind, key)
 
     def _batch(self, key: Key) -> None:
-        batch = self._read(key)
         self._leaving.discard(key)
-        if batch is not None:
-            self._admission.heard(batch, self._now())
-        elif self._has_children(key) and self._admission.leaving(key, self._now()):
+        if self._cache.has(BATCHES, key):
+            return
+        if self._has_children(key) and self._admission.leaving(key, self._now()):
             self._leaving.add(key)
         else:
             self._admission.gone(key, self._now())
@@ -84,7 +86,7 @@ class Hearing:
         self._admission.namespaces[name] = found
         for batch in self._cache.keys(BATCHES):
             if batch[0] == name:
-                self._batch(batch)
+                self._admission.changed(batch)
 
     def _read(self, key: Key) -> InferenceBatch | None:
         """The batch; None when there is none, or the models refuse it, for then nothing of it may run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import Report, Role, parse_report
 from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, Verdict, WorkerReport
+from headrace.core.planning import about_to_be
 from headrace.shells.kube.cache import Cache, Parent, controller_uid
 from headrace.shells.kube.resources import BATCHES, JOBS, PODS
 
@@ -33,15 +34,15 @@ class Sight:
 def observe(sight: Sight, batch: InferenceBatch, now: datetime) -> Observed:
     """One look at a batch."""
     work = _work(sight, batch)
-    return Observed(
+    seen = Observed(
         batch=batch,
         now=now,
         jobs=work.jobs,
         pods=work.pods,
         reports=work.reports,
-        verdict=sight.verdict(batch, now),
         installation=sight.installation,
     )
+    return replace(seen, verdict=sight.verdict(about_to_be(seen), now))
 
 
 def observe_fan_out(sight: Sight, fan_out: FanOutJob, now: datetime) -> FanOutObserved:
