@@ -25,6 +25,17 @@ def manifest(spec: JsonObject, name: str = "reviews") -> JsonObject:
     return {**head, "spec": copy.deepcopy(spec)}
 
 
+def fan_out_manifest(spec: JsonObject) -> JsonObject:
+    """A FanOutJob of the minimal spec with these fields."""
+    spec = {
+        "input": {"uri": "s3://in/a.jsonl", "format": "jsonl"},
+        "branches": [{"name": "a", "model": {"name": "m"}}],
+        **spec,
+    }
+    head = {"apiVersion": "headrace.dev/v1alpha1", "kind": "FanOutJob", "metadata": {"name": "answers"}}
+    return {**head, "spec": copy.deepcopy(spec)}
+
+
 def endpoints(*urls: str) -> JsonObject:
     """The engine openai with endpoints that are called e0, e1 and so on."""
     listed = [{"name": f"e{number}", "url": url} for number, url in enumerate(urls)]
@@ -49,6 +60,15 @@ class Bad:
         return manifest(
             {key: value for key, value in {**MINIMAL, **self.spec}.items() if key != self.without}, self.name
         )
+
+
+@dataclass(frozen=True)
+class BadFanOut(Bad):
+    """A spec of a FanOutJob that is refused."""
+
+    @property
+    def manifest(self) -> JsonObject:
+        return fan_out_manifest(self.spec)
 
 
 @dataclass(frozen=True)
@@ -96,6 +116,12 @@ def _endpoint(**changes: Any) -> JsonObject:
 
 
 _URI = {"uri": "s3://in/reviews.jsonl"}
+
+
+def _split(**split: Any) -> JsonObject:
+    return {"input": {**_URI, "format": "jsonl", "split": split}}
+
+
 _WRONG_TOLERANCES: tuple[Any, ...] = (-1, "101%", "1.5%", "-1%", "10", "%", "", "٣%", "5%\n", 0.01, True, [], {})
 _WRONG_AMOUNTS: tuple[Any, ...] = (-1, "-1", "two", "2 cores", "1e3", "", "٢", 0.5, [])
 
@@ -169,6 +195,16 @@ BAD = (
     Bad("media of no byte", "spec.input.media.maxBytes", _media(maxBytes=0)),
     Bad("media of more than a gibibyte", "spec.input.media.maxBytes", _media(maxBytes=2**30 + 1)),
     Bad("no time for media", "spec.input.media.timeoutSeconds", _media(timeoutSeconds=0)),
+    # splitting
+    Bad("a split without a size", "spec.input.split.size", _split(by="lines")),
+    Bad("a split by nothing", "spec.input.split.by", _split(size=5)),
+    Bad("a split by what there is no text of", "spec.input.split.by", _split(by="tiles", size=5)),
+    Bad("parts of nothing", "spec.input.split.size", _split(by="chunks", size=0)),
+    Bad("parts larger than any record", "spec.input.split.size", _split(by="chunks", size=16_777_217)),
+    Bad("a negative overlap", "spec.input.split.overlap", _split(by="chunks", size=5, overlap=-1)),
+    Bad("nothing but overlap", "spec.input.split.overlap", _split(by="pages", size=1, overlap=1)),
+    Bad("parts of what names them", "spec.input.split.field", _split(by="lines", size=1, field="part")),
+    Bad("a split of requests", "spec.input.split", {"input": {**_URI, "split": {"by": "lines", "size": 1}}}),
     Bad("no inline records", "spec.input.inline", {"input": {"inline": []}}),
     Bad("too many inline records", "spec.input.inline", {"input": {"inline": [{}] * 1001}}),
     Bad("inline records as text", "spec.input", {"input": {"inline": [RECORD], "format": "text"}}),
@@ -242,6 +278,8 @@ BAD = (
 
 GOOD = (
     Good("the least that can be said", {}),
+    Good("chunks", _split(by="chunks", size=2000, overlap=1999)),
+    Good("lines of a field", _split(by="lines", size=1, field="body")),
     Good("a condition on records", {"input": {**_URI, "when": "has(record.language) && record.language == 'de'"}}),
     Good("media from a few places", _media(
         allowedHosts=["media.example.org", "*.cdn.example", "localhost"],
@@ -316,6 +354,29 @@ GOOD = (
         "input": {"uri": "s3://" + "ü" * 4091, "limit": 1_000_000_000}, "bulkheadName": "b" * 253,
     }),
 )  # fmt: skip
+
+_SPLIT: JsonObject = {"by": "chunks", "size": 100}
+_REDUCE: JsonObject = {"type": "reduce"}
+
+BAD_FAN_OUTS = (
+    BadFanOut("a split of requests", "spec.split", {"input": _URI, "split": _SPLIT}),
+    BadFanOut("a split of one batch", "spec.input.split", _split(**_SPLIT)),
+    BadFanOut("a split that is none", "spec.split.overlap", {"split": {**_SPLIT, "overlap": 100}}),
+    BadFanOut("parts that nobody has made", "spec.aggregation.type", {"aggregation": _REDUCE}),
+    BadFanOut("settings of another aggregation", "spec.aggregation.reduce", {"aggregation": {"type": "first", "reduce": {}}}),
+    BadFanOut("no such end of a hole", "spec.aggregation.reduce.missingParts",
+              {"split": _SPLIT, "aggregation": {**_REDUCE, "reduce": {"missingParts": "Guess"}}}),
+    BadFanOut("a separator of 1,025 characters", "spec.aggregation.reduce.separator",
+              {"split": _SPLIT, "aggregation": {**_REDUCE, "reduce": {"separator": "-" * 1025}}}),
+)  # fmt: skip
+
+GOOD_FAN_OUTS: tuple[JsonObject, ...] = (
+    {},
+    {"split": _SPLIT},
+    {"split": {**_SPLIT, "overlap": 99}, "aggregation": _REDUCE},
+    {"split": _SPLIT, "aggregation": {**_REDUCE, "reduce": {"separator": "", "missingParts": "Fail"}}},
+)
+"""Fields of FanOutJobs that are taken."""
 
 UNSET = (
     Good("nulls where there is a default", {"shards": None, "engine": None, "parameters": None, "resources": {"requests": None}}),

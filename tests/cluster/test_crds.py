@@ -13,10 +13,25 @@ import pytest
 import bulkhead_cases
 from headrace.api.bulkhead import Bulkhead
 from headrace.api.engines import EngineName
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus, RecordCounts, Summary, Usage
 from headrace.api.kinds import KINDS, Kind
 from headrace.api.meta import Condition, ConditionStatus
-from spec_cases import BAD, CHANGES, GOOD, MINIMAL, UNSET, Bad, Change, Good, manifest
+from spec_cases import (
+    BAD,
+    BAD_FAN_OUTS,
+    CHANGES,
+    GOOD,
+    GOOD_FAN_OUTS,
+    MINIMAL,
+    UNSET,
+    Bad,
+    BadFanOut,
+    Change,
+    Good,
+    fan_out_manifest,
+    manifest,
+)
 
 from .cluster import Cluster
 from .kubectl import Kubectl, KubectlError
@@ -70,6 +85,18 @@ def test_a_good_spec_is_stored_as_the_models_see_it(kubectl: Kubectl, case: Good
     stored = dry_run(kubectl, "create", case.manifest)
     assert stored["spec"] == InferenceBatch.parse(case.manifest).to_object()["spec"]
     assert InferenceBatch.parse(stored).spec == InferenceBatch.parse(case.manifest).spec
+
+
+@pytest.mark.parametrize("case", BAD_FAN_OUTS, ids=lambda case: case.what)
+def test_a_bad_fan_out_is_refused_with_the_same_field(kubectl: Kubectl, case: BadFanOut) -> None:
+    words = refusal(kubectl, "create", case.manifest)
+    assert names_field(words, case.at), words
+
+
+@pytest.mark.parametrize("spec", GOOD_FAN_OUTS)
+def test_a_good_fan_out_is_stored_as_the_models_see_it(kubectl: Kubectl, spec: dict[str, Any]) -> None:
+    stored = dry_run(kubectl, "create", fan_out_manifest(spec))
+    assert stored["spec"] == FanOutJob.parse(fan_out_manifest(spec)).to_object()["spec"]
 
 
 @pytest.mark.parametrize("case", CHANGES, ids=lambda case: case.what)

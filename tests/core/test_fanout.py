@@ -17,11 +17,13 @@ from headrace.api import labels
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.worker import Role
+from headrace.api.worker import PlanReport, Role
 from headrace.core.changes import child_patch
 from headrace.core.fanout.evenness import jain_percent
 from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.fanout.reconcile import reconcile
+from headrace.core.observed import WorkerReport
+from headrace.core.volumes import Volumes
 
 THREE = a_fan_out("one", "two", "three")
 RUNNING = THREE.validated()
@@ -234,6 +236,41 @@ def test_a_branch_that_fails_in_its_retry_is_not_tried_for_ever() -> None:
 def test_reconcile_refuses_what_no_schema_can_know(spec: dict[str, Any], field: str, said: str) -> None:
     reason, message = end(look_at(THREE.with_spec(**spec)))
     assert (reason, message.startswith(f"{field}: "), said in message) == ("InvalidSpec", True, True), message
+
+
+INLINE = {"inline": [{"custom_id": "a", "text": "x\ny"}], "format": "jsonl"}
+SPLIT = {"by": "lines", "size": 1}
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        pytest.param({"input": INLINE}, ["answers-input"], id="the core itself reads them"),
+        pytest.param({"input": INLINE, "split": SPLIT}, ["answers-input", "answers-plan"], id="a pod splits them"),
+        pytest.param({"input": {**INLINE, "prompt": {"template": "{{ text | upper }}"}}}, ["answers-input", "answers-plan"],
+                     id="a pod runs their template"),
+    ],
+)  # fmt: skip
+def test_inline_records_are_read_where_it_is_safe(spec: dict[str, Any], expected: list[str]) -> None:
+    planning = look_at(THREE.with_spec(**spec))
+    assert list(children(planning)) == expected
+    plan_uri = Volumes.of(planning.own_work.batch, planning.installation).plan_uri
+    assert ("answers-plan" in expected) == ("/_headrace/" in plan_uri), "the join looks where the plan was written"
+
+
+def test_parts_are_counted_as_records_until_they_are_reduced() -> None:
+    """All branches split alike; the fan-out counts what its output will have."""
+    parts = WorkerReport(Role.PLAN, PlanReport(records=12, parents=5, shards=1), final=True, exit_code=0)
+    split = THREE.with_spec(split=SPLIT)
+    for aggregation, records in (("concat", 12), ("reduce", 5)):
+        asked = split.with_spec(aggregation={"type": aggregation})
+        plan = reconcile(look_at(asked, jobs=[a_job(Role.PLAN, complete=True)], reports=[parts]))
+        assert plan.status.records.total == plan.status.records.pending == records
+        valid = plan.status.condition(ConditionType.INPUT_VALIDATED)
+        assert valid is not None
+        assert valid.message == "12 parts of 5 records for 3 branches"
+    branches = reconcile(look_at(split.validated())).children or ()
+    assert [child["spec"]["input"]["split"]["by"] for child in branches] == ["lines"] * 3
 
 
 ENDS = st.sampled_from(

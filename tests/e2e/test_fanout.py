@@ -184,13 +184,16 @@ def test_cancel_and_delete_reach_the_branches(desk: FanOutDesk) -> None:
             id="a quorum too large",
         ),
         pytest.param({"aggregation": {"type": "bestOf"}}, "bestOf must be set", id="no scorer"),
+        pytest.param({"aggregation": {"type": "sum"}}, "spec.aggregation.type", id="an aggregation that is not there"),
+        pytest.param({"aggregation": {"type": "reduce"}}, "split must say", id="nothing to reduce"),
+        pytest.param({"split": {"by": "chunks", "size": 9, "overlap": 9}}, "overlap must be less", id="only overlap"),
         pytest.param(
             {"aggregation": {"type": "image", "image": {"reference": "registry.example/join"}}},
             "spec.aggregation.image: no container is started on this machine",
             id="an image on one machine",
         ),
         pytest.param(
-            {"aggregation": {"type": "reduce"}}, "spec.aggregation.type", id="an aggregation that is not there"
+            {"split": {"by": "frames", "size": 9}}, "spec.split.by: must be 'chunks', 'lines' or 'pages'", id="frames"
         ),
     ],
 )
@@ -294,3 +297,38 @@ def test_a_cascade_that_is_killed_anywhere_ends_with_the_same_lines(desk: FanOut
             running.wait()
     assert desk.do("run", "-f", "answers.yaml")[0] == 0
     assert [(row["custom_id"], row["headrace"]) for row in desk.rows("--all")] == expected
+
+
+def test_run_splits_texts_and_reduces_the_answers_in_their_order(desk: FanOutDesk) -> None:
+    """Killed on the way; two shards share one text."""
+    slow = {"engine": mock(latencyMilliseconds=30), "batching": {"maxBatchSize": 4}, "shards": 3}
+    split = {"split": {"by": "lines", "size": 2}, "aggregation": {"type": "reduce", "reduce": {"separator": ""}}}
+    desk.write_fan_out(0, {"name": "one", **slow}, {"name": "flaky", "engine": mock(errorPercent=50)}, **split)
+    texts = {"poem": "".join(f"verse {n}\n" for n in range(60)), "note": "short"}
+    lines = (json.dumps({"custom_id": name, "text": text}) for name, text in texts.items())
+    (desk.folder / "in.jsonl").write_text("\n".join(lines))
+    running = desk.start("run", "-f", "answers.yaml", "-q")
+    eventually(partial(desk.has_begun, running, 5))
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    eventually(lambda: not desk.workers())
+    assert desk.do("run", "-f", "answers.yaml")[0] == 0
+    parts = desk.rows(name="answers-one")
+    assert [row["custom_id"] for row in parts] == [*(f"poem#{n:04}" for n in range(30)), "note#0000"]
+    said = [row["response"]["body"]["choices"][0]["message"]["content"] for row in parts]
+    rows = {row["custom_id"]: row for row in desk.rows("--all")}
+    answers = {name: row["response"]["body"]["choices"][0]["message"]["content"] for name, row in rows.items()}
+    assert answers == {"poem": "".join(said[:30]), "note": said[30]}
+    assert rows["poem"]["headrace"]["parts"] == {"total": 30, "answered": 30, "missing": {}}
+    status = desk.object()["status"]
+    assert (status["records"]["total"], status["branches"][0]["records"]["total"]) == (2, 31)
+    assert desk.object("answers-one")["status"]["shards"]["total"] == 3
+
+
+def test_run_splits_inline_records(desk: FanOutDesk) -> None:
+    records = {"inline": [{"custom_id": "a", "text": "1\f2\f3"}], "format": "jsonl"}
+    split = {"split": {"by": "pages", "size": 1}, "aggregation": {"type": "reduce"}}
+    desk.write_fan_out(0, {"name": "one", "when": "record.part.position != 1"}, input=records, **split)
+    assert desk.do("run", "-f", "answers.yaml")[0] == 0
+    (row,) = desk.rows("--all")
+    assert row["headrace"]["parts"] == {"total": 3, "answered": 2, "missing": {"a#0001": "not_routed"}}

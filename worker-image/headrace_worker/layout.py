@@ -57,4 +57,9 @@ def journal_attempt(uri: str) -> int | None:
 
 def record_id(shard: Shard, position: int) -> str:
     """The `id` of a record's line in the output: its number in the whole input, so that a rerun gives the same bytes."""
-    return f"batch_req_{shard.first_record + position:012}"
+    return output_id(shard.first_record + position)
+
+
+def output_id(number: int) -> str:
+    """The `id` of the line of the record of that number, from 0."""
+    return f"batch_req_{number:012}"

@@ -7,7 +7,7 @@ hashes, and about how many tokens there are.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,12 @@ import orjson
 from headrace.api.base import JsonObject
 from headrace.api.common import InputFormat
 from headrace.api.manifest import duplicate
-from headrace.api.records import Reader, RecordError, Request, estimate_prompt_tokens
+from headrace.api.records import RecordError, Request, estimate_prompt_tokens
 from headrace.api.sharding import ShardCutter
+from headrace.api.splitting import parent_of
 from headrace.api.worker import PlanReport, WorkerConfig
 from headrace_worker.customids import Place, SeenIds
-from headrace_worker.formats import locate, readers
+from headrace_worker.formats import locate, part_readers, readers
 from headrace_worker.problems import ProblemList
 from headrace_worker.stores import relative_name
 from headrace_worker.stores.base import Store, StoredObject
@@ -30,6 +31,8 @@ TEMPLATE_TOKENS = 256
 PROGRESS_RECORDS = 65536
 
 Progress = Callable[[PlanReport], None]
+Taker = Callable[[int, int, int, bytes], None]
+"""Takes in a record: its first byte, the one after its last, its line, and its bytes. It raises `RecordError` for whatever is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ class Survey:
         self.cutter = ShardCutter(config.shards, sum(found.size for found in objects), config.input.limit)
         self._input, self._objects, self._limit, self._suspects = config.input, objects, limit, suspects
         self._parameters = config.parameters
-        self._reader_for = readers(config.input, config.model if config.fan_out is None else None)
+        self._model = config.model if config.fan_out is None else None
+        self._taker_for = self._whole_takers() if config.input.split is None else self._part_takers()
 
     def read(self, store: Store, problems: ProblemList, progress: Progress) -> None:
         """Read the objects, up to the input's limit. Raises `StoreError` when one cannot be read."""
@@ -74,19 +78,13 @@ class Survey:
         self, store: Store, found: StoredObject, name: str, problems: ProblemList, progress: Progress
     ) -> None:
         file = name if len(self._objects) > 1 else None
-        check, add, limit = self._checker(self._reader_for(name), file), self.cutter.add, self._input.limit
-        pass_over = self.cutter.pass_over
+        take, limit = self._taker_for(name, file), self._input.limit
         with store.open(found.uri) as stream:
             for start, end, number, raw in locate(stream, self._input):
                 try:
                     if isinstance(raw, RecordError):
                         raise raw
-                    tokens = check(raw, number)
-                    if tokens is None:
-                        pass_over(end, raw)
-                    else:
-                        self.prompt_tokens += tokens
-                        add(start, end, number, raw)
+                    take(start, end, number, raw)
                 except RecordError as error:
                     problems.add(error, number, file)
                 self.records += 1
@@ -95,24 +93,59 @@ class Survey:
                 if self.records == limit:
                     return
 
-    def _checker(self, read: Reader, file: str | None) -> Callable[[bytes, int], int | None]:
-        """A function from a record's bytes and line to its prompt tokens, None for one that is not for this batch.
+    def _whole_takers(self) -> Callable[[str, str | None], Taker]:
+        reader_for, cutter = readers(self._input, self._model), self.cutter
 
-        It raises `RecordError` for whatever is wrong.
-        """
-        record, suspects, limit = self.seen.recorder(), self._suspects, self._limit
+        def taker_for(name: str, file: str | None) -> Taker:
+            read, note = reader_for(name), self._id_noter(file)
 
-        def check(raw: bytes, number: int) -> int | None:
-            request = read(raw)
-            if record(request.custom_id) in suspects:
-                self._check_first_use(request.custom_id, (file, number))
-            if not request.taken:
-                return None
-            if limit is not None and self._may_be_too_long(request, raw, limit.context_tokens):
-                return limit.check(Request(request.custom_id, {**self._parameters, **request.body}))
-            return estimate_prompt_tokens(request.body)
+            def take(start: int, end: int, number: int, raw: bytes) -> None:
+                request = read(raw)
+                note(request.custom_id, number)
+                if request.taken:
+                    self.prompt_tokens += self._tokens(request, raw)
+                    cutter.add(start, end, number, raw)
+                else:
+                    cutter.pass_over(end, raw)
 
-        return check
+            return take
+
+        return taker_for
+
+    def _part_takers(self) -> Callable[[str, str | None], Taker]:
+        """The same for an input that is split. A part's id is used twice when that of its record is."""
+        reader_for, cutter = part_readers(self._input, self._model), self.cutter
+
+        def taker_for(name: str, file: str | None) -> Taker:
+            read, note = reader_for(name), self._id_noter(file)
+
+            def parts(raw: bytes, number: int) -> Iterator[tuple[float, bool]]:
+                for position, (request, middle, _) in enumerate(read(raw, 0)):
+                    if not position:
+                        note(parent_of(request.custom_id), number)
+                    if request.taken:
+                        self.prompt_tokens += self._tokens(request, raw)
+                    yield middle, request.taken
+
+            return lambda start, end, number, raw: cutter.add_parts(start, end, number, raw, parts(raw, number))
+
+        return taker_for
+
+    def _id_noter(self, file: str | None) -> Callable[[str, int], None]:
+        """A function that keeps the id of a record in a line. It raises `RecordError` when the id was used before."""
+        record, suspects = self.seen.recorder(), self._suspects
+
+        def note(custom_id: str, number: int) -> None:
+            if record(custom_id) in suspects:
+                self._check_first_use(custom_id, (file, number))
+
+        return note
+
+    def _tokens(self, request: Request, raw: bytes) -> int:
+        """The tokens of its prompt, roughly. Raises `RecordError` when it is too long."""
+        if self._limit is not None and self._may_be_too_long(request, raw, self._limit.context_tokens):
+            return self._limit.check(Request(request.custom_id, {**self._parameters, **request.body}))
+        return estimate_prompt_tokens(request.body)
 
     def _check_first_use(self, custom_id: str, place: Place) -> None:
         first = self.seen.first_use(custom_id, place)

@@ -36,6 +36,8 @@ class AggregationType(StrEnum):
     """The answer that a judge model picks."""
     IMAGE = "image"
     """What a program of your own makes of the answers."""
+    REDUCE = "reduce"
+    """Of a record that was split: the texts of its parts, in their order. A part has the answer of the greatest weight that has one."""
 
     @property
     def needs_text(self) -> bool:
@@ -114,6 +116,22 @@ class OwnImage(ApiModel):
     """The words after these."""
 
 
+class MissingParts(StrEnum):
+    """What becomes of a record when some of its parts have no answer."""
+
+    SKIP = "Skip"
+    FAIL = "Fail"
+
+
+class Reduce(ApiModel):
+    """How the parts of a record are put together again."""
+
+    separator: Annotated[str, Field(max_length=1024)] = "\n"
+    """What stands between the texts of two parts."""
+    missing_parts: MissingParts = MissingParts.SKIP
+    """Skip: the answer is that of the other parts, and says which are missing. Fail: the record has no answer."""
+
+
 def _only_for(field: str, kind: AggregationType) -> Rule:
     name = kind.value
     return Rule(
@@ -133,6 +151,7 @@ class Aggregation(ApiModel):
         _only_for("best_of", AggregationType.BEST_OF),
         _only_for("judge", AggregationType.JUDGE),
         _only_for("image", AggregationType.IMAGE),
+        _only_for("reduce", AggregationType.REDUCE),
         Rule(
             cel="self.type != 'bestOf' || has(self.bestOf)",
             message="bestOf must be set when type is bestOf: it has the scorers that tell which answer is best",
@@ -162,6 +181,8 @@ class Aggregation(ApiModel):
     """Settings of the type judge."""
     image: OwnImage | None = None
     """Settings of the type image."""
+    reduce: Reduce | None = None
+    """Settings of the type reduce."""
     prompt: Prompt | None = None
     """How a record becomes the question that models here are shown beside its answers; by default as `input.prompt` says."""
     resources: Resources | None = None

@@ -12,6 +12,7 @@ from headrace.api.base import ApiModel, LongText, Name, Rule
 from headrace.api.freeobjects import InlineRecord
 from headrace.api.intorstring import IntOrString
 from headrace.api.media import Media
+from headrace.api.splitting import Split
 
 
 def exactly_one(*names: str) -> Rule:
@@ -89,6 +90,12 @@ class Input(ApiModel):
             message="inline records are objects: format must be openai or jsonl",
             check=lambda it: it.inline is None or it.format != InputFormat.TEXT,
         ),
+        Rule(
+            cel="!has(self.split) || self.format != 'openai'",
+            message="split may not be set when format is openai: its lines are requests already, and have no text to split",
+            check=lambda it: it.split is None or it.format != InputFormat.OPENAI,
+            field="split",
+        ),
     )
 
     uri: Annotated[str, Field(max_length=4096, pattern=rf"^({INPUT_SCHEMES})://.+")] | None = None
@@ -104,6 +111,8 @@ class Input(ApiModel):
     """How a record becomes a request, for the formats jsonl and text."""
     limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Take only the first so many records: a trial run of a large input."""
+    split: Split | None = None
+    """Split each record into parts, which are worked on as records of their own; `limit` counts whole records, all else the parts."""
     when: When | None = None
     """Of these, take only the records for which this CEL expression is true, as in `size(record.text) < 2000`. The others are passed
     over, but must have a custom_id of their own all the same."""

@@ -25,6 +25,7 @@ from headrace.api.inferencebatch import (
     Work,
 )
 from headrace.api.meta import Conditions, ObjectMeta, WorkStatus
+from headrace.api.splitting import Split
 
 MAX_BRANCHES = 64
 
@@ -143,9 +144,29 @@ class FanOutJobSpec(ApiModel):
             check=lambda it: it.cascade is None or it.completion_policy.mode != CompletionMode.ANY,
             field="completionPolicy.mode",
         ),
+        Rule(
+            cel="!has(self.input.split)",
+            message="input.split is for one batch: say it as split of the spec, so that all branches have the same parts",
+            check=lambda it: it.input.split is None,
+            field="input.split",
+        ),
+        Rule(
+            cel="!has(self.split) || self.input.format != 'openai'",
+            message="split may not be set when input.format is openai: its lines are requests already, and have no text to split",
+            check=lambda it: it.split is None or it.input.format != InputFormat.OPENAI,
+            field="split",
+        ),
+        Rule(
+            cel="self.aggregation.type != 'reduce' || has(self.split)",
+            message="the aggregation reduce puts the parts of a record together: split must say what they are",
+            check=lambda it: it.aggregation.type != AggregationType.REDUCE or it.split is not None,
+            field="aggregation.type",
+        ),
     )
 
     input: Input
+    split: Split | None = None
+    """Split each record into parts first. The branches answer parts; the aggregation reduce puts the answers together again."""
     output: Output = Field(default_factory=Output)
     storage: Storage | None = None
     """Credentials and settings of the object stores; without it, what the pods' service account is given."""
@@ -171,6 +192,7 @@ class FanOutJobSpec(ApiModel):
 
 IMMUTABLE = (
     "input",
+    "split",
     "output",
     "storage",
     "service_account_name",
@@ -282,6 +304,11 @@ class FanOutJob(ApiModel):
     def retries_asked(self) -> int:
         """How often a retry has been asked for, by annotation; anything that is not a number is none."""
         return labels.retries_asked(self.metadata.annotations)
+
+    @property
+    def records_input(self) -> Input:
+        """The input, with the parts that its records are split into."""
+        return self.spec.input.model_copy(update={"split": self.spec.split})
 
     def child_name(self, branch: Branch) -> str:
         """The name of the branch's InferenceBatch."""

@@ -56,7 +56,7 @@ class InlinePlan:
     manifest: bytes
     """Empty when the report has errors, and when there is none."""
     report: PlanReport | None
-    """None: the records are well-formed, but filling their template is work for a pod."""
+    """None: the records are well-formed, but splitting them or filling their template is work for a pod."""
 
 
 def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, each by its name
@@ -69,7 +69,7 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
     created: int,
     uri: str,
 ) -> InlinePlan:
-    """Check inline records and cut them into shards as `plan` does with a file at `uri`, unless their template is a program.
+    """Check inline records and cut them into shards as `plan` does with a file at `uri`, where that can be done here.
 
     `created` is in seconds since the epoch. A problem's line is the record's place in the list, from 1. Without a model the records
     are looked at for their `custom_id` alone.
@@ -80,7 +80,7 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
     if problems:
         report = PlanReport(error_count=len(problems), errors=tuple(problems[:SHOWN_ERRORS]))
         return InlinePlan(lines, b"", report)
-    if model is not None and not readable_here(spec):
+    if not readable_here(spec):
         return InlinePlan(lines, b"", None)
     cutter = ShardCutter(shards, len(lines))
     cutter.begin(uri, len(lines))
@@ -93,8 +93,8 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
 
 
 def readable_here(spec: Input) -> bool:
-    """Whether inline records can be read without running a program of the user's."""
-    if spec.when is not None:
+    """Whether inline records can be read without running a program of the user's, or splitting them into any number of parts."""
+    if spec.when is not None or spec.split is not None:
         return False
     return spec.format != InputFormat.JSONL or spec.prompt is None or substitutes_only(spec.prompt)
 
@@ -103,6 +103,7 @@ def plan_report(header: ManifestHeader, sha256: str) -> PlanReport:
     """What `plan` reports of an input without errors."""
     return PlanReport(
         records=header.records,
+        parents=header.parents,
         shards=header.shards,
         input_bytes=header.input_bytes,
         estimated_prompt_tokens=header.estimated_prompt_tokens,

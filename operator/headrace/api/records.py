@@ -58,6 +58,7 @@ class ErrorCode(StrEnum):
     WRONG_MODEL = "wrong_model"
     TEMPLATE_ERROR = "template_error"
     ROUTING_ERROR = "routing_error"
+    SPLIT_ERROR = "split_error"
     NO_RECORD_TAKEN = "no_record_taken"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     # found while working
@@ -80,6 +81,7 @@ class ErrorCode(StrEnum):
     NOT_ESCALATED = "not_escalated"
     NO_ANSWER = "no_answer"
     NOT_JOINABLE = "not_joinable"
+    PARTS_MISSING = "parts_missing"
 
 
 class RecordError(ValueError):
@@ -116,28 +118,44 @@ def reader(spec: Input, model: Model) -> Reader:
 
 def id_reader() -> Reader:
     """A reader that looks at the `custom_id` alone and leaves the body empty: the template is not filled."""
-    return lambda raw: Request(_custom_id(_object(raw)), {})
+    return lambda raw: Request(record_custom_id(record_fields(raw)), {})
 
 
 def text_id_reader() -> Callable[[str, bytes], Request]:
     """The same for the format text."""
-    return lambda name, _: Request(_custom_id({"custom_id": name}), {})
+    return lambda name, _: Request(record_custom_id({"custom_id": name}), {})
 
 
 def text_reader(spec: Input, model: Model) -> Callable[[str, bytes], Request]:
     """The reader for the format text: from a file's name (its `custom_id`) and its bytes to its request."""
-    request, passes = requester(spec.prompt, model.task), _gate(spec)
+    make = request_maker(spec, model)
+    return lambda name, raw: make(text_fields(name, raw))
 
-    def read(name: str, raw: bytes) -> Request:
-        _custom_id({"custom_id": name})
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError as error:
-            raise RecordError(ErrorCode.INVALID_UTF8, f"byte {error.start} is not UTF-8") from error
-        fields = {"text": text, "custom_id": name}
-        return _render(request, name, fields) if passes(fields) else Request(name, {}, taken=False)
 
-    return read
+def text_fields(name: str, raw: bytes) -> JsonObject:
+    """The fields of a record of the format text. Raises `RecordError`."""
+    try:
+        return {"text": raw.decode(), "custom_id": name}
+    except UnicodeDecodeError as error:
+        raise RecordError(ErrorCode.INVALID_UTF8, f"byte {error.start} is not UTF-8") from error
+
+
+def request_maker(spec: Input, model: Model) -> Callable[[JsonObject], Request]:
+    """From the fields of a record to its request, for the formats jsonl and text. Raises `InvalidSpec` for a wrong template.
+
+    The function raises `RecordError` for a record that does not fit.
+    """
+    request, passes = _requests(spec.prompt, model.task), _gate(spec)
+
+    def make(fields: JsonObject) -> Request:
+        name = record_custom_id(fields)
+        if not passes(fields):
+            return Request(name, {}, taken=False)
+        if isinstance(fields.get("content"), list):
+            _checked(fields["content"], "content")
+        return _render(request, name, fields)
+
+    return make
 
 
 def _gate(spec: Input) -> Taker:
@@ -164,8 +182,8 @@ def _openai_reader(spec: Input, model: Model) -> Reader:
     known = {"custom_id", "method", "url", "body"}
 
     def read(raw: bytes) -> Request:
-        record = _object(raw)
-        custom_id = _custom_id(record)
+        record = record_fields(raw)
+        custom_id = record_custom_id(record)
         if not passes(record):
             return Request(custom_id, {}, taken=False)
         if not known.issuperset(record):
@@ -196,18 +214,8 @@ def _openai_reader(spec: Input, model: Model) -> Reader:
 
 
 def _jsonl_reader(spec: Input, model: Model) -> Reader:
-    request, passes = _requests(spec.prompt, model.task), _gate(spec)
-
-    def read(raw: bytes) -> Request:
-        record = _object(raw)
-        custom_id = _custom_id(record)
-        if not passes(record):
-            return Request(custom_id, {}, taken=False)
-        if isinstance(record.get("content"), list):
-            _checked(record["content"], "content")
-        return _render(request, custom_id, record)
-
-    return read
+    make = request_maker(spec, model)
+    return lambda raw: make(record_fields(raw))
 
 
 def _requests(prompt: Prompt | None, task: Task) -> Callable[[Mapping[str, Any]], JsonObject]:
@@ -236,7 +244,8 @@ def _render(request: Callable[[Mapping[str, Any]], JsonObject], custom_id: str, 
         ) from error
 
 
-def _object(raw: bytes) -> JsonObject:
+def record_fields(raw: bytes) -> JsonObject:
+    """The JSON object in a line. Raises `RecordError`."""
     try:
         record = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -251,7 +260,8 @@ def _object(raw: bytes) -> JsonObject:
     return record
 
 
-def _custom_id(record: JsonObject) -> str:
+def record_custom_id(record: JsonObject) -> str:
+    """The `custom_id` of a record. Raises `RecordError`."""
     custom_id = record.get("custom_id")
     if custom_id is None:
         raise RecordError(ErrorCode.MISSING_CUSTOM_ID, "custom_id must be set: results are matched by it", "custom_id")

@@ -160,6 +160,8 @@ class PlanReport(ApiModel):
 
     kind: Literal["plan"] = "plan"
     records: Count = 0
+    parents: Count | None = None
+    """When the input is split: the records whose parts these are."""
     shards: Count = 0
     """Parts that the input was cut into."""
     input_bytes: Count = 0
@@ -279,6 +281,8 @@ class Shard(ApiModel):
     index: Count
     first_record: Count
     """Number of its first record in the whole input, from 0."""
+    first_part: Count = 0
+    """Position of the first part that it takes of its first segment's first record, when the input is split."""
     records: Annotated[int, Field(ge=1)]
     sha256: str
     """Of its records' bytes, their line ends included, blank lines left out: an input that was changed after the plan is
@@ -294,6 +298,8 @@ class ManifestHeader(ApiModel):
     created: Count
     """Seconds since the epoch; every result carries it as its `created`, so that a rerun gives the same bytes."""
     records: Count
+    parents: Count | None = None
+    """When the input is split: the records that it has. All other counts are of their parts."""
     shards: Count
     input_bytes: Count
     estimated_prompt_tokens: Count = 0

@@ -64,7 +64,7 @@ def planning(observed: Observed, inline: InlinePlan | None) -> Step:
 
 
 def _planned(observed: Observed, report: PlanReport, children: tuple[JsonObject, ...]) -> Step:
-    message = f"{report.records} records in {report.shards} shards"
+    message = f"{shown_records(report)} in {report.shards} shards"
     valid = true(ConditionType.INPUT_VALIDATED, Reason.INPUT_VALID, message)
     changes = {
         "records": RecordCounts(total=report.records, pending=report.records),
@@ -74,6 +74,13 @@ def _planned(observed: Observed, report: PlanReport, children: tuple[JsonObject,
     # Who is let in at once need not wait for a second write to hear it; what it holds from then on is in the same write.
     let_in = (admission(observed),) if observed.verdict.admitted else ()
     return Step(children, (valid, *let_in, *suspension(observed)), changes, granted_pods(observed))
+
+
+def shown_records(report: PlanReport) -> str:
+    """How much there is to do, for people."""
+    return (
+        f"{report.records} records" if report.parents is None else f"{report.records} parts of {report.parents} records"
+    )
 
 
 def refused(report: PlanReport) -> Step:

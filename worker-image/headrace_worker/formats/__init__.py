@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from headrace.api.common import Input, InputFormat
 from headrace.api.model import Model
+from headrace.api.parts import Part, part_reader
 from headrace.api.records import Reader, id_reader, reader, text_id_reader, text_reader
 from headrace_worker.formats.lines import Line, lines, whole
 
@@ -32,3 +33,9 @@ def readers(spec: Input, model: Model | None) -> Callable[[str], Reader]:
         return lambda name: partial(read_text, name)
     read = reader(spec, model) if model is not None else id_reader()
     return lambda _: read
+
+
+def part_readers(spec: Input, model: Model | None) -> Callable[[str], Callable[[bytes, int], Iterator[Part]]]:
+    """From the name of an object to the reader of the records in it, for an input that is split: it gives their parts."""
+    read = part_reader(spec, model)
+    return lambda name: partial(read, name)

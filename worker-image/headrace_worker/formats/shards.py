@@ -9,10 +9,10 @@ from typing import NamedTuple
 from headrace.api.base import JsonObject
 from headrace.api.common import Input
 from headrace.api.model import Model
-from headrace.api.records import Reader, RecordError, Request
+from headrace.api.records import RecordError, Request, request_maker
 from headrace.api.worker import Segment, Shard
 from headrace_worker.errors import JobFailed
-from headrace_worker.formats import locate, readers
+from headrace_worker.formats import locate, part_readers, readers
 from headrace_worker.stores.base import NotFound, Store, StoreError
 
 
@@ -23,8 +23,8 @@ def read_shard(store: Store, shard: Shard, spec: Input, model: Model | None) -> 
     that is known only at the end, so nothing may be committed before this iterator has ended. `InputUnreadable`: the
     place of the input refuses to be read.
     """
-    for position, _, request in _counted(store, shard, spec, readers(spec, model)):
-        yield position, request
+    for position, found in _counted(store, shard, spec, model):
+        yield position, found.request
 
 
 class Source(NamedTuple):
@@ -33,41 +33,92 @@ class Source(NamedTuple):
     position: int
     custom_id: str
     raw: bytes
-    """Its line; for the format text, the file."""
+    """Its line; for the format text, the file; of a part, nothing."""
+    part: JsonObject | None
+    """The fields of a part, which are those of its record but for the text; None for a record that was not split."""
     question: JsonObject | RecordError | None
     """Its request, or what is wrong with it; None when nobody has asked for it."""
 
 
 def read_sources(store: Store, shard: Shard, spec: Input, model: Model | None) -> Iterator[Source]:
     """The records of a shard, looked at for their ids alone; with a model, each also with its request for that model."""
-    reader_for = readers(spec, model) if model is not None else None
-    for position, (segment, raw), request in _counted(store, shard, spec, readers(spec, None)):
-        question = _question(reader_for(segment.custom_id or ""), raw) if reader_for is not None else None
-        yield Source(position, request.custom_id, raw, question)
+    ask = _questions(spec, model) if model is not None else _no_question
+    for position, found in _counted(store, shard, spec, None):
+        yield Source(position, found.request.custom_id, found.raw, found.part, ask(found))
 
 
-def _question(read: Reader, raw: bytes) -> JsonObject | RecordError:
-    try:
-        return read(raw).body
-    except RecordError as error:
-        return error
+class _Found(NamedTuple):
+    """A record, or a part of one, as it was found in a segment."""
+
+    segment: Segment
+    request: Request
+    raw: bytes = b""
+    part: JsonObject | None = None
 
 
-def _counted(
-    store: Store, shard: Shard, spec: Input, reader_for: Callable[[str], Reader]
-) -> Iterator[tuple[int, tuple[Segment, bytes], Request]]:
-    """Position, bytes and request of each record that the batch takes."""
+def _questions(spec: Input, model: Model) -> Callable[[_Found], JsonObject | RecordError]:
+    """From a record to its request for that model, or to what is wrong with it."""
+    read = _part_asker(spec, model) if spec.split is not None else _whole_asker(spec, model)
+
+    def question(found: _Found) -> JsonObject | RecordError:
+        try:
+            return read(found).body
+        except RecordError as error:
+            return error
+
+    return question
+
+
+def _whole_asker(spec: Input, model: Model) -> Callable[[_Found], Request]:
+    reader_for = readers(spec, model)
+    return lambda found: reader_for(found.segment.custom_id or "")(found.raw)
+
+
+def _part_asker(spec: Input, model: Model) -> Callable[[_Found], Request]:
+    make = request_maker(spec, model)
+    return lambda found: make(found.part or {})
+
+
+def _no_question(_: _Found) -> None:
+    return None
+
+
+def _counted(store: Store, shard: Shard, spec: Input, model: Model | None) -> Iterator[tuple[int, _Found]]:
+    """Each record that the batch takes, and its position."""
+    read = _read_wholes if spec.split is None else _read_parts
     position = 0
-    for segment, raw in _proven(store, shard, spec):
-        request = _read(reader_for(segment.custom_id or ""), raw, shard, segment)
-        if not request.taken:
+    for found in read(store, shard, spec, model):
+        if not found.request.taken:
             continue
         if position == shard.records:
-            raise _changed(shard, segment)
-        yield position, (segment, raw), request
+            if spec.split is None:
+                raise _changed(shard, found.segment)
+            continue  # the other parts of its last record are the next shard's
+        yield position, found
         position += 1
     if position != shard.records:
         raise _changed(shard, shard.segments[-1])
+
+
+def _read_wholes(store: Store, shard: Shard, spec: Input, model: Model | None) -> Iterator[_Found]:
+    reader_for = readers(spec, model)
+    for segment, raw in _proven(store, shard, spec):
+        try:
+            yield _Found(segment, reader_for(segment.custom_id or "")(raw), raw)
+        except RecordError as error:
+            raise _changed(shard, segment) from error
+
+
+def _read_parts(store: Store, shard: Shard, spec: Input, model: Model | None) -> Iterator[_Found]:
+    """The same for an input that is split. Of the first record, the parts before `first_part` are those of an earlier shard."""
+    reader_for, first = part_readers(spec, model), shard.first_part
+    for segment, raw in _proven(store, shard, spec):
+        try:
+            for part in reader_for(segment.custom_id or "")(raw, first):
+                yield _Found(segment, part.request, part=part.fields)
+        except RecordError as error:
+            raise _changed(shard, segment) from error
+        first = 0
 
 
 def verify_shard(store: Store, shard: Shard, spec: Input) -> None:
@@ -98,13 +149,6 @@ def _bytes_of(store: Store, segment: Segment, spec: Input) -> Iterator[bytes]:
         raise JobFailed("InputChanged", _sentence(segment, "is not there any more")) from error
     except StoreError as error:
         raise JobFailed("InputUnreadable", str(error)) from error
-
-
-def _read(read: Reader, raw: bytes, shard: Shard, segment: Segment) -> Request:
-    try:
-        return read(raw)
-    except RecordError as error:
-        raise _changed(shard, segment) from error
 
 
 def _changed(shard: Shard, segment: Segment) -> JobFailed:

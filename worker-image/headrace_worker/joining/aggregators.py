@@ -13,7 +13,16 @@ import orjson
 from headrace.api.aggregation import Aggregation, AggregationType, Comparison, Concat, Vote
 from headrace.api.base import JsonObject
 from headrace.api.records import ErrorCode, RecordError
-from headrace_worker.joining.answers import NO_TEXT, Answer, Joined, names, put_together, ranked, summed_usage
+from headrace_worker.joining.answers import (
+    NO_TEXT,
+    Answer,
+    Joined,
+    names,
+    put_together,
+    ranked,
+    summed_usage,
+    usage_field,
+)
 from headrace_worker.joining.scorers import Score, rated, scorers
 from headrace_worker.joining.texts import normalized, unfenced
 
@@ -43,6 +52,8 @@ def aggregator(spec: Aggregation) -> Aggregator:
             return partial(best_of, (rated(0),))
         case AggregationType.IMAGE:
             return _by_a_program
+        case AggregationType.REDUCE:
+            return first_text
 
 
 def _by_a_program(_: Sequence[Answer]) -> Joined:
@@ -57,8 +68,16 @@ def first(answers: Sequence[Answer]) -> Joined:
 
 def collect(answers: Sequence[Answer]) -> Joined:
     """All answers, each under the name of its branch: what a text, a photo and a sound say cannot be laid over each other."""
-    body = {"object": "answers", "answers": {answer.branch: answer.body for answer in answers}, **summed_usage(answers)}
+    bodies = {answer.branch: answer.body for answer in answers}
+    body = {"object": "answers", "answers": bodies, **usage_field(summed_usage(answers))}
     return Joined(body, names(answers))
+
+
+def first_text(answers: Sequence[Answer]) -> Joined:
+    """The text of the greatest weight."""
+    texts, missing = _with_text(answers)
+    winner = ranked(answer for answer, _ in texts)[0]
+    return Joined(winner.body, (winner.branch,), winner.branch, missing=missing)
 
 
 def concat(spec: Concat, answers: Sequence[Answer]) -> Joined:

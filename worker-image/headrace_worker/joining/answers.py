@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,13 +31,18 @@ class Answer:
     @property
     def text(self) -> str | None:
         """What was generated; None when the answer is of another kind."""
-        choices = self.body.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        if not isinstance(choice, dict):
-            return None
-        message = choice.get("message")
-        text = message.get("content") if isinstance(message, dict) else choice.get("text")
-        return text if isinstance(text, str) else None
+        return text_of(self.body)
+
+
+def text_of(body: JsonObject) -> str | None:
+    """The text in the body of an answer; None when there is none."""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        return None
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    return text if isinstance(text, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +70,32 @@ def names(answers: Iterable[Answer]) -> tuple[str, ...]:
     return tuple(answer.branch for answer in answers)
 
 
-def put_together(text: str, like: Answer, parts: Sequence[Answer]) -> JsonObject:
+def put_together(text: str, like: Answer, parts: Iterable[Answer]) -> JsonObject:
     """The body of an answer that has this text and is otherwise like one of its parts; tokens are those of all parts."""
-    choice = like.body["choices"][0]
+    return with_text(like.body, text, summed_usage(parts))
+
+
+def with_text(body: JsonObject, text: str, usage: Mapping[str, int]) -> JsonObject:
+    """A body that is like this one, which has a text, but for its text and its tokens."""
+    choice = body["choices"][0]
     said = {"message": {**choice["message"], "content": text}} if "message" in choice else {"text": text}
-    return {**like.body, "choices": [{**choice, **said}], **summed_usage(parts)}
+    return {**body, "choices": [{**choice, **said}], **usage_field(usage)}
 
 
-def summed_usage(parts: Sequence[Answer]) -> JsonObject:
-    """The field `usage` of an answer that is made of several: their tokens together; empty when none counts any."""
-    usages = [part.body["usage"] for part in parts if isinstance(part.body.get("usage"), dict)]
-    counted = {name for usage in usages for name, value in usage.items() if isinstance(value, int)}
-    usage = {name: sum(u.get(name, 0) for u in usages) for name in sorted(counted)}
-    return {"usage": usage} if usage else {}
+def tokens(body: JsonObject) -> dict[str, int]:
+    """What an answer has used, by the names of its endpoint."""
+    usage = body.get("usage")
+    return {k: v for k, v in usage.items() if isinstance(v, int)} if isinstance(usage, dict) else {}
+
+
+def summed_usage(parts: Iterable[Answer]) -> Counter[str]:
+    """The tokens of several answers together; empty when none counts any."""
+    usage = Counter[str]()
+    for part in parts:
+        usage.update(tokens(part.body))
+    return usage
+
+
+def usage_field(usage: Mapping[str, int]) -> JsonObject:
+    """The field `usage` of a body; none when no tokens were counted."""
+    return {"usage": {name: usage[name] for name in sorted(usage)}} if usage else {}

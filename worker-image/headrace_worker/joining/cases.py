@@ -24,7 +24,9 @@ class Case(NamedTuple):
     """Of its line in the output."""
     custom_id: str
     raw: bytes = b""
-    """As it stands in the input."""
+    """As it stands in the input; nothing for a part of a record."""
+    part: JsonObject | None = None
+    """The fields of a part; None for a record that was not split."""
     question: JsonObject | RecordError | None = None
     """Its request, where models are shown it; an error when the prompt does not fit it."""
     answers: tuple[Answer, ...] = ()

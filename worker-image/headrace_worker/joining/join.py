@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from headrace.api.aggregation import AggregationType
+from headrace.api.aggregation import AggregationType, Reduce
 from headrace.api.inferencebatch import RecordCounts, Usage
 from headrace.api.output import MANIFEST_FILE, JoinManifest, ShardOutput
 from headrace.api.worker import FanOutConfig, JoinReport, ManifestHeader, WorkerConfig
@@ -25,10 +25,12 @@ from headrace_worker.errors import Drained
 from headrace_worker.failures import input_failures, output_failures
 from headrace_worker.joining.aggregators import aggregator
 from headrace_worker.joining.branches import BranchOutput
+from headrace_worker.joining.cases import Case
 from headrace_worker.joining.lines import Joiner
 from headrace_worker.joining.program import ProgramAnswers
 from headrace_worker.joining.rating import Rating, forget
 from headrace_worker.joining.reading import nothing_left, open_branches, records
+from headrace_worker.joining.reduction import reduced_lines
 from headrace_worker.layout import ShardFolder
 from headrace_worker.manifest import read_header
 from headrace_worker.owner import claim_output
@@ -124,8 +126,7 @@ class _Join:
     ) -> Iterator[tuple[bytes, bool]]:
         """Each record's line, and whether it is an error."""
         cases = (joiner.gather(case, branches) for case in records(self._config, self._fan_out.aggregation))
-        for case in rating.rated(cases):
-            line, failed = joiner.line(case)
+        for line, failed in self._joined(rating.rated(cases), joiner):
             yield line, failed
             self._failed += failed
             self._succeeded += not failed
@@ -133,10 +134,17 @@ class _Join:
                 self._progress(JoinReport(records=self._counts))
         nothing_left(branches)
 
+    def _joined(self, cases: Iterator[Case], joiner: Joiner) -> Iterator[tuple[bytes, bool]]:
+        spec = self._fan_out.aggregation
+        if spec.type == AggregationType.REDUCE:
+            return reduced_lines(cases, spec.reduce or Reduce(), joiner)
+        return map(joiner.line, cases)
+
     @property
     def _counts(self) -> RecordCounts:
         done = self._succeeded + self._failed
-        total = self._header.records
+        reduced = self._fan_out.aggregation.type == AggregationType.REDUCE
+        total = (self._header.parents if reduced else None) or self._header.records
         return RecordCounts(total=total, succeeded=self._succeeded, failed=self._failed, pending=total - done)
 
 

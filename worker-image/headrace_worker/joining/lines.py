@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from headrace.api.base import JsonObject
 from headrace.api.records import ErrorCode, RecordError, joined_line
@@ -27,9 +27,17 @@ class ProgramLines(Protocol):
         """Of the record that comes next. Raises `RecordError` where there is nothing."""
 
 
+class Outcome(NamedTuple):
+    """What the answers to one record come to."""
+
+    answer: Joined | RecordError
+    missing: Mapping[str, str]
+    """Branches without an answer that can be used, in the order of the spec, and why."""
+
+
 @dataclass(frozen=True)
 class Joiner:
-    """Makes one line of the branches' lines about one record."""
+    """Makes one answer, and one line, of the branches' lines about one record."""
 
     aggregate: Aggregator
     branches: tuple[JoinBranch, ...]
@@ -63,28 +71,36 @@ class Joiner:
             raise case.question
         return self.aggregate(case.answers) if self.program is None else self.program.joined(case)
 
-    def line(self, case: Case) -> tuple[bytes, bool]:
-        """The line of the record, and whether it is an error."""
+    def outcome(self, case: Case) -> Outcome:
+        """The same, with the reason where there is none."""
         try:
             joined = self.joined(case)
         except RecordError as error:
             unusable = {answer.branch: error.code.value for answer in case.answers}
-            about = self._about(None, {**case.missing, **unusable}, case.verdict)
-            return joined_line(case.id, case.custom_id, error, about, case.attempts), True
-        about = self._about(joined, {**case.missing, **joined.missing}, case.verdict)
-        return joined_line(case.id, case.custom_id, joined.body, about, case.attempts), False
+            return Outcome(error, self._in_order({**case.missing, **unusable}))
+        return Outcome(joined, self._in_order({**case.missing, **joined.missing}))
 
-    def _about(
-        self, joined: Joined | None, missing: Mapping[str, str], verdict: JsonObject | None
-    ) -> dict[str, object]:
-        in_order = {branch.name: missing[branch.name] for branch in self.branches if branch.name in missing}
-        return {
-            "winner": joined.winner if joined is not None else None,
-            "scores": joined.scores if joined is not None else {},
-            "contributing": joined.contributing if joined is not None else (),
-            "missing": in_order,
-            **({"verdict": verdict} if verdict is not None else {}),
-        }
+    def line(self, case: Case) -> tuple[bytes, bool]:
+        """The line of the record, and whether it is an error."""
+        answer, missing = self.outcome(case)
+        if isinstance(answer, RecordError):
+            about = _about(None, missing, case.verdict)
+            return joined_line(case.id, case.custom_id, answer, about, case.attempts), True
+        about = _about(answer, missing, case.verdict)
+        return joined_line(case.id, case.custom_id, answer.body, about, case.attempts), False
+
+    def _in_order(self, missing: Mapping[str, str]) -> dict[str, str]:
+        return {branch.name: missing[branch.name] for branch in self.branches if branch.name in missing}
+
+
+def _about(joined: Joined | None, missing: Mapping[str, str], verdict: JsonObject | None) -> dict[str, object]:
+    return {
+        "winner": joined.winner if joined is not None else None,
+        "scores": joined.scores if joined is not None else {},
+        "contributing": joined.contributing if joined is not None else (),
+        "missing": missing,
+        **({"verdict": verdict} if verdict is not None else {}),
+    }
 
 
 def _not_given(branch: JoinBranch) -> str:

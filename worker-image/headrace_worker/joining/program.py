@@ -65,13 +65,21 @@ def _never(_: object) -> Joined:
 
 
 def _shown(case: Case, form: InputFormat) -> JsonObject:
-    is_text = form == InputFormat.TEXT
     return {
         "custom_id": case.custom_id,
-        "record": {"text": case.raw.decode(errors="replace")} if is_text else orjson.loads(case.raw),
+        "record": _record(case, form),
         "answers": [{"branch": it.branch, "weight": it.weight, "body": it.body} for it in case.answers],
         "missing": dict(case.missing),
     }
+
+
+def _record(case: Case, form: InputFormat) -> JsonObject:
+    if case.part is not None:
+        return case.part
+    if form == InputFormat.TEXT:
+        return {"text": case.raw.decode(errors="replace")}
+    fields: JsonObject = orjson.loads(case.raw)
+    return fields
 
 
 def _counts(header: ManifestHeader) -> JoinReport:

@@ -23,7 +23,8 @@ def records(config: WorkerConfig, aggregation: Aggregation) -> Iterator[Case]:
     model = config.model if aggregation.asks else None
     for shard in iter_shards(open_store(config.plan_uri), config.plan_uri):
         for found in read_sources(open_store(shard.segments[0].uri), shard, spec, model):
-            yield Case(record_id(shard, found.position), found.custom_id, found.raw, found.question)
+            name = record_id(shard, found.position)
+            yield Case(name, found.custom_id, found.raw, found.part, found.question)
 
 
 def open_branches(

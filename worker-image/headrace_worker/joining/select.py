@@ -101,6 +101,8 @@ class _Selection:
         return False
 
     def _line(self, case: Case) -> bytes:
+        if case.part is not None:
+            return orjson.dumps(case.part, option=orjson.OPT_APPEND_NEWLINE)
         if self._config.input.format != InputFormat.TEXT:
             return case.raw.rstrip(b"\r\n") + b"\n"
         try:

@@ -42,7 +42,10 @@ def input_config_map(observed: FanOutObserved, inline: InlinePlan | None) -> tup
 
 
 def lay_out(observed: FanOutObserved) -> InlinePlan | None:
-    """Inline records as a file with its shard manifest, looked at for their ids alone; None when the input is elsewhere."""
+    """Inline records as a file, with its shard manifest where that can be written here; None when the input is elsewhere.
+
+    They are looked at for their ids alone.
+    """
     return lay_out_batch(observed.own_work.batch, observed.installation, ids_only=True)
 
 
@@ -178,7 +181,7 @@ def _child(observed: FanOutObserved, view: BranchView, held: dict[str, Any], *, 
 def branch_spec(fan_out: FanOutJob, place: Installation, branch: Branch) -> InferenceBatchSpec:
     """What the InferenceBatch of a branch is to do: its own work on the common input, in a folder of its own."""
     output = as_batch(fan_out, place).spec.output.uri or ""
-    records = fan_out.spec.input if branch.stage == 0 else stage_input(fan_out.spec.input, output, branch.stage)
+    records = fan_out.records_input if branch.stage == 0 else stage_input(fan_out.spec.input, output, branch.stage)
     return InferenceBatchSpec(
         **{name: getattr(branch, name) for name in Work.model_fields},
         input=records.model_copy(update={"when": branch.when, "prompt": branch.prompt or records.prompt}),

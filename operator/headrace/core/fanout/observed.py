@@ -67,7 +67,7 @@ def as_batch(fan_out: FanOutJob, place: Installation) -> InferenceBatch:
         spec=InferenceBatchSpec(
             model=Model(name=model.name, task=model.task),
             engine=Engine(name=EngineName.MOCK),
-            input=spec.input,
+            input=fan_out.records_input,
             output=spec.output,
             storage=spec.storage,
             service_account_name=spec.service_account_name,

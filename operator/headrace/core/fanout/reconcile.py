@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from headrace.api.aggregation import AggregationType
 from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
 from headrace.api.inferencebatch import OutputStatus, RecordCounts
 from headrace.api.reasons import ConditionType, Reason
@@ -31,7 +32,7 @@ from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.fanout.policy import deadline, decided, expired, over
 from headrace.core.fanout.progress import listed, progress, summary
 from headrace.core.plan import Plan
-from headrace.core.planning import refused
+from headrace.core.planning import refused, shown_records
 from headrace.core.step import Step, failed, readiness
 from headrace.core.stopping import find_stop
 
@@ -74,8 +75,11 @@ def _planning(observed: FanOutObserved) -> Step:
     if stop is not None:
         return failed(stop.reason, stop.message)
     inline = lay_out(observed)
-    report = inline.report if inline is not None else work.plan_report
-    children = input_config_map(observed, inline) if inline is not None else (plan_job(observed),)
+    read_here = inline.report if inline is not None else None
+    report = read_here or work.plan_report
+    children = input_config_map(observed, inline)
+    if read_here is None:
+        children = (*children, plan_job(observed))
     if report is None:
         waiting = unknown(ConditionType.INPUT_VALIDATED, Reason.PLANNING, "the input is being read")
         return Step(children, (waiting, *readiness(work, Role.PLAN), *_suspension(observed, ())))
@@ -83,10 +87,13 @@ def _planning(observed: FanOutObserved) -> Step:
 
 
 def _planned(observed: FanOutObserved, report: PlanReport, so_far: Step) -> Step:
-    names = len(observed.fan_out.spec.branches)
-    valid = true(ConditionType.INPUT_VALIDATED, Reason.INPUT_VALID, f"{report.records} records for {names} branches")
+    spec = observed.fan_out.spec
+    message = f"{shown_records(report)} for {len(spec.branches)} branches"
+    valid = true(ConditionType.INPUT_VALIDATED, Reason.INPUT_VALID, message)
+    reduced = spec.aggregation.type == AggregationType.REDUCE
+    total = (report.parents if reduced else None) or report.records
     changes = {
-        "records": RecordCounts(total=report.records, pending=report.records),
+        "records": RecordCounts(total=total, pending=total),
         "output": OutputStatus(uri=observed.own_work.batch.spec.output.uri or ""),
         **progress(views(observed)),
     }

@@ -1,0 +1,158 @@
+"""Splitting: the parts of a text are the text again, and each is as large as it was asked to be."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from headrace.api.base import InvalidSpec
+from headrace.api.common import Input
+from headrace.api.model import Model, Task
+from headrace.api.parts import part_reader
+from headrace.api.records import RecordError
+from headrace.api.splitting import Split, SplitBy, parent_of, part_id, spans
+
+TEXTS = st.text(alphabet="ab .!?\n\f\r\t。é👋", max_size=120) | st.text(max_size=60)
+UNIT_END = {SplitBy.LINES: "\n", SplitBy.PAGES: "\f"}
+
+
+@st.composite
+def splits(draw: st.DrawFn) -> Split:
+    """Any split that the schema takes, the sizes small enough to matter."""
+    size = draw(st.integers(1, 40))
+    return Split(by=draw(st.sampled_from(SplitBy)), size=size, overlap=draw(st.integers(0, size - 1)))
+
+
+def parts(text: str, **split: object) -> list[str]:
+    return [text[start:end] for start, end in spans(text, Split.parse(split))]
+
+
+@settings(max_examples=600)
+@given(TEXTS, splits())
+@example("", Split(by=SplitBy.LINES, size=1))
+@example("no border at all" * 4, Split(by=SplitBy.CHUNKS, size=3, overlap=2))
+def test_the_parts_without_their_overlaps_are_the_text(text: str, split: Split) -> None:
+    found = list(spans(text, split))
+    assert (found[0][0], found[-1][1]) == (0, len(text))
+    for (start, end), (following, last) in pairwise(found):
+        assert start < following <= end < last, (
+            "each part goes on where the one before it ends, or before that, and further"
+        )
+    starts = [0, *(end for _, end in found[:-1])]
+    assert "".join(text[start:end] for start, (_, end) in zip(starts, found, strict=True)) == text
+
+
+@settings(max_examples=600)
+@given(TEXTS, splits())
+def test_no_part_is_larger_than_asked_and_no_overlap_either(text: str, split: Split) -> None:
+    found = list(spans(text, split))
+    mark = UNIT_END.get(split.by)
+    for start, end in found:
+        assert size_of(text[start:end], mark) <= split.size
+    for (_, end), (following, _) in pairwise(found):
+        overlap = size_of(text[following:end], mark)
+        assert overlap == split.overlap if mark is not None else overlap <= split.overlap
+
+
+def size_of(part: str, mark: str | None) -> int:
+    """How many units a part has: characters, or runs that end with the mark, the last of which may lack it."""
+    return len(part) if mark is None else part.count(mark) + (not part.endswith(mark) and part != "")
+
+
+@given(TEXTS, splits())
+def test_spans_of_a_text_are_always_the_same(text: str, split: Split) -> None:
+    assert list(spans(text, split)) == list(spans(text, split))
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "overlap", "expected"),
+    [
+        pytest.param("One. Two three four.", 8, 0, ["One. Two", " three ", "four."], id="words, where no sentence ends near"),
+        pytest.param("It was. So it is.", 10, 0, ["It was. ", "So it is."], id="a sentence that ends near"),
+        pytest.param('He said "no!" Then he left.', 16, 0, ['He said "no!" ', "Then he left."], id="a quotation mark after the end"),
+        pytest.param("A title\n\nits text goes on", 10, 0, ["A title\n\n", "its text ", "goes on"], id="a paragraph"),
+        pytest.param("abcdefghij", 4, 0, ["abcd", "efgh", "ij"], id="no border anywhere"),
+        pytest.param("abcdefghij", 4, 3, ["abcd", "bcde", "cdef", "defg", "efgh", "fghi", "ghij"], id="an overlap of all but one"),
+        pytest.param("one two three four", 10, 6, ["one two ", "two three ", "three four"], id="an overlap that begins with a word"),
+        pytest.param("one two three four", 10, 2, ["one two ", "o three ", "e four"], id="an overlap too short for a word"),
+        pytest.param("今日は。明日は。", 5, 0, ["今日は。", "明日は。"], id="a script without spaces"),
+        pytest.param("abcd", 4, 0, ["abcd"], id="exactly one chunk"),
+        pytest.param("abcde", 4, 0, ["abcd", "e"], id="one character more than a chunk"),
+        pytest.param("", 4, 0, [""], id="nothing"),
+    ],
+)  # fmt: skip
+def test_chunks_end_where_a_sentence_or_a_word_does(text: str, size: int, overlap: int, expected: list[str]) -> None:
+    assert parts(text, by="chunks", size=size, overlap=overlap) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "split", "expected"),
+    [
+        pytest.param("a\nb\r\n\nd", {"by": "lines", "size": 2}, ["a\nb\r\n", "\nd"], id="lines"),
+        pytest.param(
+            "a\nb\nc\n", {"by": "lines", "size": 2, "overlap": 1}, ["a\nb\n", "b\nc\n"], id="lines that overlap"
+        ),
+        pytest.param("1\f2\f", {"by": "pages", "size": 1}, ["1\f", "2\f"], id="pages"),
+        pytest.param("1\f\f3", {"by": "pages", "size": 1}, ["1\f", "\f", "3"], id="an empty page between two"),
+        pytest.param("1", {"by": "pages", "size": 9}, ["1"], id="fewer pages than a part may have"),
+    ],
+)
+def test_lines_and_pages_keep_their_ends(text: str, split: dict[str, object], expected: list[str]) -> None:
+    assert parts(text, **split) == expected
+
+
+@given(st.text(min_size=1, max_size=20), st.integers(0, 100_000))
+def test_the_id_of_a_part_tells_its_parent(parent: str, position: int) -> None:
+    assert parent_of(part_id(parent, position)) == parent
+
+
+def test_ids_of_parts_are_those_of_the_documentation() -> None:
+    assert [part_id("report", n) for n in (0, 3, 12345)] == ["report#0000", "report#0003", "report#12345"]
+
+
+@pytest.mark.parametrize(
+    ("split", "complaint"),
+    [
+        pytest.param({"by": "chunks"}, "size: required", id="no size"),
+        pytest.param({"size": 5}, "by: required", id="no by"),
+        pytest.param({"by": "chunks", "size": 0}, "size: must be greater than or equal to 1, not 0", id="size 0"),
+        pytest.param({"by": "lines", "size": 5, "overlap": 5}, "overlap: overlap must be less than size", id="all overlap"),
+        pytest.param({"by": "lines", "size": 5, "overlap": -1}, "overlap: must be greater", id="a negative overlap"),
+        pytest.param({"by": "tiles", "size": 5}, "by: must be 'chunks', 'lines' or 'pages', not \"tiles\"", id="tiles"),
+        pytest.param({"by": "frames", "size": 5}, "by: must be 'chunks', 'lines' or 'pages'", id="frames"),
+        pytest.param({"by": "pages", "size": 1, "field": "part"}, "field: field must not be custom_id or part", id="its own field"),
+    ],
+)  # fmt: skip
+def test_a_split_that_cannot_be_is_refused_by_name(split: dict[str, object], complaint: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        Split.parse(split)
+    assert str(refused.value).startswith(complaint)
+
+
+def test_a_part_has_the_fields_of_its_record_and_its_own_text() -> None:
+    prompt = {"template": "{{ title }} {{ part.position }} of {{ part.parent }}: {{ body }}"}
+    split = {"by": "lines", "size": 1, "field": "body"}
+    spec = Input.parse({"uri": "file:///in", "format": "jsonl", "prompt": prompt, "split": split})
+    record = {"custom_id": "r1", "title": "T", "body": "x\ny"}
+    found = list(part_reader(spec, Model(name="m", task=Task.COMPLETION))("", orjson.dumps(record), 1))
+    assert [part.request for part in found] == [("r1#0001", {"prompt": "T 1 of r1: y"}, True)]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        pytest.param(b'{"custom_id": "a"}', "there must be a text in text", id="no text"),
+        pytest.param(b'{"custom_id": "a", "text": 7}', "there must be a text in text", id="a number for a text"),
+        pytest.param(b'{"text": "x"}', "custom_id must be set", id="no id"),
+        pytest.param(orjson.dumps({"custom_id": "a" * 512, "text": "x"}), "custom_id must be a string of 1 to 512",
+                     id="no room for the position in the id"),
+    ],
+)  # fmt: skip
+def test_a_record_that_cannot_be_split_says_why(line: bytes, complaint: str) -> None:
+    spec = Input.parse({"uri": "file:///in", "format": "jsonl", "split": {"by": "lines", "size": 1}})
+    with pytest.raises(RecordError, match=complaint):
+        list(part_reader(spec, None)("", line, 0))
