@@ -219,3 +219,9 @@ def _lived(reason: Reason | None, left: int) -> tuple[Any, set[str]]:
             elif name.endswith("join"):
                 reports = [joined()]
     return fan_out.status, seen
+
+
+def test_a_later_stage_does_not_lag_behind_for_being_slower() -> None:
+    quick = (ended("small", seconds=10), ended("other", seconds=12))
+    observed = look_at(given(RUNNING, 7, 2), *quick, ended("large", seconds=500), ended("huge", seconds=900))
+    assert reconcile(observed).status.stragglers == ()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import a_job, gave_up, planned
+from builders import NOON, a_job, gave_up, planned
 from fanout_builders import a_child, a_fan_out, ended, joined, look_at, took_nothing
 from headrace.api import labels
 from headrace.api.inferencebatch import InferenceBatch
@@ -19,7 +19,6 @@ from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import PlanReport, Role
 from headrace.core.changes import child_patch
-from headrace.core.fanout.evenness import jain_percent
 from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.fanout.reconcile import reconcile
 from headrace.core.observed import WorkerReport
@@ -334,18 +333,22 @@ def test_the_status_shows_each_branch() -> None:
     assert status.summary.progress == "100/300"
 
 
-@pytest.mark.parametrize(
-    ("values", "percent"),
-    [
-        pytest.param([5, 5, 5], 100, id="all alike"),
-        pytest.param([1, 0, 0, 0], 25, id="one has all"),
-        pytest.param([2, 1], 90, id="twice as long"),
-        pytest.param([7], None, id="one alone is neither even nor uneven"),
-        pytest.param([0, 0], None, id="nothing at all"),
-    ],
-)
-def test_jain_percent_tells_how_even_values_are(values: list[int], percent: int | None) -> None:
-    assert jain_percent(values) == percent
+def test_status_names_the_branches_that_lag_behind_and_their_shards() -> None:
+    slow = ended("three", seconds=100)
+    uneven = slow.model_copy(
+        update={"status": slow.status.model_copy(update={"stragglers": ("7",), "evenness_percent": 60})}
+    )
+    status = reconcile(look_at(RUNNING, ended("one", seconds=10), ended("two", seconds=12), uneven)).status
+    assert (status.stragglers, status.evenness_percent) == (("three", "three/7"), 48)
+    assert [branch.evenness_percent for branch in status.branches] == [None, None, 60]
+
+
+def test_status_names_a_branch_that_is_still_running() -> None:
+    began = a_child("three")
+    began = began.model_copy(update={"status": began.status.model_copy(update={"start_time": NOON})})
+    quick = (ended("one", seconds=10), ended("two", seconds=10))
+    assert reconcile(look_at(RUNNING, *quick, began, after=20)).status.stragglers == ()
+    assert reconcile(look_at(RUNNING, *quick, began, after=21)).status.stragglers == ("three",)
 
 
 def test_conditions_tell_the_life_of_a_fan_out() -> None:

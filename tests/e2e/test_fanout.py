@@ -323,6 +323,7 @@ def test_run_splits_texts_and_reduces_the_answers_in_their_order(desk: FanOutDes
     status = desk.object()["status"]
     assert (status["records"]["total"], status["branches"][0]["records"]["total"]) == (2, 31)
     assert desk.object("answers-one")["status"]["shards"]["total"] == 3
+    assert 33 <= desk.object("answers-one")["status"]["evennessPercent"] <= 100
 
 
 def test_run_splits_inline_records(desk: FanOutDesk) -> None:

@@ -265,7 +265,7 @@ def test_get_a_table(cli: Cli) -> None:
 def test_get_in_other_forms(cli: Cli) -> None:
     cli("run", "-f", "reviews.yaml")
     assert cli("get", "-o", "name").out == "inferencebatch.headrace.dev/reviews\n"
-    assert "OUTPUT" in cli("get", "-o", "wide").out
+    assert {"OUTPUT", "EVENNESS", "STRAGGLERS"} <= set(cli("get", "-o", "wide").out.split())
     assert yaml.safe_load(cli("get", "reviews", "-o", "yaml").out)["metadata"]["name"] == "reviews"
     listed = cli("get", "-o", "json").json
     assert (listed["kind"], len(listed["items"])) == ("List", 1)

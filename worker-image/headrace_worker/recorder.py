@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from time import monotonic
 
 from headrace.api.inferencebatch import RecordCounts, Usage
@@ -54,7 +55,7 @@ class Recorder:
         now = around.clock()
         self._speed = Speed(now, self.finished)
         self._logged = now
-        self._live.report = self._report("0")
+        self._live.report = self._report("0", now)
 
     @property
     def finished(self) -> int:
@@ -149,12 +150,12 @@ class Recorder:
 
     def _publish(self, now: float) -> None:
         speed = self._speed.measure(now, self.finished)
-        self._live.report = self._report(f"{speed:.2f}")
+        self._live.report = self._report(f"{speed:.2f}", now)
         if now - self._logged >= LOG_SECONDS:
             self._logged = now
             log.info("%d of %d records done, %.1f a second", self.finished, self._shard.records, speed)
 
-    def _report(self, speed: str) -> ShardReport:
+    def _report(self, speed: str, now: float) -> ShardReport:
         durable, used = self._journal.durable, self._journal.ledger.used
         total = self._shard.records
         return ShardReport(
@@ -175,11 +176,12 @@ class Recorder:
             batched_records=used.batched_records,
             reprocessed=durable.reprocessed,
             records_per_second=speed,
+            seconds=ceil(now - self._started),
         )
 
 
-def committed_report(commit: ShardCommit) -> ShardReport:
-    """The last word about a shard."""
+def committed_report(commit: ShardCommit, seconds: float = 0) -> ShardReport:
+    """The last word about a shard; `seconds`: how long the worker that says it has worked on it."""
     return ShardReport(
         shard=commit.shard,
         attempt=commit.attempt,
@@ -189,4 +191,5 @@ def committed_report(commit: ShardCommit) -> ShardReport:
         batches=commit.batches,
         batched_records=commit.batched_records,
         reprocessed=commit.reprocessed,
+        seconds=ceil(seconds),
     )

@@ -50,7 +50,7 @@ def run_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, around
         "shard %d: %d results and %d errors committed by attempt %d",
         shard.index, commit.records.succeeded, commit.records.failed, commit.attempt,
     )  # fmt: skip
-    return committed_report(commit)
+    return committed_report(commit, around.clock() - around.started)
 
 
 def look_ahead(shard: Shard, batch_size: int) -> int:

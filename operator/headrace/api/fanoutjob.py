@@ -19,6 +19,7 @@ from headrace.api.inferencebatch import (
     MAX_NAME_LENGTH,
     OutputStatus,
     RecordCounts,
+    Stragglers,
     Summary,
     Usage,
     Validation,
@@ -217,6 +218,8 @@ class BranchStatus(ApiModel):
     """The same as a sentence."""
     records: RecordCounts = Field(default_factory=RecordCounts)
     """The records that it has taken."""
+    evenness_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Jain's index over the durations of its shards: 100 when all took equally long."""
     round: Count = 0
     """The retry in which it was run last."""
 
@@ -259,6 +262,8 @@ class FanOutJobStatus(WorkStatus):
     that they were not given."""
     evenness_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Jain's index over the durations of the branches that are complete: 100 when all took equally long."""
+    stragglers: Stragglers = ()
+    """Branches, and shards as BRANCH/SHARD, that take or took more than twice as long as half of the others; at most ten."""
     validation: Validation | None = None
     output: OutputStatus | None = None
     start_time: Time | None = None

@@ -252,6 +252,13 @@ class Summary(ApiModel):
     """When it should be done."""
 
 
+Stragglers = Annotated[
+    tuple[Annotated[str, Field(max_length=64, description="What lags behind.")], ...],
+    Field(max_length=10, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+]
+"""Names of what lags behind, the slowest first."""
+
+
 class InferenceBatchStatus(WorkStatus):
     """What was observed."""
 
@@ -265,6 +272,10 @@ class InferenceBatchStatus(WorkStatus):
     """Records in a batch as a share of maxBatchSize, over all batches so far."""
     records_per_second: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")] | None = None
     """Speed now, a decimal number."""
+    evenness_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Jain's index over the durations of the shards that are done: 100 when all took equally long."""
+    stragglers: Stragglers = ()
+    """Shards that take or took more than twice as long as half of the others; at most ten."""
     estimated_completion_time: Time | None = None
     """When it should be done, at the speed so far."""
     queue: Queue | None = None

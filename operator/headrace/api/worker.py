@@ -192,6 +192,8 @@ class ShardReport(ApiModel):
     reprocessed: Count = 0
     """Records whose work an earlier attempt had begun and lost."""
     records_per_second: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")] = "0"
+    seconds: Count = 0
+    """How long the pod that says this has been at work, rounded up; 0 when it has found the shard done."""
     failure: Failure | None = None
 
 

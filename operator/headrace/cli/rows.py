@@ -13,7 +13,7 @@ from headrace.api.kinds import Column, Kind, OurObject
 from headrace.cli.target import Seen
 from headrace.cli.text import age, number
 
-_WIDE = ("SHARDS", "RECORDS/S", "MODEL", "OUTPUT")
+_WIDE = ("SHARDS", "RECORDS/S", "EVENNESS", "STRAGGLERS", "MODEL", "OUTPUT")
 _GAP = "   "
 
 
@@ -62,12 +62,23 @@ def _wide_cells(batch: OurObject) -> tuple[str, ...]:
     status = batch.status
     shards = f"{status.shards.succeeded}/{status.shards.total}" if status.shards.total else ""
     speed = number(float(status.records_per_second)) if status.records_per_second else ""
-    return (shards, speed, batch.spec.model.name, status.output.uri if status.output is not None else "")
+    return (
+        shards,
+        speed,
+        *_evenness(batch),
+        batch.spec.model.name,
+        status.output.uri if status.output is not None else "",
+    )
 
 
 def _wide_cells_of_fan_out(fan_out: FanOutJob) -> tuple[str, ...]:
     status, models = fan_out.status, sorted({branch.model.name for branch in fan_out.spec.branches})
-    return ("", "", ", ".join(models), status.output.uri if status.output is not None else "")
+    return ("", "", *_evenness(fan_out), ", ".join(models), status.output.uri if status.output is not None else "")
+
+
+def _evenness(batch: OurObject) -> tuple[str, str]:
+    percent = batch.status.evenness_percent
+    return (f"{percent}%" if percent is not None else "", ",".join(batch.status.stragglers))
 
 
 def _cell(column: Column, seen: Seen) -> str:

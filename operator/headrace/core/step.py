@@ -15,6 +15,7 @@ from headrace.core.admission.demand import allowed_pods, no_pods_allowed
 from headrace.core.children import plan_job, run_job
 from headrace.core.conditions import Finding, false, true
 from headrace.core.counts import Tally
+from headrace.core.evenness import jain_percent, stragglers
 from headrace.core.inline import inline_config_map
 from headrace.core.observed import JobSnapshot, Observed
 from headrace.core.progress import completion_estimate, fill_percent
@@ -115,7 +116,18 @@ def progress(observed: Observed, counts: Tally) -> dict[str, Any]:
         "batch_fill_percent": fill_percent(counts, observed.batch.spec.batching.max_batch_size),
         "records_per_second": f"{counts.records_per_second:.1f}" if moving else None,
         "estimated_completion_time": completion_estimate(counts, observed.now),
+        **_evenness(observed),
     }
+
+
+def _evenness(observed: Observed) -> dict[str, Any]:
+    """As far as the pods are there that can tell how long their shards took; without any it stays as it was seen last."""
+    reports = [report for report in observed.shard_reports if report.seconds]
+    ended = {str(report.shard): report.seconds for report in reports if report.committed}
+    running = {str(report.shard): report.seconds for report in reports if not report.committed}
+    if len(ended) < 2:
+        return {}
+    return {"evenness_percent": jain_percent(list(ended.values())), "stragglers": stragglers(ended, running)}
 
 
 def _shards(observed: Observed, job: JobSnapshot | None) -> ShardCounts:

@@ -139,6 +139,7 @@ class BranchView:
             reason=end.reason if end is not None else None,
             message=_clipped(end.message) if end is not None else None,
             records=self.child.status.records,
+            evenness_percent=self.child.status.evenness_percent,
             round=self.last_round,
         )
 

@@ -1,24 +1,39 @@
-"""How evenly the work was spread: Jain's fairness index, (Σx)² / (n · Σx²). It is 1 when all x are equal, and 1/n when one has all."""
+"""How evenly the work of a fan-out was spread over its branches, and which of them, or of their shards, lag behind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from datetime import datetime
 
-from headrace.api.reasons import ConditionType
+from headrace.api.cascade import MAX_STAGES
+from headrace.core.evenness import SHOWN_STRAGGLERS, jain_percent, stragglers
 from headrace.core.fanout.branches import BranchView
 
 
-def jain_percent(values: Sequence[int]) -> int | None:
-    """The index in whole percent, rounded down; None for less than two values, and when all are 0."""
-    squares = sum(value * value for value in values)
-    if len(values) < 2 or not squares:
-        return None
-    return 100 * sum(values) ** 2 // (len(values) * squares)
+def evenness(branches: Iterable[BranchView], now: datetime) -> int | None:
+    """Over the durations of the branches that have succeeded, in seconds, each at least one."""
+    ended, _ = _seconds(branches, now)
+    return jain_percent([max(1, seconds) for seconds in ended.values()])
 
 
-def evenness(branches: Iterable[BranchView]) -> int | None:
-    """Over the durations of the branches that are complete, in seconds, each at least one."""
-    statuses = [view.child.status for view in branches if view.child is not None]
-    done = (status for status in statuses if status.is_true(ConditionType.COMPLETE))
-    spans = ((s.completion_time - s.start_time) for s in done if s.start_time and s.completion_time)
-    return jain_percent([max(1, round(span.total_seconds())) for span in spans])
+def laggards(branches: tuple[BranchView, ...], now: datetime) -> tuple[str, ...]:
+    """Stragglers among the branches of each stage, then those among the shards of each branch, as `BRANCH/SHARD`; ten at most."""
+    stages = ([view for view in branches if view.branch.stage == stage] for stage in range(MAX_STAGES))
+    slow = (name for stage in stages for name in stragglers(*_seconds(stage, now)))
+    children = {view.branch.name: view.child for view in branches if view.child is not None}
+    shards = (f"{name}/{shard}" for name, child in children.items() for shard in child.status.stragglers)
+    return (*slow, *shards)[:SHOWN_STRAGGLERS]
+
+
+def _seconds(branches: Iterable[BranchView], now: datetime) -> tuple[dict[str, int], dict[str, int]]:
+    """How long the branches took that have succeeded, and how long those have been at work that have not ended."""
+    ended, running = {}, {}
+    for view in branches:
+        status = view.child.status if view.child is not None else None
+        if status is None or status.start_time is None or view.took_nothing:
+            continue
+        if view.succeeded and status.completion_time is not None:
+            ended[view.branch.name] = round((status.completion_time - status.start_time).total_seconds())
+        elif not view.finished:
+            running[view.branch.name] = round((now - status.start_time).total_seconds())
+    return ended, running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from headrace.api.fanoutjob import FanOutJobStatus
@@ -10,19 +11,20 @@ from headrace.api.inferencebatch import Summary, Usage
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.records import ErrorCode
 from headrace.core.fanout.branches import BranchView, counts
-from headrace.core.fanout.evenness import evenness
+from headrace.core.fanout.evenness import evenness, laggards
 from headrace.core.fanout.savings import saved_tokens
 
 _WITHOUT_RECORDS = (ErrorCode.NOT_ROUTED, ErrorCode.NOT_ESCALATED)
 
 
-def progress(branches: tuple[BranchView, ...]) -> dict[str, Any]:
+def progress(branches: tuple[BranchView, ...], now: datetime) -> dict[str, Any]:
     """The status fields that tell how far the branches are."""
     return {
         "branch_counts": counts(branches),
         "branches": tuple(view.status() for view in branches),
         "usage": sum((view.child.status.usage for view in branches if view.child is not None), Usage()),
-        "evenness_percent": evenness(branches),
+        "evenness_percent": evenness(branches, now),
+        "stragglers": laggards(branches, now),
         "saved_tokens": saved_tokens(branches),
     }
 

@@ -95,7 +95,7 @@ def _planned(observed: FanOutObserved, report: PlanReport, so_far: Step) -> Step
     changes = {
         "records": RecordCounts(total=total, pending=total),
         "output": OutputStatus(uri=observed.own_work.batch.spec.output.uri or ""),
-        **progress(views(observed)),
+        **progress(views(observed), observed.now),
     }
     return Step(so_far.children, (valid, *_suspension(observed, ())), changes)
 
@@ -107,7 +107,7 @@ def _working(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> Step
     running = false(ConditionType.BRANCHES_COMPLETE, Reason.BRANCHES_RUNNING, message)
     children = (*own_children(observed, lay_out(observed)), *branch_children(observed, branches))
     findings = (running, *_ending(observed, branches), *_suspension(observed, branches))
-    return Step(children, findings, progress(branches))
+    return Step(children, findings, progress(branches, observed.now))
 
 
 def _ending(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> tuple[Finding, ...]:
