@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import PlanReport, Role
+from headrace.core import edits
 from headrace.core.changes import child_patch
 from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.fanout.reconcile import reconcile
@@ -207,6 +209,36 @@ def test_a_retry_runs_only_what_has_failed_and_joins_again() -> None:
     began = failed.with_status(**dict(first.status))
     repaired = (ended("one"), ended("two", round_=1), ended("three"))
     assert "answers-join-r1" in children(look_at(began, *repaired))
+
+
+def test_a_fan_out_that_is_complete_without_a_branch_can_be_retried_for_it() -> None:
+    quorum = RUNNING.policy("Quorum", 2)
+    at_end = reconcile(look_at(quorum, *LOST_TWO, jobs=[JOIN], reports=[joined()])).status
+    done = quorum.with_status(**dict(at_end))
+    assert (at_end.is_true(ConditionType.COMPLETE), edits.retry(done.build()).annotations) == (
+        True,
+        {labels.RETRY: "1"},
+    )
+    asked = done.asked_to_retry()
+    first = reconcile(look_at(asked, *LOST_TWO, jobs=[JOIN]))
+    assert (first.status.finished, first.status.completion_time) == (False, None)
+    retrying = asked.with_status(**dict(first.status))
+    assert "answers-join-r1" not in children(look_at(retrying, *LOST_TWO))
+    repaired = (ended("one"), ended("two", round_=1), ended("three"))
+    join_again = replace(JOIN, name="answers-join-r1", round=1)
+    ended_well = look_at(retrying, *repaired, jobs=[join_again], reports=[joined()])
+    assert end(ended_well) == ("RecordsProcessed", "100 of 100 records have an answer, 0 have none")
+    whole = retrying.with_status(**dict(reconcile(ended_well).status)).build()
+    with pytest.raises(edits.EditRefused, match="answers is complete: there is nothing to retry"):
+        edits.retry(whole)
+
+
+def test_branches_that_have_lost_a_race_are_not_retried() -> None:
+    race = RUNNING.policy("Any")
+    losers = (ended("one"), ended("two", Reason.CANCELLED, cancel=True), ended("three", Reason.CANCELLED, cancel=True))
+    at_end = reconcile(look_at(race, *losers, jobs=[JOIN], reports=[joined()])).status
+    with pytest.raises(edits.EditRefused, match="nothing to retry"):
+        edits.retry(race.with_status(**dict(at_end)).build())
 
 
 def test_a_branch_that_fails_in_its_retry_is_not_tried_for_ever() -> None:

@@ -147,6 +147,23 @@ def test_retry_runs_the_failed_branch_alone(desk: FanOutDesk) -> None:
     assert manifest["round"] == 1
 
 
+def test_retry_brings_the_branch_that_a_quorum_did_without(desk: FanOutDesk) -> None:
+    fragile = {"engine": mock(crashPercent=100), "failurePolicy": {"backoffLimitPerIndex": 0}}
+    ids = desk.write_fan_out(
+        6, {"name": "good"}, {"name": "fragile", **fragile}, completionPolicy={"mode": "BestEffort"}
+    )
+    assert desk.do("run", "-f", "answers.yaml")[0] == 0
+    assert desk.condition("Complete").startswith("PartiallySucceeded")
+    before = desk.object("answers-good")
+    code, out, err = desk.do("retry", "answers", "--failed")
+    assert code == 0, (out, err)
+    assert desk.condition("Complete").startswith("RecordsProcessed")
+    assert desk.object("answers-good") == before
+    assert [row["custom_id"] for row in desk.rows()] == ids
+    assert desk.object("answers-fragile")["status"]["retries"] == desk.object()["status"]["retries"] == 1
+    assert {row["headrace"]["missing"]["fragile"] for row in desk.rows()} == {"shard_failed"}, "its books are closed"
+
+
 def test_any_ends_with_the_first(desk: FanOutDesk) -> None:
     ids = desk.write_fan_out(
         20,

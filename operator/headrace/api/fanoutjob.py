@@ -26,6 +26,7 @@ from headrace.api.inferencebatch import (
     Work,
 )
 from headrace.api.meta import Conditions, ObjectMeta, WorkStatus
+from headrace.api.reasons import Reason
 from headrace.api.splitting import Split
 
 MAX_BRANCHES = 64
@@ -273,6 +274,12 @@ class FanOutJobStatus(WorkStatus):
     deadline_time: Time | None = None
     """When the branches are ended, on the wall clock."""
     summary: Summary = Field(default_factory=Summary)
+
+    @property
+    def lacks_branches(self) -> bool:
+        """Whether it is over without some branches that a retry could still bring. Those that were cancelled stay so."""
+        cancelled = sum(branch.reason == Reason.CANCELLED for branch in self.branches)
+        return self.finished and self.branch_counts.failed > cancelled
 
 
 class FanOutJob(ApiModel):

@@ -74,6 +74,7 @@ Kubeconfig = Annotated[
 ]
 Output = Annotated[JsonOutput, typer.Option("--output", "-o", help="Form of the answer.")]
 Name = Annotated[str, typer.Argument(help="Name of the InferenceBatch.")]
+Failed = Annotated[bool, typer.Option("--failed", help="Only what has failed: so it is without this word, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 DEFAULT_STATE = Path(".headrace")
@@ -217,8 +218,10 @@ def retry(
     kubeconfig: Kubeconfig = None,
     output: Output = JsonOutput.TEXT,
     quiet: Quiet = False,
+    *,
+    failed: Failed = True,  # noqa: ARG001 - nothing else is ever retried; the word says so
 ) -> int:
-    """Try a failed batch once more, with what is done kept."""
+    """Try what has failed once more, with what is done kept: a batch, or the failed branches of a fan-out, which is joined again."""
     return _call("lifecycle.retry", Where(state_dir, namespace, context, kubeconfig), name, output, quiet=quiet)
 
 

@@ -136,13 +136,18 @@ def _suspension(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> t
 
 
 def _retry_asked(fan_out: FanOutJob) -> bool:
-    return fan_out.retries_asked > fan_out.status.retries and not fan_out.status.is_true(ConditionType.COMPLETE)
+    """Whether there is a round to begin. One that is complete begins one for the branches that it is complete without."""
+    asked = fan_out.retries_asked > fan_out.status.retries
+    return asked and (not fan_out.status.is_true(ConditionType.COMPLETE) or fan_out.status.lacks_branches)
 
 
 def _retry(observed: FanOutObserved) -> Step:
     """Begin anew with what is there: branches that have succeeded stay as they are, the others are run once more at the next look."""
     fan_out, branches = observed.fan_out, views(observed)
-    findings = [false(ConditionType.FAILED, Reason.RETRYING, f"retry {fan_out.retries_asked}: what is done is kept")]
+    message = f"retry {fan_out.retries_asked}: what is done is kept"
+    findings = [false(ConditionType.FAILED, Reason.RETRYING, message)]
+    if fan_out.status.is_true(ConditionType.COMPLETE):
+        findings.append(false(ConditionType.COMPLETE, Reason.RETRYING, message))
     if fan_out.status.condition(ConditionType.JOINED) is not None:
         findings.append(unknown(ConditionType.JOINED, Reason.RETRYING, "the branches are not done"))
     changes = {"retries": fan_out.retries_asked, "completion_time": None, "validation": None}
