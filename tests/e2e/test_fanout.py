@@ -350,3 +350,24 @@ def test_run_splits_inline_records(desk: FanOutDesk) -> None:
     assert desk.do("run", "-f", "answers.yaml")[0] == 0
     (row,) = desk.rows("--all")
     assert row["headrace"]["parts"] == {"total": 3, "answered": 2, "missing": {"a#0001": "not_routed"}}
+
+
+def test_a_batch_over_the_joined_answers_has_the_last_word(desk: FanOutDesk) -> None:
+    """As the documentation says: two objects in one file, the second of which reads what the first has left."""
+    joined = (desk.folder / "joined").as_uri()
+    more = {"split": {"by": "lines", "size": 1}, "aggregation": {"type": "reduce", "reduce": {"separator": " & "}}}
+    desk.write_fan_out(0, {"name": "one"}, output={"uri": joined}, **more)
+    (desk.folder / "in.jsonl").write_text(json.dumps({"custom_id": "poem", "text": "roses\nviolets"}))
+    template = "Summarise: {{ response.body.choices[0].message.content }}"
+    records = {"uri": f"{joined}/results/*.jsonl", "format": "jsonl", "prompt": {"template": template}}
+    batch = {"model": {"name": "mock"}, "engine": {"name": "mock"}, "input": records}
+    head = {"apiVersion": "headrace.dev/v1alpha1", "kind": "InferenceBatch", "metadata": {"name": "last-word"}}
+    with (desk.folder / "answers.yaml").open("a") as file:
+        file.write("---\n" + yaml.safe_dump({**head, "spec": batch}))
+    code, _, err = desk.do("run", "-f", "answers.yaml")
+    assert code == 0, err
+    (row,) = desk.rows(name="last-word")
+    assert row["custom_id"] == "poem"
+    assert "Summarise: poem#0000: " in row["response"]["body"]["choices"][0]["message"]["content"]
+    (whole,) = desk.rows()
+    assert " & poem#0001: " in whole["response"]["body"]["choices"][0]["message"]["content"]
