@@ -94,6 +94,7 @@ class Survey:
                     return
 
     def _whole_takers(self) -> Callable[[str, str | None], Taker]:
+        """From the name of an object, and what messages call its file, to what takes in its records."""
         reader_for, cutter = readers(self._input, self._model), self.cutter
 
         def taker_for(name: str, file: str | None) -> Taker:
