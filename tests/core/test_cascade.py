@@ -91,6 +91,14 @@ def test_files_become_objects_on_the_way_to_the_next_stage() -> None:
     assert large["spec"]["input"] == {"uri": "s3://out/f/_headrace/stages/1.jsonl", "format": "jsonl"}
 
 
+def test_a_later_branch_fetches_media_as_the_first_ones_may() -> None:
+    media = {"allowedHosts": ["images.example.org"]}
+    fan_out = RUNNING.with_spec(input={"uri": "s3://in/records.jsonl", "format": "jsonl", "media": media})
+    small, *_, large = reconcile(look_at(given(fan_out, 7), *FIRST)).children or ()
+    assert large["spec"]["input"]["media"] == small["spec"]["input"]["media"]
+    assert large["spec"]["input"]["media"]["allowedHosts"] == media["allowedHosts"]
+
+
 def test_a_selection_is_told_of_the_stages_before_it_alone() -> None:
     *_, job = reconcile(look_at(given(RUNNING, 7), *FIRST, ended("large"))).children or ()
     (container,) = job["spec"]["template"]["spec"]["containers"]

@@ -117,7 +117,7 @@ def stage_uri(output_uri: str, stage: int) -> str:
 def stage_input(original: Input, output_uri: str, stage: int) -> Input:
     """The input of a stage: lines of the original, and for the format text objects with `custom_id` and `text`."""
     kept = InputFormat.JSONL if original.format == InputFormat.TEXT else original.format
-    return Input(uri=stage_uri(output_uri, stage), format=kept, prompt=original.prompt)
+    return Input(uri=stage_uri(output_uri, stage), format=kept, prompt=original.prompt, media=original.media)
 
 
 class WorkerConfig(ApiModel):
