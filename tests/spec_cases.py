@@ -357,6 +357,10 @@ GOOD = (
 
 _SPLIT: JsonObject = {"by": "chunks", "size": 100}
 _REDUCE: JsonObject = {"type": "reduce"}
+_STAGES: JsonObject = {
+    "branches": [{"name": name, "model": {"name": "mock"}, "stage": stage} for stage, name in enumerate("ab")],
+    "cascade": {"minAgreementPercent": 100},
+}
 
 BAD_FAN_OUTS = (
     BadFanOut("a split of requests", "spec.split", {"input": _URI, "split": _SPLIT}),
@@ -368,6 +372,8 @@ BAD_FAN_OUTS = (
               {"split": _SPLIT, "aggregation": {**_REDUCE, "reduce": {"missingParts": "Guess"}}}),
     BadFanOut("a separator of 1,025 characters", "spec.aggregation.reduce.separator",
               {"split": _SPLIT, "aggregation": {**_REDUCE, "reduce": {"separator": "-" * 1025}}}),
+    BadFanOut("parts that are put together before they are settled", "spec.cascade.minAgreementPercent",
+              {"split": _SPLIT, "aggregation": _REDUCE, **_STAGES}),
 )  # fmt: skip
 
 GOOD_FAN_OUTS: tuple[JsonObject, ...] = (
@@ -375,6 +381,7 @@ GOOD_FAN_OUTS: tuple[JsonObject, ...] = (
     {"split": _SPLIT},
     {"split": {**_SPLIT, "overlap": 99}, "aggregation": _REDUCE},
     {"split": _SPLIT, "aggregation": {**_REDUCE, "reduce": {"separator": "", "missingParts": "Fail"}}},
+    {"split": _SPLIT, "aggregation": {"type": "vote"}, **_STAGES},
 )
 """Fields of FanOutJobs that are taken."""
 

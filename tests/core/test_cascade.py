@@ -9,6 +9,7 @@ import pytest
 
 from builders import a_job, gave_up
 from fanout_builders import FanOutBuilder, a_child, a_fan_out, ended, joined, look_at
+from headrace.api import labels
 from headrace.api.base import InvalidSpec
 from headrace.api.cascade import StageStatus
 from headrace.api.inferencebatch import InferenceBatch, Usage
@@ -97,6 +98,33 @@ def test_a_later_branch_fetches_media_as_the_first_ones_may() -> None:
     small, *_, large = reconcile(look_at(given(fan_out, 7), *FIRST)).children or ()
     assert large["spec"]["input"]["media"] == small["spec"]["input"]["media"]
     assert large["spec"]["input"]["media"]["allowedHosts"] == media["allowedHosts"]
+
+
+def test_parts_are_not_split_again_for_a_later_branch() -> None:
+    split = {"by": "chunks", "size": 100}
+    fan_out = RUNNING.with_spec(input={"uri": "s3://in/*.md", "format": "text"}, split=split)
+    small, other, large = reconcile(look_at(given(fan_out, 7), *FIRST)).children or ()
+    assert [branch["spec"]["input"]["split"]["size"] for branch in (small, other)] == [100, 100]
+    assert large["spec"]["input"] == {"uri": "s3://out/f/_headrace/stages/1.jsonl", "format": "jsonl"}
+    *_, job = reconcile(look_at(fan_out, *FIRST)).children or ()
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    config = WorkerConfig.model_validate_json(container["env"][0]["value"])
+    assert container["args"] == ["select"]
+    assert config.input.split == fan_out.build().spec.split, "what is selected are parts"
+
+
+def test_a_cascade_that_is_complete_without_a_branch_can_be_retried_for_it() -> None:
+    fan_out = given(RUNNING.policy("BestEffort"), 7, 2)
+    branches = (ended("small", Reason.WORKER_FAILED), *(ended(name) for name in ("other", "large", "huge")))
+    jobs = [a_job(Role.JOIN, complete=True)]
+    at_end = reconcile(look_at(fan_out, *branches, jobs=jobs, reports=[joined()])).status
+    assert at_end.is_true(ConditionType.COMPLETE)
+    asked = fan_out.with_status(**dict(at_end)).asked_to_retry()
+    begun = reconcile(look_at(asked, *branches)).status
+    assert (begun.finished, begun.stages) == (False, at_end.stages), "a selection is kept"
+    small, *others = reconcile(look_at(asked.with_status(**dict(begun)), *branches)).children or ()
+    assert small["metadata"]["annotations"] == {labels.RETRY: "1"}
+    assert [it["metadata"]["name"] for it in others] == ["answers-other", "answers-large", "answers-huge"]
 
 
 def test_a_selection_is_told_of_the_stages_before_it_alone() -> None:
@@ -188,6 +216,10 @@ def test_saved_tokens_are_those_of_the_records_that_later_stages_were_spared(
             THREE.with_spec(aggregation={"type": "concat"}), "spec.cascade.minAgreementPercent", "must be vote", id="no vote",
         ),
         pytest.param(THREE.with_spec(cascade={"minScore": 1}), "spec.cascade.minScore", "must be bestOf", id="scores without a scorer"),
+        pytest.param(
+            THREE.with_spec(aggregation={"type": "reduce"}, split={"by": "lines", "size": 1}), "spec.cascade.minAgreementPercent",
+            "must be vote", id="parts that are put together before they are settled",
+        ),
         pytest.param(THREE.with_spec(cascade={}), "spec.cascade", "exactly one of", id="no threshold"),
         pytest.param(THREE.policy("Any"), "spec.completionPolicy.mode", "may not be Any", id="a race between stages"),
     ],

@@ -288,6 +288,38 @@ def test_a_cascade_gives_later_branches_what_is_disputed_alone(desk: FanOutDesk)
     assert [branch["state"] for branch in status["branches"]] == ["Complete", "Complete", "Complete", "NoRecords"]
 
 
+def test_a_cascade_over_parts_gives_later_branches_the_disputed_parts_alone(desk: FanOutDesk) -> None:
+    about = "{{ title }} {{ part.parent }} {{ part.position }}: {{ text }}"
+    sometimes = "{% if part.position % 2 %}something else{% else %}" + about + "{% endif %}"
+    desk.write_fan_out(
+        0,
+        {"name": "small", "prompt": {"template": about}, "shards": 3},
+        {"name": "other", "prompt": {"template": sometimes}},
+        {
+            "name": "large",
+            "stage": 1,
+            "weight": 3,
+            "when": "record.part.position > 1",
+            "prompt": {"template": "Think. " + about},
+        },
+        split={"by": "lines", "size": 2},
+        aggregation={"type": "vote"},
+        cascade={"minAgreementPercent": 100},
+    )
+    text = "".join(f"verse {n}\n" for n in range(10))
+    (desk.folder / "in.jsonl").write_text(json.dumps({"custom_id": "poem", "title": "Rain", "text": text}))
+    code, out, err = desk.do("run", "-f", "answers.yaml")
+    assert (code, "answers is complete" in out) == (0, True), err
+    rows = {row["custom_id"]: row["headrace"] for row in desk.rows("--all")}
+    assert list(rows) == [f"poem#{n:04}" for n in range(5)]
+    assert [row["custom_id"] for row in desk.rows(name="answers-large")] == ["poem#0003"]
+    assert rows["poem#0003"]["winner"] == "large"
+    assert {rows[name]["missing"]["large"] for name in rows if name != "poem#0003"} == {"not_escalated"}
+    assert desk.object()["status"]["stages"] == [{"stage": 1, "records": 2, "spared": 3}]
+    plain = desk.object("answers-large")["spec"]["input"]
+    assert (plain["format"], "split" in plain) == ("jsonl", False)
+
+
 def test_a_cascade_that_is_killed_anywhere_ends_with_the_same_lines(desk: FanOutDesk) -> None:
     def write(spec_of: FanOutDesk) -> None:
         spec_of.write_fan_out(

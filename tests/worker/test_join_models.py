@@ -130,6 +130,29 @@ def test_join_gives_a_record_that_the_prompt_does_not_fit_an_error_line(tmp_path
     assert (row["error"]["code"], "'topic' is undefined" in row["error"]["message"]) == ("template_error", True)
 
 
+def test_join_shows_models_the_part_that_was_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Listening(models.Weighed):
+        def mean(self, texts: Any) -> Any:
+            asked.extend(body["messages"][0]["content"] for body, _ in texts)
+            return super().mean(texts)
+
+    monkeypatch.setattr("headrace_worker.joining.raters.Weighed", Listening)
+    spec = best_of({"logLikelihood": MOCK}) | {"prompt": {"template": "{{ title }}, {{ part.position }}: {{ text }}"}}
+    fan_out = FanOut(tmp_path, aggregation=spec)
+    uri, split = (tmp_path / "input.jsonl").as_uri(), {"by": "lines", "size": 1}
+    fan_out.fields["input"] = {"uri": uri, "format": "jsonl", "split": split}
+    fan_out.write_input(b'{"custom_id": "a", "text": "1\\n2"}\n', b'{"custom_id": "b", "text": "3\\n4", "title": "B"}')
+    fan_out.plan_as_it_is()
+    fan_out.answer("one", dict.fromkeys(("a#0000", "a#0001", "b#0000", "b#0001"), "yes"))
+    fan_out.join()
+    assert asked == ["B, 0: 3\n", "B, 1: 4"]
+    assert {row["custom_id"]: row["error"]["code"] for row in fan_out.lines("errors")} == {
+        "a#0000": "template_error", "a#0001": "template_error"
+    }  # fmt: skip
+
+
 def test_join_counts_a_text_that_a_model_cannot_read_as_missing(tmp_path: Path) -> None:
     short = {**MOCK_EMBEDDING, "model": {"name": "mock", "task": "embedding", "contextTokens": 4}}
     fan_out = a_fan_out(tmp_path, "ab", **best_of({"agreement": short}))

@@ -66,6 +66,22 @@ def test_collect_writes_the_records_with_their_answers(fan_out: Exchange) -> Non
     assert (second["custom_id"], second["missing"]) == ("b", {"one": "engine_error"})
 
 
+@pytest.mark.parametrize("as_file", [False, True], ids=["a line", "a file"])
+def test_collect_writes_parts_as_records_of_their_own(tmp_path: Path, as_file: bool) -> None:
+    made = Exchange(tmp_path, aggregation={"type": "image", "image": {"reference": "registry.example/join"}})
+    name = "a.txt" if as_file else "input.jsonl"
+    (tmp_path / name).write_text("1\n2\n" if as_file else '{"custom_id": "a.txt", "text": "1\\n2\\n"}')
+    split = {"by": "lines", "size": 1}
+    made.fields["input"] = {
+        "uri": (tmp_path / name).as_uri(), "format": "text" if as_file else "jsonl", "split": split
+    }  # fmt: skip
+    made.plan_as_it_is()
+    made.answer("one", {"a.txt#0000": LOST, "a.txt#0001": "two"})
+    (line,) = made.collect()
+    part = {"parent": "a.txt", "position": 1}
+    assert line["record"] == {"custom_id": "a.txt#0001", "text": "2\n", "part": part}
+
+
 def test_join_takes_what_the_program_has_written(fan_out: Exchange) -> None:
     fan_out.collect()
     fan_out.write(

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import random
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.api.cascade import Cascade
+from headrace.api.common import Input
 from headrace.api.records import ErrorCode
-from headrace.api.worker import ExitCode, Role, SelectReport
+from headrace.api.splitting import Split, SplitBy
+from headrace.api.worker import ExitCode, Role, SelectReport, WorkerConfig, stage_input
 from headrace_worker.errors import JobFailed
+from headrace_worker.formats.shards import read_shard
 from headrace_worker.joining.answers import Joined
 from headrace_worker.joining.select import is_settled, select
+from headrace_worker.manifest import iter_shards
+from headrace_worker.plan import plan
+from headrace_worker.stores.local import LocalStore
 from worker_fanout import FanOut
-from worker_rig import Zygote
+from worker_rig import CREATED, Zygote
 
+STORE = LocalStore()
 LOST = ErrorCode.ENGINE_ERROR
 DISPUTED = {"minAgreementPercent": 100}
 
@@ -97,6 +105,78 @@ def test_select_makes_objects_of_files(tmp_path: Path) -> None:
     assert orjson.loads(fan_out.file.read_bytes()) == {
         "custom_id": "b.txt", "text": "I am b.txt\n\nand have two paragraphs."
     }  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    texts=st.lists(st.text(alphabet='ab. \n\fé👋"\x00', max_size=40), min_size=1, max_size=5),
+    size=st.integers(1, 9), by=st.sampled_from(SplitBy), as_files=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_a_part_that_goes_on_is_asked_as_it_was_before(
+    texts: list[str], size: int, by: SplitBy, as_files: bool, data: st.DataObject
+) -> None:
+    """Whatever its text, the next stage has the same record of it: id, text, and the fields that templates see."""
+    split = Split(by=by, size=size, overlap=data.draw(st.integers(0, size - 1)))
+    with tempfile.TemporaryDirectory() as name:
+        fan_out = a_split_stage(Path(name), texts, split, as_files)
+        before = asked(fan_out.config(), fan_out.config().input)
+        settled = set(data.draw(st.lists(st.sampled_from(sorted(before)), unique=True)))
+        fan_out.answer("one", dict.fromkeys(before, "yes"))
+        fan_out.answer("two", {part: "yes" if part in settled else "no" for part in before})
+        report = fan_out.select()
+        assert (report.records, report.spared) == (len(before) - len(settled), len(settled))
+        assert fan_out.selected == "".join(part for part in before if part not in settled)
+        if report.records:
+            config = fan_out.config()
+            later = config.model_copy(update={"plan_uri": f"{config.output_uri}plan-1.jsonl", "shards": 2})
+            stage = stage_input(config.input, config.output_uri, 1)
+            plan(later.model_copy(update={"input": stage}), check=None, now=CREATED, progress=lambda _: None)
+            assert asked(later, stage) == {part: body for part, body in before.items() if part not in settled}
+
+
+def a_split_stage(path: Path, texts: list[str], split: Split, as_files: bool) -> Staged:
+    """A planned fan-out over parts of these texts, as lines with one more field or as files."""
+    fan_out = Staged(path, aggregation={"type": "vote"})
+    (path / "in").mkdir()
+    if as_files:
+        for number, text in enumerate(texts):
+            (path / "in" / f"r{number}").write_bytes(text.encode())
+    rows = [orjson.dumps({"n": n, "custom_id": f"r{n}", "text": text}) for n, text in enumerate(texts)]
+    (path / "lines.jsonl").write_bytes(b"\n".join(rows))
+    fan_out.fields["input"] = {
+        "uri": (path / ("in" if as_files else "lines.jsonl")).as_uri(),
+        "format": "text" if as_files else "jsonl",
+        "split": split.to_object(),
+        "prompt": {
+            "template": "{{ n | default('-') }} {{ custom_id }} {{ part.parent }} {{ part.position }} {{ text }}"
+        },
+    }
+    fan_out.plan_as_it_is()
+    return fan_out
+
+
+def asked(config: WorkerConfig, spec: Input) -> dict[str, Any]:
+    """The requests of what was planned, by id."""
+    return {
+        request.custom_id: request.body
+        for shard in iter_shards(STORE, config.plan_uri)
+        for _, request in read_shard(STORE, shard, spec, config.model)
+    }
+
+
+def test_parts_that_have_gone_on_are_joined_with_what_they_were_answered_before(tmp_path: Path) -> None:
+    split = Split(by=SplitBy.LINES, size=1)
+    fan_out = a_split_stage(tmp_path, ["a\nb", "c"], split, as_files=True)
+    fan_out.answer("one", {"r0#0000": "yes", "r0#0001": "yes", "r1#0000": "yes"})
+    fan_out.answer("two", {"r0#0000": "yes", "r0#0001": "no", "r1#0000": LOST})
+    fan_out.select()
+    assert fan_out.selected == "r0#0001"
+    fan_out.answer("large", {"r0#0001": "perhaps"}, stage=1, weight=9)
+    fan_out.join()
+    assert {part: fan_out.said(part) for part in fan_out.rows()} == {
+        "r0#0000": "yes", "r0#0001": "perhaps", "r1#0000": "yes"
+    }  # fmt: skip
+    assert fan_out.about("r0#0000")["missing"] == {"large": "not_escalated"}
 
 
 def test_select_of_nothing_leaves_an_empty_file(tmp_path: Path) -> None:

@@ -115,7 +115,10 @@ def stage_uri(output_uri: str, stage: int) -> str:
 
 
 def stage_input(original: Input, output_uri: str, stage: int) -> Input:
-    """The input of a stage: lines of the original, and for the format text objects with `custom_id` and `text`."""
+    """The input of a stage: lines of the original, and for the format text objects with `custom_id` and `text`.
+
+    Of an input that is split these are its parts, as records of their own: they are not split once more.
+    """
     kept = InputFormat.JSONL if original.format == InputFormat.TEXT else original.format
     return Input(uri=stage_uri(output_uri, stage), format=kept, prompt=original.prompt, media=original.media)
 

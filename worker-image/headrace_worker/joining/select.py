@@ -1,7 +1,8 @@
 """The role `select`: write down the records that the stages of a cascade so far have not settled, as the input of the next stage.
 
-It reads what the join reads, aggregates what there is as the join does, and looks at how clear the winner is. The file depends on the
-input, the branches' commits and the settings alone; it appears whole, and one that is there is kept.
+A part of a record that was split is a line of its own there. It reads what the join reads, aggregates what there is as the join does,
+and looks at how clear the winner is. The file depends on the input, the branches' commits and the settings alone; it appears whole, and
+one that is there is kept.
 """
 
 from __future__ import annotations
