@@ -35,7 +35,7 @@ def admit(
 
 def _verdicts(compartment: Compartment, now: datetime) -> dict[str, Verdict]:
     found = standings(compartment, now)
-    by_namespace = compartment.namespace_caps != NO_CAPS or bool(compartment.spec.budgets)
+    by_namespace = compartment.namespace_caps is not NO_CAPS or bool(compartment.spec.budgets)
     causes: dict[tuple[Shape, str], Cause] = {}
 
     def cause(place: Place) -> Cause:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -13,7 +13,7 @@ from headrace.api.reasons import Reason
 from headrace.core.admission.breakers import Breakers
 from headrace.core.admission.demand import Demand, Shape
 from headrace.core.admission.entry import Cause, Entry
-from headrace.core.admission.ledger import NOTHING, Caps, Ledger
+from headrace.core.admission.ledger import NO_CAPS, NOTHING, Caps, Ledger
 from headrace.core.admission.order import Group, Lanes, Order, Place, Turn
 from headrace.core.admission.selector import selects
 from headrace.core.admission.spending import MINUTE, Spending, Starts
@@ -34,7 +34,7 @@ class Compartment:
     """Batches about which something was decided since somebody asked last."""
     lanes: Lanes = field(default_factory=Lanes)
     pledges: dict[str, Place] = field(default_factory=dict)
-    """Batches for which what becomes free is kept, with the lane that they have left for it."""
+    """Batches for which what becomes free is kept, with the lane that they have left for it; the first group at the beginning."""
     running: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
     """By priority, those that started last at the end."""
     used: Ledger = field(default_factory=Ledger)
@@ -42,12 +42,14 @@ class Compartment:
     """What will be used when all that has to be given back has been."""
     used_by: defaultdict[str, Ledger] = field(default_factory=lambda: defaultdict(Ledger))
     kept_by: defaultdict[str, Ledger] = field(default_factory=lambda: defaultdict(Ledger))
+    kept_at: defaultdict[int, Ledger] = field(default_factory=lambda: defaultdict(Ledger))
+    """The same by priority."""
     starts: Starts = field(default_factory=Starts)
     spending: Spending = field(default_factory=Spending)
     too_large: dict[Shape, Cause | None] = field(default_factory=dict)
     """What was found out about shapes before."""
-    caps: Caps = field(default_factory=Caps)
-    namespace_caps: Caps = field(default_factory=Caps)
+    caps: Caps = NO_CAPS
+    namespace_caps: Caps = NO_CAPS
     order: Order = field(default_factory=lambda: Order.of(BulkheadSpec().ordering))
     look_for_overdue_at: datetime = NEVER_YET
     """Until when nobody needs to be looked for who has been passed for too long."""
@@ -92,10 +94,8 @@ class Compartment:
             if demand.admitted and demand.wants:
                 entry.target = min(demand.held, demand.pods)
         else:
-            if entry.demand.priority != demand.priority:
-                self.running[entry.demand.priority].pop(demand.key, None)
             charged = self.spending.charge(entry.demand, demand, now)
-            entry.demand = demand
+            self._change(entry, demand)
             if charged:
                 self._stop_spending(demand.namespace, now)
         if not demand.wants:
@@ -158,7 +158,8 @@ class Compartment:
 
     def room(self, place: Place, used: Ledger, used_by: Ledger) -> int:
         """Pods that there is room for."""
-        return min(self.caps.room(used, place.shape), self.namespace_caps.room(used_by, place.shape))
+        room = self.caps.room(used, place.shape)
+        return room if self.namespace_caps is NO_CAPS else min(room, self.namespace_caps.room(used_by, place.shape))
 
     def share(self, namespace: str) -> float:
         """The share that a namespace holds; nobody's is compared where namespaces do not take turns."""
@@ -175,16 +176,9 @@ class Compartment:
         until = self.spending.tokens_until(now)
         return (Reason.TOKENS_PER_MINUTE, until) if until is not None else None
 
-    def heads(self) -> Iterator[tuple[Place, Turn]]:
-        """The first of every lane of batches that wait to start."""
-        for place, lane in self.lanes.lanes():
-            turn = lane.head()
-            if turn is not None and not place.shape.grows:
-                yield place, turn
-
-    def rank(self, place: Place, turn: Turn) -> tuple[Group, bool, float, Turn]:
-        """Compares all that wait in the bulkhead: those that only want to grow come last in their group."""
-        return (place.group, place.shape.grows, self.share(place.namespace), turn)
+    def heads(self, groups: Iterable[Group] | None = None) -> Iterator[tuple[Place, Turn]]:
+        """The first of every lane of batches that wait to start, of these groups or of all."""
+        return ((place, lane.head()) for place, lane in self.lanes.lanes(groups) if not place.shape.grows)
 
     @property
     def version(self) -> tuple[int, int, int]:
@@ -196,8 +190,7 @@ class Compartment:
         """Whether somebody of lower priority runs than waits, and has to give way."""
         if self.spec.preemption != "LowerPriority" or self.spec.ordering[0] != Ordering.PRIORITY:
             return False
-        waiting = (-group[0] for groups in self.lanes.by_shape.values() for group in groups)
-        return max(waiting, default=self.lowest_running) > self.lowest_running
+        return bool(self.lanes.groups) and -self.lanes.groups[0][0] > self.lowest_running
 
     @property
     def lowest_running(self) -> float:
@@ -213,7 +206,7 @@ class Compartment:
 
     def place_of(self, demand: Demand, shape: Shape) -> Place:
         """The lane in which a batch waits."""
-        return Place(shape, self.order.group(demand), demand.namespace)
+        return Place(self.order.group(demand, shape.grows), demand.namespace, shape)
 
     def _line_up(self, entry: Entry) -> None:
         """Put a batch that is new where it waits, if it waits."""
@@ -286,7 +279,19 @@ class Compartment:
             batches = (kept > 0) - (entry.kept > 0)
             self.kept.add(shape, kept - entry.kept, batches)
             self.kept_by[namespace].add(shape, kept - entry.kept, batches)
+            self.kept_at[entry.demand.priority].add(shape, kept - entry.kept, batches)
             entry.kept = kept
+
+    def _change(self, entry: Entry, demand: Demand) -> None:
+        """What counts has to be taken from where it was counted: a priority changes, and a batch may be made anew under its old name."""
+        before, counted, kept = entry.demand, entry.counted, entry.kept
+        moves = (before.priority, before.shape.of_one_pod) != (demand.priority, demand.shape.of_one_pod)
+        if moves:
+            self.running[before.priority].pop(demand.key, None)
+            self._count(entry, 0, 0)
+        entry.demand = demand
+        if moves:
+            self._count(entry, counted, kept)
 
     def _started(self, demand: Demand, now: datetime) -> None:
         limited = self.spec.capacity.starts_per_minute is not None

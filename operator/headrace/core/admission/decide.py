@@ -7,10 +7,10 @@ what fits beside the pledge may pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
 from headrace.core.admission.compartment import Compartment
+from headrace.core.admission.demand import Shape
 from headrace.core.admission.entry import Entry
 from headrace.core.admission.order import Group, Place, Turn
 from headrace.core.admission.pledges import Taken, give_up_pledges, keep_room_for_overdue
@@ -45,52 +45,57 @@ def _next(compartment: Compartment, now: datetime) -> bool:
 
 
 def _first_pledge(compartment: Compartment, now: datetime) -> tuple[Place, str, int] | None:
-    if not compartment.pledges or compartment.gate(now) is not None:
+    taken = Taken(compartment, {place.shape for place in compartment.pledges.values()})
+    if not taken.fitting or compartment.gate(now) is not None:
         return None
-    taken = Taken(compartment)
-    for key, place in sorted(compartment.pledges.items(), key=lambda it: it[1].group):
+    for key, place in compartment.pledges.items():
         room = taken.room(place)
         if room >= place.shape.min_pods:
             return place, key, room
         taken.pledge(place)
+        if not taken.fitting:
+            break
     return None
 
 
 def _first_waiting(compartment: Compartment, now: datetime) -> tuple[Place, str, int] | None:
-    lanes = compartment.lanes.by_shape
-    gated = bool(lanes) and compartment.gate(now) is not None
-    best, found = None, None
-    taken: dict[Group, Taken] = {}
-    for shape, groups in lanes.items():
-        if (gated and not shape.grows) or compartment.caps.room(compartment.used, shape) < shape.min_pods:
-            continue
-        if not compartment.breakers.let(shape, now):
-            continue
-        for group in sorted(groups):
-            if best is not None and best[:2] < (group, shape.grows):
-                break
-            if group not in taken:
-                taken[group] = Taken.by_betters(compartment, group)
-            for place, turn, room in _fitting(compartment, taken[group], Place(shape, group, ""), now):
-                rank = compartment.rank(place, turn)
-                if best is None or rank < best:
-                    best, found = rank, (place, turn[-1], room)
-    return found
+    taken = Taken(compartment, compartment.lanes.shapes)
+    if taken.fitting:
+        taken.fitting = _not_held_up(compartment, taken.fitting, now)
+    for group in compartment.lanes.groups:
+        taken.count_betters_of(group)
+        if not taken.fitting:
+            return None
+        found = _first_of_group(compartment, group, taken, now)
+        if found is not None:
+            return found
+    return None
 
 
-def _fitting(compartment: Compartment, taken: Taken, where: Place, now: datetime) -> Iterator[tuple[Place, Turn, int]]:
-    """The heads of a group's lanes that there is room for, beside what is pledged."""
-    least = where.shape.min_pods
-    if compartment.caps.room(taken.in_all, where.shape) < least:
-        return
-    for namespace, lane in compartment.lanes.by_shape[where.shape][where.group].items():
-        place = where._replace(namespace=namespace)
-        room, turn = taken.room(place), lane.head()
-        if turn is None or room < least:
-            continue
+def _not_held_up(compartment: Compartment, shapes: set[Shape], now: datetime) -> set[Shape]:
+    gated = compartment.gate(now) is not None
+    return {shape for shape in shapes if (shape.grows or not gated) and compartment.breakers.let(shape, now)}
+
+
+def _first_of_group(
+    compartment: Compartment, group: Group, taken: Taken, now: datetime
+) -> tuple[Place, str, int] | None:
+    """The first of a group that there is room for beside what is pledged to its betters: of the smallest share, then by its turn."""
+    lanes = compartment.lanes.by_group[group]
+    found: tuple[tuple[float, Turn], Place, int] | None = None
+    for share, namespace in sorted((compartment.share(namespace), namespace) for namespace in lanes):
+        if found is not None and found[0][0] < share:
+            break
         if compartment.spec.budgets and compartment.spending.exhausted(namespace, now) is not None:
             continue
-        yield place, turn, room
+        for shape, lane in lanes[namespace].items():
+            place = Place(group, namespace, shape)
+            if shape not in taken.fitting or (room := taken.room(place)) < shape.min_pods:
+                continue
+            rank = (share, lane.head())
+            if found is None or rank < found[0]:
+                found = (rank, place, room)
+    return (found[1], found[0][1][-1], found[2]) if found is not None else None
 
 
 def _let_in(compartment: Compartment, entry: Entry, place: Place, room: int, now: datetime) -> None:

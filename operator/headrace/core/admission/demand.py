@@ -30,6 +30,11 @@ class Shape(NamedTuple):
     grows: bool = False
     """It runs, and wants more pods."""
 
+    @property
+    def of_one_pod(self) -> tuple[str, int, int]:
+        """All that one pod takes up."""
+        return self.resource, self.gpus, self.calls
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -47,6 +47,15 @@ class Ledger:
         if gpus:
             self.resources[shape.resource] = self.resources.get(shape.resource, 0) + gpus
 
+    def take(self, other: Ledger) -> None:
+        """All that the other one speaks of is held no more."""
+        self.gpus -= other.gpus
+        self.pods -= other.pods
+        self.batches -= other.batches
+        self.calls -= other.calls
+        for resource, gpus in other.resources.items():
+            self.resources[resource] = self.resources.get(resource, 0) - gpus
+
     def copy(self) -> Ledger:
         """One to try things in."""
         return Ledger(self.gpus, self.pods, self.batches, self.calls, self.resources.copy())
@@ -71,7 +80,8 @@ class Caps:
     def of(cls, holdings: Holdings, spec: BulkheadSpec | None = None) -> Caps:
         """The limits in a spec; those of single kinds of GPUs belong to the whole bulkhead."""
         resources = {resource.name: resource.gpus for resource in spec.per_resource} if spec is not None else {}
-        return cls(holdings.gpus, holdings.pods, holdings.batches, holdings.endpoint_calls, resources)
+        caps = cls(holdings.gpus, holdings.pods, holdings.batches, holdings.endpoint_calls, resources)
+        return caps if caps != NO_CAPS else NO_CAPS
 
     def room(self, used: Ledger, shape: Shape) -> int:
         """How many pods of that shape there is room for. None for a new batch where there may be no further batch."""
@@ -111,7 +121,28 @@ class Caps:
         return max(gpus, pods)
 
 
+class Rooms:
+    """For which shapes there is room. Shapes differ in much that has nothing to do with it, so each size is counted once."""
+
+    def __init__(self, caps: Caps, used: Ledger) -> None:
+        self._caps, self._used = caps, used
+        self._known: dict[tuple[str, int, int, bool], int] = {}
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether there is room for the least that the shape needs."""
+        size = (shape.resource, shape.gpus, shape.calls, shape.grows)
+        room = self._known.get(size)
+        if room is None:
+            room = self._known[size] = self._caps.room(self._used, shape)
+        return room >= shape.min_pods
+
+    def for_which(self, shapes: Iterable[Shape]) -> set[Shape]:
+        """Those that it fits."""
+        return {shape for shape in shapes if self.fits(shape)}
+
+
 _UNITS = ("GPU", "pods", "batch", "endpoint calls")
 NO_CAPS = Caps()
+"""No limit at all; there is one such object only, so that it is soon told from others."""
 NOTHING = Ledger()
 """Never changed: what is held where nothing is."""

@@ -10,7 +10,8 @@ from datetime import datetime
 from operator import itemgetter
 
 from headrace.core.admission.compartment import Compartment
-from headrace.core.admission.ledger import NOTHING, Ledger
+from headrace.core.admission.demand import Shape
+from headrace.core.admission.ledger import NO_CAPS, NOTHING, Ledger, Rooms
 from headrace.core.admission.order import Group, Place, Turn
 
 
@@ -20,36 +21,37 @@ class Taken:
     A pledge takes nothing where there is room for it anyway: it holds up those alone that stand between it and its start.
     """
 
-    def __init__(self, compartment: Compartment) -> None:
+    def __init__(self, compartment: Compartment, shapes: Iterable[Shape]) -> None:
         self._compartment = compartment
-        self.in_all = compartment.used
-        self._pledged: dict[str, Ledger] = {}
+        self._in_all = compartment.used
+        self._rooms = Rooms(compartment.caps, compartment.used)
+        self._by: dict[str, Ledger] = {}
+        self._better = list(reversed(compartment.pledges.values()))
+        self.fitting = self._rooms.for_which(shapes)
+        """Those of the shapes for which there is still room in all. Once there are none, nobody need be looked at any more."""
 
-    @classmethod
-    def by_betters(cls, compartment: Compartment, group: Group) -> Taken:
-        """For one of that group."""
-        taken = cls(compartment)
-        for place in compartment.pledges.values():
-            if place.group <= group:
-                taken.pledge(place)
-        return taken
+    def count_betters_of(self, group: Group) -> None:
+        """Count what is pledged to those who go before that group, or with it; to be asked of one group after the other."""
+        while self.fitting and self._better and self._better[-1].group <= group:
+            self.pledge(self._better.pop())
 
     def room(self, place: Place) -> int:
         """Pods that there is room for."""
-        return self._compartment.room(place, self.in_all, self._by(place.namespace))
+        held = self._by.get(place.namespace) or self._compartment.used_by.get(place.namespace, NOTHING)
+        return self._compartment.room(place, self._in_all, held)
 
     def pledge(self, place: Place) -> None:
         """Somebody better waits in that lane, and what becomes free is kept for it."""
         shape, here = place.shape, self._compartment
-        if here.caps.room(here.used, shape) < shape.min_pods:
-            self.in_all = self.in_all.copy() if self.in_all is here.used else self.in_all
-            self.in_all.add(shape, shape.min_pods, 1)
+        if not self._rooms.fits(shape):
+            self._in_all = self._in_all.copy() if self._in_all is here.used else self._in_all
+            self._in_all.add(shape, shape.min_pods, 1)
+            self.fitting = Rooms(here.caps, self._in_all).for_which(self.fitting)
+        if here.namespace_caps is NO_CAPS:
+            return
         held = here.used_by.get(place.namespace, NOTHING)
         if here.namespace_caps.room(held, shape) < shape.min_pods:
-            self._pledged.setdefault(place.namespace, held.copy()).add(shape, shape.min_pods, 1)
-
-    def _by(self, namespace: str) -> Ledger:
-        return self._pledged.get(namespace) or self._compartment.used_by.get(namespace, NOTHING)
+            self._by.setdefault(place.namespace, held.copy()).add(shape, shape.min_pods, 1)
 
 
 def taken_in_the_end(compartment: Compartment, place: Place) -> tuple[Ledger, Ledger]:
@@ -67,6 +69,8 @@ def taken_in_the_end(compartment: Compartment, place: Place) -> tuple[Ledger, Le
 
 def give_up_pledges(compartment: Compartment, now: datetime) -> None:
     """Nothing is kept for those who could not start even if there were room."""
+    if not compartment.spec.budgets and not compartment.breakers.known:
+        return
     for key, place in list(compartment.pledges.items()):
         if _may_start(compartment, place, now):
             continue
@@ -92,7 +96,9 @@ def keep_room_for_overdue(compartment: Compartment, now: datetime) -> None:
     entries, since = compartment.entries, now - compartment.patience
     overdue = [it for it in compartment.heads() if entries[it[1][-1]].demand.since <= since]
     for place, key in in_order(compartment, overdue, now):
-        if Taken.by_betters(compartment, place.group).room(place) < place.shape.min_pods:
+        taken = Taken(compartment, (place.shape,))
+        taken.count_betters_of(place.group)
+        if not taken.fitting or taken.room(place) < place.shape.min_pods:
             pledge(compartment, place, key)
             return
 
@@ -100,7 +106,8 @@ def keep_room_for_overdue(compartment: Compartment, now: datetime) -> None:
 def pledge(compartment: Compartment, place: Place, key: str) -> None:
     """From now on, what becomes free is kept for that one."""
     compartment.lanes.remove(key)
-    compartment.pledges[key] = place
+    pledges = {**compartment.pledges, key: place}
+    compartment.pledges = dict(sorted(pledges.items(), key=lambda it: it[1].group))
 
 
 def in_order(compartment: Compartment, heads: Iterable[tuple[Place, Turn]], now: datetime) -> list[tuple[Place, str]]:

@@ -9,7 +9,8 @@ from datetime import datetime
 from headrace.api.reasons import Reason
 from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.entry import Cause, Entry
-from headrace.core.admission.order import Place
+from headrace.core.admission.ledger import Rooms
+from headrace.core.admission.order import Place, Turn
 from headrace.core.admission.pledges import in_order, pledge, taken_in_the_end
 
 
@@ -19,9 +20,7 @@ def preempt(compartment: Compartment, now: datetime) -> bool:
     if state == compartment.nobody_gives_way or not compartment.may_preempt or compartment.gate(now) is not None:
         return False
     found = False
-    lowest = compartment.lowest_running
-    urgent = (it for it in compartment.heads() if -it[0].group[0] > lowest)
-    for place, key in in_order(compartment, urgent, now):
+    for place, key in in_order(compartment, _urgent(compartment), now):
         entry = compartment.entries[key]
         victims = _victims(compartment, place, entry)
         if victims is None:
@@ -36,6 +35,21 @@ def preempt(compartment: Compartment, now: datetime) -> bool:
     if not found:
         compartment.nobody_gives_way = state
     return found
+
+
+def _urgent(compartment: Compartment) -> Iterator[tuple[Place, Turn]]:
+    """The heads of lanes for which there would be room if all of lower priority gave way; for the others nobody need be tried."""
+    lanes, lowest = compartment.lanes, compartment.lowest_running
+    for group in lanes.groups:
+        priority = -group[0]
+        if priority <= lowest:
+            return
+        rest = compartment.kept.copy()
+        for level, held in compartment.kept_at.items():
+            if level < priority:
+                rest.take(held)
+        enough = Rooms(compartment.caps, rest).for_which(lanes.shapes)
+        yield from (it for it in compartment.heads((group,) if enough else ()) if it[0].shape in enough)
 
 
 def _victims(compartment: Compartment, place: Place, entry: Entry) -> list[tuple[Entry, int]] | None:
