@@ -17,7 +17,7 @@ from headrace.api import labels
 from headrace.api.inferencebatch import InferenceBatch, RecordCounts
 from headrace.api.reasons import Reason
 from headrace.api.worker import ExitCode, FinalizeReport, PlanReport, Role, ShardReport
-from headrace.core.observed import JobSnapshot, Observed, Verdict, WorkerReport
+from headrace.core.observed import LET_IN, JobSnapshot, Observed, Verdict, WorkerReport
 from headrace.core.plan import Plan
 from headrace.core.reconcile import reconcile
 
@@ -47,7 +47,7 @@ class World:
     shards: list[ShardWork] = field(default_factory=list)
     finalized: bool = False
     statuses: list[Any] = field(default_factory=list)
-    verdict: Verdict = Verdict(admitted=True)
+    verdict: Verdict = LET_IN
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)

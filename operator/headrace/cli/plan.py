@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -127,7 +127,7 @@ def _verdict(verdict: Verdict | str | None) -> dict[str, Any] | None:
     if not isinstance(verdict, Verdict):
         return {"message": verdict} if verdict is not None else None
     start = verdict.estimated_start
-    told = asdict(verdict) | {"estimated_start": f"{start:%Y-%m-%dT%H:%M:%SZ}" if start is not None else None}
+    told = verdict._asdict() | {"estimated_start": f"{start:%Y-%m-%dT%H:%M:%SZ}" if start is not None else None}
     return {to_camel(name): value for name, value in told.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace.api import labels
 from headrace.api.inferencebatch import InferenceBatch
@@ -127,8 +127,7 @@ class WorkerReport:
         return self.final and self.exit_code == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What admission has decided about a batch."""
 
     admitted: bool
@@ -142,6 +141,10 @@ class Verdict:
     """Pods that it may have; None for as many as it wants."""
     preempts: tuple[str, ...] = ()
     """Batches (`namespace/name`) that have to give way to it first."""
+
+
+LET_IN = Verdict(admitted=True)
+"""Of a batch that may have all its pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ class Observed:
     now: datetime
     jobs: tuple[JobSnapshot, ...] = ()
     reports: tuple[WorkerReport, ...] = ()
-    verdict: Verdict = Verdict(admitted=True)
+    verdict: Verdict = LET_IN
     installation: Installation = Installation()
     pods: tuple[PodSnapshot, ...] = ()
     """Pods of the Jobs of this round; none where pods always start at once."""

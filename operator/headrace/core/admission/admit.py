@@ -9,10 +9,7 @@ from headrace.api.bulkhead import Bulkhead
 from headrace.core.admission import words
 from headrace.core.admission.book import Book
 from headrace.core.admission.compartment import Compartment
-from headrace.core.admission.demand import Demand, Shape
-from headrace.core.admission.entry import Cause
-from headrace.core.admission.ledger import NO_CAPS
-from headrace.core.admission.order import Place
+from headrace.core.admission.demand import Demand
 from headrace.core.admission.ranking import standings
 from headrace.core.observed import Verdict
 
@@ -34,23 +31,17 @@ def admit(
 
 
 def _verdicts(compartment: Compartment, now: datetime) -> dict[str, Verdict]:
-    found = standings(compartment, now)
-    by_namespace = compartment.namespace_caps is not NO_CAPS or bool(compartment.spec.budgets)
-    causes: dict[tuple[Shape, str], Cause] = {}
-
-    def cause(place: Place) -> Cause:
-        """Of one lane. What stands in the way of a shape does not depend on its group, and rarely on the namespace."""
-        known = (place.shape, place.namespace if by_namespace else "")
-        if known not in causes:
-            causes[known] = words.shortage(compartment, place, now)
-        return causes[known]
-
-    verdicts = {}
-    for key, entry in compartment.entries.items():
+    """Of one compartment: of those in lanes, then of the others."""
+    entries, found = compartment.entries, standings(compartment, now)
+    verdicts: dict[str, Verdict] = {}
+    for lane, why in words.shortages(compartment, now):
+        for turn in lane.turns:
+            key = turn[-1]
+            entry = entries[key]
+            verdicts[key] = words.waiting(why, found.get(key), entry)
+    for key, entry in entries.items():
         if entry.target:
             verdicts[key] = words.admitted(entry)
-            continue
-        place = compartment.lanes.places.get(key)
-        why = cause(place) if place is not None else words.obstacle(compartment, entry, now)
-        verdicts[key] = words.waiting(why, found.get(key), entry)
+        elif key not in verdicts:
+            verdicts[key] = words.waiting(words.obstacle(compartment, entry, now), found.get(key), entry)
     return verdicts

@@ -6,6 +6,7 @@ Positions are counted anew at most every few seconds: they are for people.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -47,12 +48,22 @@ class Book:
         for bulkhead in bulkheads:
             self._compartment(bulkhead.name, now).follow(bulkhead, now)
         known = list(demands)
-        history = [(seen.at, seen.ok, demand, seen) for demand in known for seen in demand.evidence]
+        history = [(seen.at, seen.ok, demand, seen) for demand in known if demand.evidence for seen in demand.evidence]
         for _, _, demand, seen in sorted(history, key=lambda it: it[:2]):
             self.breakers.see(demand, (seen,))
-        running = sorted((it for it in known if it.held), key=lambda it: it.started or it.created)
-        for demand in (*running, *(it for it in known if not it.held)):
+        for demand in sorted((it for it in known if it.held), key=lambda it: it.started or it.created):
             self._put(demand, now)
+        lines: defaultdict[str, list[Demand]] = defaultdict(list)
+        for demand in known:
+            if demand.held:
+                continue
+            if demand.wants and demand.key not in self.where:
+                self.where[demand.key] = demand.bulkhead
+                lines[demand.bulkhead].append(demand)
+            else:
+                self._put(demand, now)
+        for name, line in lines.items():
+            self._compartment(name, now).line_up(line)
         self._park(now)
         self.tick(now)
 
@@ -112,7 +123,7 @@ class Book:
         if entry.target:
             return words.admitted(entry)
         cause = words.obstacle(compartment, entry, now)
-        waits = key in compartment.lanes.places or key in compartment.pledges
+        waits = key in compartment.lanes or key in compartment.pledges
         return words.waiting(cause, self._standing(compartment, key, now) if waits else None, entry)
 
     def settle(self, key: str, now: datetime) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -14,7 +14,7 @@ from headrace.core.admission.breakers import Breakers
 from headrace.core.admission.demand import Demand, Shape
 from headrace.core.admission.entry import Cause, Entry
 from headrace.core.admission.ledger import NO_CAPS, NOTHING, Caps, Ledger
-from headrace.core.admission.order import Group, Lanes, Order, Place, Turn
+from headrace.core.admission.order import Lane, Lanes, Order
 from headrace.core.admission.selector import selects
 from headrace.core.admission.spending import MINUTE, Spending, Starts
 
@@ -33,7 +33,7 @@ class Compartment:
     changed: set[str] = field(default_factory=set)
     """Batches about which something was decided since somebody asked last."""
     lanes: Lanes = field(default_factory=Lanes)
-    pledges: dict[str, Place] = field(default_factory=dict)
+    pledges: dict[str, Lane] = field(default_factory=dict)
     """Batches for which what becomes free is kept, with the lane that they have left for it; the first group at the beginning."""
     running: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
     """By priority, those that started last at the end."""
@@ -89,7 +89,7 @@ class Compartment:
                 return
             entry = self.entries[demand.key] = Entry(demand)
             if not demand.held:  # nothing to count yet
-                self._line_up(entry)
+                self._queue(entry)
                 return
             if demand.admitted and demand.wants:
                 entry.target = min(demand.held, demand.pods)
@@ -103,6 +103,17 @@ class Compartment:
         entry.target = min(entry.target, demand.pods)
         self._started(demand, now)
         self.recount(entry)
+
+    def line_up(self, demands: Iterable[Demand]) -> None:
+        """Many new batches that hold nothing and wait."""
+        group, turn, waiting = self.order.group, self.order.turn, []
+        for demand in demands:
+            refused = self._refusal(demand)
+            self.entries[demand.key] = Entry(demand, refused=refused)
+            if refused is None:
+                lane = self.lanes.lane(group(demand, False), demand.namespace, demand.shape)  # noqa: FBT003
+                waiting.append((lane, turn(demand)))
+        self.lanes.add_all(waiting)
 
     def remove(self, key: str) -> None:
         """A batch is gone, and its pods with it."""
@@ -156,10 +167,10 @@ class Compartment:
 
     # what follows from the numbers
 
-    def room(self, place: Place, used: Ledger, used_by: Ledger) -> int:
+    def room(self, lane: Lane, used: Ledger, used_by: Ledger) -> int:
         """Pods that there is room for."""
-        room = self.caps.room(used, place.shape)
-        return room if self.namespace_caps is NO_CAPS else min(room, self.namespace_caps.room(used_by, place.shape))
+        room = self.caps.room(used, lane.shape)
+        return room if self.namespace_caps is NO_CAPS else min(room, self.namespace_caps.room(used_by, lane.shape))
 
     def share(self, namespace: str) -> float:
         """The share that a namespace holds; nobody's is compared where namespaces do not take turns."""
@@ -175,10 +186,6 @@ class Compartment:
             return Reason.STARTS_PER_MINUTE, until
         until = self.spending.tokens_until(now)
         return (Reason.TOKENS_PER_MINUTE, until) if until is not None else None
-
-    def heads(self, groups: Iterable[Group] | None = None) -> Iterator[tuple[Place, Turn]]:
-        """The first of every lane of batches that wait to start, of these groups or of all."""
-        return ((place, lane.head()) for place, lane in self.lanes.lanes(groups) if not place.shape.grows)
 
     @property
     def version(self) -> tuple[int, int, int]:
@@ -204,16 +211,6 @@ class Compartment:
 
     # housekeeping
 
-    def place_of(self, demand: Demand, shape: Shape) -> Place:
-        """The lane in which a batch waits."""
-        return Place(self.order.group(demand, shape.grows), demand.namespace, shape)
-
-    def _line_up(self, entry: Entry) -> None:
-        """Put a batch that is new where it waits, if it waits."""
-        shape = self._waits_as(entry)
-        if shape is not None:
-            self.lanes.add(self.place_of(entry.demand, shape), self.order.turn(entry.demand))
-
     def _queue(self, entry: Entry) -> None:
         """Put a batch where it waits now; one that waits there already keeps its place."""
         shape = self._waits_as(entry)
@@ -221,11 +218,12 @@ class Compartment:
             self._unqueue(entry)
             return
         demand = entry.demand
-        place, turn = self.place_of(demand, shape), self.order.turn(demand)
-        if self.pledges.get(demand.key) == place or self.lanes.has(place, turn):
+        turn, where = self.order.turn(demand), (self.order.group(demand, shape.grows), demand.namespace, shape)
+        at, known = self.lanes.of.get(demand.key) or (self.pledges.get(demand.key), turn)
+        if at is not None and known == turn and (at.group, at.namespace, at.shape) == where:
             return
         self._unqueue(entry)
-        self.lanes.add(place, turn)
+        self.lanes.add(self.lanes.lane(*where), turn)
 
     def _waits_as(self, entry: Entry) -> Shape | None:
         """The shape of what a batch waits for; None when it waits for nothing, or in vain."""

@@ -12,7 +12,7 @@ from datetime import datetime
 from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.demand import Shape
 from headrace.core.admission.entry import Entry
-from headrace.core.admission.order import Group, Place, Turn
+from headrace.core.admission.order import Group, Lane, Turn
 from headrace.core.admission.pledges import Taken, give_up_pledges, keep_room_for_overdue
 from headrace.core.admission.preemption import preempt
 
@@ -39,26 +39,26 @@ def _next(compartment: Compartment, now: datetime) -> bool:
     found = _first_pledge(compartment, now) or _first_waiting(compartment, now)
     if found is None:
         return False
-    place, key, room = found
-    _let_in(compartment, compartment.entries[key], place, room, now)
+    lane, key, room = found
+    _let_in(compartment, compartment.entries[key], lane, room, now)
     return True
 
 
-def _first_pledge(compartment: Compartment, now: datetime) -> tuple[Place, str, int] | None:
-    taken = Taken(compartment, {place.shape for place in compartment.pledges.values()})
+def _first_pledge(compartment: Compartment, now: datetime) -> tuple[Lane, str, int] | None:
+    taken = Taken(compartment, {lane.shape for lane in compartment.pledges.values()})
     if not taken.fitting or compartment.gate(now) is not None:
         return None
-    for key, place in compartment.pledges.items():
-        room = taken.room(place)
-        if room >= place.shape.min_pods:
-            return place, key, room
-        taken.pledge(place)
+    for key, lane in compartment.pledges.items():
+        room = taken.room(lane)
+        if room >= lane.shape.min_pods:
+            return lane, key, room
+        taken.pledge(lane)
         if not taken.fitting:
             break
     return None
 
 
-def _first_waiting(compartment: Compartment, now: datetime) -> tuple[Place, str, int] | None:
+def _first_waiting(compartment: Compartment, now: datetime) -> tuple[Lane, str, int] | None:
     taken = Taken(compartment, compartment.lanes.shapes)
     if taken.fitting:
         taken.fitting = _not_held_up(compartment, taken.fitting, now)
@@ -79,32 +79,31 @@ def _not_held_up(compartment: Compartment, shapes: set[Shape], now: datetime) ->
 
 def _first_of_group(
     compartment: Compartment, group: Group, taken: Taken, now: datetime
-) -> tuple[Place, str, int] | None:
+) -> tuple[Lane, str, int] | None:
     """The first of a group that there is room for beside what is pledged to its betters: of the smallest share, then by its turn."""
     lanes = compartment.lanes.by_group[group]
-    found: tuple[tuple[float, Turn], Place, int] | None = None
+    found: tuple[tuple[float, Turn], Lane, int] | None = None
     for share, namespace in sorted((compartment.share(namespace), namespace) for namespace in lanes):
         if found is not None and found[0][0] < share:
             break
         if compartment.spec.budgets and compartment.spending.exhausted(namespace, now) is not None:
             continue
         for shape, lane in lanes[namespace].items():
-            place = Place(group, namespace, shape)
-            if shape not in taken.fitting or (room := taken.room(place)) < shape.min_pods:
+            if shape not in taken.fitting or (room := taken.room(lane)) < shape.min_pods:
                 continue
-            rank = (share, lane.head())
+            rank = (share, lane.turns[0])
             if found is None or rank < found[0]:
-                found = (rank, place, room)
+                found = (rank, lane, room)
     return (found[1], found[0][1][-1], found[2]) if found is not None else None
 
 
-def _let_in(compartment: Compartment, entry: Entry, place: Place, room: int, now: datetime) -> None:
+def _let_in(compartment: Compartment, entry: Entry, lane: Lane, room: int, now: datetime) -> None:
     key, wanted = entry.demand.key, entry.demand.pods
-    if place.shape.grows:
+    if lane.shape.grows:
         entry.target = min(wanted, entry.target + room)
     else:
-        probes = compartment.breakers.start(key, place.shape, now)
-        entry.target = place.shape.min_pods if probes else min(wanted, room)
+        probes = compartment.breakers.start(key, lane.shape, now)
+        entry.target = lane.shape.min_pods if probes else min(wanted, room)
         if compartment.spec.capacity.starts_per_minute is not None:
             compartment.starts.add(key, now)
     compartment.pledges.pop(key, None)

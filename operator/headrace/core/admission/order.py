@@ -1,7 +1,7 @@
 """Who goes first: `spec.ordering` as keys that can be compared, and the lanes in which batches wait.
 
-A lane holds batches that differ in nothing but their turn: of one group (all that comes before the fair share, by default the priority), one
-namespace and one shape. There are few lanes, however many batches wait, and only the heads of lanes are ever looked at.
+A lane holds batches that differ in nothing but their turn: of one group (all that comes before the fair share, by default the priority),
+one namespace and one shape. There are few lanes, however many batches wait, and only the heads of lanes are ever looked at.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from headrace.api.bulkhead import Ordering
 from headrace.core.admission.demand import Demand, Shape, latest_start
@@ -63,48 +62,15 @@ def _turns(words: tuple[Ordering, ...]) -> Callable[[Demand], Turn]:
     return lambda demand: (*[key(demand) for key in keys], demand.created, demand.key)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lane:
-    """Batches of one group, namespace and shape, in their order. Those that have left are dropped when they come to the head."""
-
-    heap: list[Turn] = field(default_factory=list)
-    members: dict[str, Turn] = field(default_factory=dict)
-
-    def add(self, turn: Turn) -> None:
-        """One more waits."""
-        self.members[turn[-1]] = turn
-        heappush(self.heap, turn)
-
-    def add_all(self, turns: Iterable[Turn]) -> None:
-        """Many more wait."""
-        self.members.update((turn[-1], turn) for turn in turns)
-        self._tidy()
-
-    def remove(self, key: str) -> None:
-        """One waits no longer."""
-        del self.members[key]
-        if len(self.heap) > 64 and len(self.heap) > 2 * len(self.members):
-            self._tidy()
-
-    def head(self) -> Turn:
-        """The one that goes first; a lane that is kept is never empty."""
-        while True:
-            turn = self.heap[0]
-            if self.members.get(turn[-1]) == turn:
-                return turn
-            heappop(self.heap)
-
-    def _tidy(self) -> None:
-        self.heap = list(self.members.values())
-        heapify(self.heap)
-
-
-class Place(NamedTuple):
-    """Which lane."""
+    """Batches of one group, namespace and shape."""
 
     group: Group
     namespace: str
     shape: Shape
+    turns: list[Turn]
+    """In their order; never empty while the lane is kept."""
 
 
 @dataclass(slots=True)
@@ -116,70 +82,81 @@ class Lanes:
     """Those that somebody is in, the first at the beginning."""
     shapes: defaultdict[Shape, int] = field(default_factory=lambda: defaultdict(int))
     """How many lanes there are of each shape that somebody waits for."""
-    places: dict[str, Place] = field(default_factory=dict)
+    of: dict[str, tuple[Lane, Turn]] = field(default_factory=dict)
+    """Where each batch stands."""
     version: int = 0
     """Another one whenever somebody has come or gone."""
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.of)
 
-    def add(self, place: Place, turn: Turn) -> None:
+    def __contains__(self, key: str) -> bool:
+        return key in self.of
+
+    def at(self, key: str) -> Lane | None:
+        """Where a batch waits; None when it does not."""
+        found = self.of.get(key)
+        return found[0] if found is not None else None
+
+    def add(self, lane: Lane, turn: Turn) -> None:
         """One more waits."""
-        self._lane(place).add(turn)
-        self.places[turn[-1]] = place
+        insort(lane.turns, turn)
+        self.of[turn[-1]] = (lane, turn)
         self.version += 1
 
-    def add_all(self, place: Place, turns: list[Turn]) -> None:
-        """Many more wait in one lane."""
-        self._lane(place).add_all(turns)
-        self.places.update((turn[-1], place) for turn in turns)
+    def add_all(self, waiting: Iterable[tuple[Lane, Turn]]) -> None:
+        """Many more wait."""
+        for one in waiting:
+            lane, turn = one
+            lane.turns.append(turn)
+            self.of[turn[-1]] = one
+        for lane in self:
+            lane.turns.sort()
         self.version += 1
 
     def remove(self, key: str) -> bool:
         """One waits no longer; False when it did not wait. Lanes that are empty go: they must not pile up."""
-        place = self.places.pop(key, None)
-        if place is None:
+        found = self.of.pop(key, None)
+        if found is None:
             return False
+        lane, turn = found
+        del lane.turns[bisect_left(lane.turns, turn)]
+        if not lane.turns:
+            self._drop(lane)
         self.version += 1
-        lane = self.by_group[place.group][place.namespace][place.shape]
-        lane.remove(key)
-        if not lane.members:
-            self._drop(place)
         return True
 
-    def has(self, place: Place, turn: Turn) -> bool:
-        """Whether that one waits there already, with that turn."""
-        if self.places.get(turn[-1]) != place:
-            return False
-        return self.by_group[place.group][place.namespace][place.shape].members[turn[-1]] == turn
+    def __iter__(self) -> Iterator[Lane]:
+        """Every lane, those of the first group at the beginning."""
+        return (lane for group in self.groups for lane in self.of_group(group))
 
-    def lanes(self, groups: Iterable[Group] | None = None) -> Iterator[tuple[Place, Lane]]:
-        """Every lane, of these groups or of all, those of the first group at the beginning."""
-        for group in self.groups if groups is None else groups:
-            for namespace, shapes in self.by_group[group].items():
-                for shape, lane in shapes.items():
-                    yield Place(group, namespace, shape), lane
+    def of_group(self, group: Group) -> Iterator[Lane]:
+        """The lanes of one group."""
+        return (lane for shapes in self.by_group[group].values() for lane in shapes.values())
 
-    def _lane(self, place: Place) -> Lane:
-        group, namespace, shape = place
-        if group not in self.by_group:
-            self.by_group[group] = {}
+    def lane(self, group: Group, namespace: str, shape: Shape) -> Lane:
+        """The lane at that place, for somebody who is about to wait there."""
+        namespaces = self.by_group.get(group)
+        if namespaces is None:
+            namespaces = self.by_group[group] = {}
             insort(self.groups, group)
-        shapes = self.by_group[group].setdefault(namespace, {})
-        if shape not in shapes:
-            shapes[shape] = Lane()
+        shapes = namespaces.get(namespace)
+        if shapes is None:
+            shapes = namespaces[namespace] = {}
+        lane = shapes.get(shape)
+        if lane is None:
+            lane = shapes[shape] = Lane(group, namespace, shape, [])
             self.shapes[shape] += 1
-        return shapes[shape]
+        return lane
 
-    def _drop(self, place: Place) -> None:
-        group, namespace, shape = place
-        namespaces = self.by_group[group]
-        del namespaces[namespace][shape]
-        self.shapes[shape] -= 1
-        if not self.shapes[shape]:
-            del self.shapes[shape]
-        if not namespaces[namespace]:
-            del namespaces[namespace]
+    def _drop(self, lane: Lane) -> None:
+        namespaces = self.by_group[lane.group]
+        del namespaces[lane.namespace][lane.shape]
+        self.shapes[lane.shape] -= 1
+        if not self.shapes[lane.shape]:
+            del self.shapes[lane.shape]
+        if not namespaces[lane.namespace]:
+            del namespaces[lane.namespace]
         if not namespaces:
-            del self.by_group[group]
-            del self.groups[bisect_left(self.groups, group)]
+            del self.by_group[lane.group]
+            del self.groups[bisect_left(self.groups, lane.group)]

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from operator import itemgetter
 
 from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.demand import Shape
 from headrace.core.admission.ledger import NO_CAPS, NOTHING, Ledger, Rooms
-from headrace.core.admission.order import Group, Place, Turn
+from headrace.core.admission.order import Group, Lane
 
 
 class Taken:
@@ -35,55 +34,61 @@ class Taken:
         while self.fitting and self._better and self._better[-1].group <= group:
             self.pledge(self._better.pop())
 
-    def room(self, place: Place) -> int:
+    def room(self, lane: Lane) -> int:
         """Pods that there is room for."""
-        held = self._by.get(place.namespace) or self._compartment.used_by.get(place.namespace, NOTHING)
-        return self._compartment.room(place, self._in_all, held)
+        held = self._by.get(lane.namespace) or self._compartment.used_by.get(lane.namespace, NOTHING)
+        return self._compartment.room(lane, self._in_all, held)
 
-    def pledge(self, place: Place) -> None:
+    def pledge(self, lane: Lane) -> None:
         """Somebody better waits in that lane, and what becomes free is kept for it."""
-        shape, here = place.shape, self._compartment
+        shape, here = lane.shape, self._compartment
         if not self._rooms.fits(shape):
             self._in_all = self._in_all.copy() if self._in_all is here.used else self._in_all
             self._in_all.add(shape, shape.min_pods, 1)
             self.fitting = Rooms(here.caps, self._in_all).for_which(self.fitting)
         if here.namespace_caps is NO_CAPS:
             return
-        held = here.used_by.get(place.namespace, NOTHING)
+        held = here.used_by.get(lane.namespace, NOTHING)
         if here.namespace_caps.room(held, shape) < shape.min_pods:
-            self._by.setdefault(place.namespace, held.copy()).add(shape, shape.min_pods, 1)
+            self._by.setdefault(lane.namespace, held.copy()).add(shape, shape.min_pods, 1)
 
 
-def taken_in_the_end(compartment: Compartment, place: Place) -> tuple[Ledger, Ledger]:
+def taken_in_the_end(compartment: Compartment, lane: Lane) -> tuple[Ledger, Ledger]:
     """What will be taken, in all and by the namespace, once all that has to be given back has been. To try things in."""
     taken = compartment.kept.copy()
-    taken_here = compartment.kept_by.get(place.namespace, NOTHING).copy()
+    taken_here = compartment.kept_by.get(lane.namespace, NOTHING).copy()
     for other in compartment.pledges.values():
-        if other.group > place.group:
+        if other.group > lane.group:
             continue
         taken.add(other.shape, other.shape.min_pods, 1)
-        if other.namespace == place.namespace:
+        if other.namespace == lane.namespace:
             taken_here.add(other.shape, other.shape.min_pods, 1)
     return taken, taken_here
 
 
 def give_up_pledges(compartment: Compartment, now: datetime) -> None:
     """Nothing is kept for those who could not start even if there were room."""
-    if not compartment.spec.budgets and not compartment.breakers.known:
+    if _nobody_is_held_up(compartment):
         return
-    for key, place in list(compartment.pledges.items()):
-        if _may_start(compartment, place, now):
+    for key, lane in list(compartment.pledges.items()):
+        if _may_start(compartment, lane, now):
             continue
         del compartment.pledges[key]
         entry = compartment.entries[key]
         entry.preempts = ()
-        compartment.lanes.add(place, compartment.order.turn(entry.demand))
+        again = compartment.lanes.lane(lane.group, lane.namespace, lane.shape)
+        compartment.lanes.add(again, compartment.order.turn(entry.demand))
 
 
-def _may_start(compartment: Compartment, place: Place, now: datetime) -> bool:
+def _nobody_is_held_up(compartment: Compartment) -> bool:
+    """Whether room is all that anybody may lack, as nearly always."""
+    return not compartment.spec.budgets and not compartment.breakers.known
+
+
+def _may_start(compartment: Compartment, lane: Lane, now: datetime) -> bool:
     budgets = compartment.spec.budgets
-    spent = bool(budgets) and compartment.spending.exhausted(place.namespace, now) is not None
-    return not spent and compartment.breakers.let(place.shape, now)
+    spent = bool(budgets) and compartment.spending.exhausted(lane.namespace, now) is not None
+    return not spent and compartment.breakers.let(lane.shape, now)
 
 
 def keep_room_for_overdue(compartment: Compartment, now: datetime) -> None:
@@ -94,26 +99,27 @@ def keep_room_for_overdue(compartment: Compartment, now: datetime) -> None:
     if any(not compartment.entries[key].preempts for key in compartment.pledges):
         return
     entries, since = compartment.entries, now - compartment.patience
-    overdue = [it for it in compartment.heads() if entries[it[1][-1]].demand.since <= since]
-    for place, key in in_order(compartment, overdue, now):
-        taken = Taken(compartment, (place.shape,))
-        taken.count_betters_of(place.group)
-        if not taken.fitting or taken.room(place) < place.shape.min_pods:
-            pledge(compartment, place, key)
+    overdue = (lane for lane in compartment.lanes if entries[lane.turns[0][-1]].demand.since <= since)
+    for lane, key in in_order(compartment, overdue, now):
+        taken = Taken(compartment, (lane.shape,))
+        taken.count_betters_of(lane.group)
+        if not taken.fitting or taken.room(lane) < lane.shape.min_pods:
+            pledge(compartment, lane, key)
             return
 
 
-def pledge(compartment: Compartment, place: Place, key: str) -> None:
+def pledge(compartment: Compartment, lane: Lane, key: str) -> None:
     """From now on, what becomes free is kept for that one."""
     compartment.lanes.remove(key)
-    pledges = {**compartment.pledges, key: place}
+    pledges = {**compartment.pledges, key: lane}
     compartment.pledges = dict(sorted(pledges.items(), key=lambda it: it[1].group))
 
 
-def in_order(compartment: Compartment, heads: Iterable[tuple[Place, Turn]], now: datetime) -> list[tuple[Place, str]]:
-    """Those heads of lanes that could start if there were room, the ones that go first at the beginning."""
-    found = [(place, turn) for place, turn in heads if _may_start(compartment, place, now)]
-    shares = {namespace: compartment.share(namespace) for namespace in {place.namespace for place, _ in found}}
-    ranked = [((place.group, shares[place.namespace], turn), place) for place, turn in found]
-    ranked.sort(key=itemgetter(0))
-    return [(place, str(rank[-1][-1])) for rank, place in ranked]
+def in_order(compartment: Compartment, lanes: Iterable[Lane], now: datetime) -> list[tuple[Lane, str]]:
+    """Those lanes whose heads could start if there were room, and the keys of these; the ones that go first at the beginning."""
+    found = [lane for lane in lanes if not lane.shape.grows]
+    if not _nobody_is_held_up(compartment):
+        found = [lane for lane in found if _may_start(compartment, lane, now)]
+    shares = {namespace: compartment.share(namespace) for namespace in {lane.namespace for lane in found}}
+    found.sort(key=lambda lane: (lane.group, shares[lane.namespace], lane.turns[0]))
+    return [(lane, str(lane.turns[0][-1])) for lane in found]

@@ -10,7 +10,7 @@ from headrace.api.reasons import Reason
 from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.entry import Cause, Entry
 from headrace.core.admission.ledger import Rooms
-from headrace.core.admission.order import Place, Turn
+from headrace.core.admission.order import Lane
 from headrace.core.admission.pledges import in_order, pledge, taken_in_the_end
 
 
@@ -20,13 +20,13 @@ def preempt(compartment: Compartment, now: datetime) -> bool:
     if state == compartment.nobody_gives_way or not compartment.may_preempt or compartment.gate(now) is not None:
         return False
     found = False
-    for place, key in in_order(compartment, _urgent(compartment), now):
+    for lane, key in in_order(compartment, _urgent(compartment), now):
         entry = compartment.entries[key]
-        victims = _victims(compartment, place, entry)
+        victims = _victims(compartment, lane, entry)
         if victims is None:
             continue
         found = True
-        pledge(compartment, place, key)
+        pledge(compartment, lane, key)
         entry.preempts = tuple(victim.demand.key for victim, _ in victims)
         for victim, pods in victims:
             _give_way(compartment, victim, pods, entry)
@@ -37,8 +37,8 @@ def preempt(compartment: Compartment, now: datetime) -> bool:
     return found
 
 
-def _urgent(compartment: Compartment) -> Iterator[tuple[Place, Turn]]:
-    """The heads of lanes for which there would be room if all of lower priority gave way; for the others nobody need be tried."""
+def _urgent(compartment: Compartment) -> Iterator[Lane]:
+    """The lanes for which there would be room if all of lower priority gave way; for the others nobody need be tried."""
     lanes, lowest = compartment.lanes, compartment.lowest_running
     for group in lanes.groups:
         priority = -group[0]
@@ -49,15 +49,16 @@ def _urgent(compartment: Compartment) -> Iterator[tuple[Place, Turn]]:
             if level < priority:
                 rest.take(held)
         enough = Rooms(compartment.caps, rest).for_which(lanes.shapes)
-        yield from (it for it in compartment.heads((group,) if enough else ()) if it[0].shape in enough)
+        if enough:
+            yield from (lane for lane in lanes.of_group(group) if lane.shape in enough)
 
 
-def _victims(compartment: Compartment, place: Place, entry: Entry) -> list[tuple[Entry, int]] | None:
+def _victims(compartment: Compartment, lane: Lane, entry: Entry) -> list[tuple[Entry, int]] | None:
     """Who must make do with how many pods so that the batch can start; None when that cannot be had.
 
     The lowest priority gives way first, and of one priority whoever started last. Nobody gives more than is needed.
     """
-    trial = Trial(compartment, place)
+    trial = Trial(compartment, lane)
     asked: list[Entry] = []
     for victim in _lower(compartment, entry.demand.priority):
         if trial.fits:
@@ -87,21 +88,21 @@ def _lower(compartment: Compartment, priority: int) -> Iterator[Entry]:
 class Trial:
     """What there would be room for if some gave way."""
 
-    def __init__(self, compartment: Compartment, place: Place) -> None:
-        self._compartment, self._place = compartment, place
-        self._taken, self._taken_here = taken_in_the_end(compartment, place)
+    def __init__(self, compartment: Compartment, lane: Lane) -> None:
+        self._compartment, self._lane = compartment, lane
+        self._taken, self._taken_here = taken_in_the_end(compartment, lane)
 
     @property
     def fits(self) -> bool:
         """Whether the least that the batch needs would fit."""
-        room = self._compartment.room(self._place, self._taken, self._taken_here)
-        return room >= self._place.shape.min_pods
+        room = self._compartment.room(self._lane, self._taken, self._taken_here)
+        return room >= self._lane.shape.min_pods
 
     def give(self, victim: Entry, pods: int) -> None:
         """Somebody gives back so many pods, or takes as many (negative) back again."""
         batches = (pods == victim.target) - (pods == -victim.target)
         self._taken.add(victim.demand.shape, -pods, -batches)
-        if victim.demand.namespace == self._place.namespace:
+        if victim.demand.namespace == self._lane.namespace:
             self._taken_here.add(victim.demand.shape, -pods, -batches)
 
     def least(self, victim: Entry) -> int:

@@ -34,9 +34,9 @@ def _order(compartment: Compartment) -> Iterator[str]:
     """The keys of all that wait to start, in order; those for whom room is kept come first."""
     yield from sorted(compartment.pledges, key=lambda key: compartment.pledges[key].group)
     groups: dict[Group, dict[str, list[Turn]]] = defaultdict(lambda: defaultdict(list))
-    for place, lane in compartment.lanes.lanes():
-        if not place.shape.grows:
-            groups[place.group][place.namespace].extend(lane.members.values())
+    for lane in compartment.lanes:
+        if not lane.shape.grows:
+            groups[lane.group][lane.namespace].extend(lane.turns)
     shares: dict[str, float] = {}
     for group in sorted(groups):
         yield from _take_turns(compartment, groups[group], shares)

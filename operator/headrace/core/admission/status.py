@@ -37,7 +37,7 @@ def bulkhead_status(bulkhead: Bulkhead, compartment: Compartment, now: datetime)
 
 def _waits(compartment: Compartment, entry: Entry) -> bool:
     key = entry.demand.key
-    return not entry.target and (key in compartment.lanes.places or key in compartment.pledges)
+    return not entry.target and (key in compartment.lanes or key in compartment.pledges)
 
 
 def _saturated(compartment: Compartment, waiting: list[Entry]) -> Finding:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from headrace.api.reasons import Reason
 from headrace.core.admission.compartment import Compartment
+from headrace.core.admission.demand import Shape
 from headrace.core.admission.entry import Cause, Entry
-from headrace.core.admission.ledger import NOTHING
-from headrace.core.admission.order import Place
+from headrace.core.admission.ledger import NO_CAPS, NOTHING
+from headrace.core.admission.order import Lane
 from headrace.core.admission.ranking import Standing
 from headrace.core.observed import Verdict
 
@@ -60,26 +62,37 @@ def obstacle(compartment: Compartment, entry: Entry, now: datetime) -> Cause:
         return _SUSPENDED
     if entry.counted:
         return _GIVES_BACK
-    place = compartment.lanes.places.get(entry.demand.key)
-    return entry.refused or shortage(compartment, place or compartment.pledges.get(entry.demand.key), now)
+    lane = compartment.lanes.at(entry.demand.key)
+    return entry.refused or shortage(compartment, lane or compartment.pledges.get(entry.demand.key), now)
 
 
-def shortage(compartment: Compartment, place: Place | None, now: datetime) -> Cause:
+def shortages(compartment: Compartment, now: datetime) -> Iterator[tuple[Lane, Cause]]:
+    """What stands in the way of each lane. It does not depend on the group of a lane, and rarely on its namespace."""
+    by_namespace = compartment.namespace_caps is not NO_CAPS or bool(compartment.spec.budgets)
+    causes: dict[tuple[Shape, str], Cause] = {}
+    for lane in compartment.lanes:
+        known = (lane.shape, lane.namespace if by_namespace else "")
+        if known not in causes:
+            causes[known] = shortage(compartment, lane, now)
+        yield lane, causes[known]
+
+
+def shortage(compartment: Compartment, lane: Lane | None, now: datetime) -> Cause:
     """What stands in the way of all in one lane."""
-    if place is None:
+    if lane is None:
         return _NEXT
-    in_doubt = compartment.breakers.why(place.shape, now)
+    in_doubt = compartment.breakers.why(lane.shape, now)
     if in_doubt:
         return Cause(Reason.BREAKER_OPEN, in_doubt)
-    spent = compartment.budget_cause(place.namespace, now) if compartment.spec.budgets else None
+    spent = compartment.budget_cause(lane.namespace, now) if compartment.spec.budgets else None
     if spent is not None:
         return spent
-    lacks = compartment.caps.shortage(compartment.used, place.shape)
+    lacks = compartment.caps.shortage(compartment.used, lane.shape)
     if lacks:
         return Cause(Reason.QUOTA_EXCEEDED, lacks)
-    lacks = compartment.namespace_caps.shortage(compartment.used_by.get(place.namespace, NOTHING), place.shape)
+    lacks = compartment.namespace_caps.shortage(compartment.used_by.get(lane.namespace, NOTHING), lane.shape)
     if lacks:
-        return Cause(Reason.QUOTA_EXCEEDED, f"{lacks} by namespace {place.namespace}")
+        return Cause(Reason.QUOTA_EXCEEDED, f"{lacks} by namespace {lane.namespace}")
     gate = compartment.gate(now)
     if gate is not None:
         return _gated(compartment, *gate)
@@ -96,9 +109,9 @@ def _gated(compartment: Compartment, reason: Reason, until: datetime) -> Cause:
 
 
 def _kept(compartment: Compartment) -> Cause:
-    key, place = next(iter(compartment.pledges.items()))
+    key, lane = next(iter(compartment.pledges.items()))
     since = compartment.entries[key].demand.since
-    needs = compartment.caps.shortage(compartment.used, place.shape)
+    needs = compartment.caps.shortage(compartment.used, lane.shape)
     numbers = f" ({needs})" if needs else ""
     return Cause(Reason.CAPACITY_RESERVED, f"room is kept for {key}{numbers}, which waits since {since:%H:%M:%SZ}")
 
