@@ -50,13 +50,10 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix
 
 generate: $(READY) ## Write the generated files anew
-	@$(BIN)/headrace crds --output-dir crds
-	@$(BIN)/headrace crds --output-dir charts/headrace/files/crds
+	@PYTHONPATH=hack:tests $(BIN)/python -m generate
 
-verify: $(READY) ## Fail when a generated file does not match the models
-	@$(BIN)/headrace crds --output-dir $(VENV)/verify/crds >/dev/null
-	@diff -ru crds $(VENV)/verify/crds && diff -ru charts/headrace/files/crds $(VENV)/verify/crds || { echo "crds/ or its copy in the chart is out of date: run 'make generate' and commit the result"; exit 1; }
-	@echo "generated files are fresh"
+verify: $(READY) ## Fail when a generated file does not match the models or the chart
+	@PYTHONPATH=hack:tests $(BIN)/python -m generate --check
 
 bench: $(READY) ## Measure beside named peers and limits (minutes; wants a quiet machine)
 	@$(BIN)/python tests/bench/plan.py

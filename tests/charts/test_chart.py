@@ -10,14 +10,20 @@ from typing import Any
 import pytest
 import yaml
 
+from builders import PLACE, a_batch
 from cluster import binaries
 from cluster.messages import Unavailable
+from generate.__main__ import differences, from_chart, from_models
+from generate.values import Values
 from headrace.api.base import JsonObject
 from headrace.api.bulkhead import DEFAULT_BULKHEAD, Bulkhead
 from headrace.api.crd import render_crds
+from headrace.core.children import run_job
 from headrace.shells.kube import rbac
 
 CHART = Path(__file__).parents[2] / "charts" / "headrace"
+VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+USER_ROLES = {"headrace-admin", "headrace-edit", "headrace-view"}
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +59,112 @@ def rights(rules: list[JsonObject]) -> set[tuple[str, str, str, str]]:
 
 
 def granted(objects: list[JsonObject], kind: str, namespace: str | None = None) -> set[tuple[str, str, str, str]]:
+    """The rights that the operator is given in all namespaces, or in one."""
     roles = [role for role in of_kind(objects, kind) if role["metadata"].get("namespace") == namespace]
-    return rights([rule for role in roles for rule in role["rules"]])
+    return rights([rule for role in roles if role["metadata"]["name"] not in USER_ROLES for rule in role["rules"]])
 
 
-def test_chart_passes_the_linter(helm: Path) -> None:
-    done = subprocess.run([helm, "lint", "--strict", CHART], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("values", [None, *VALUES], ids=lambda values: values.stem if values else "default")
+def test_chart_passes_the_linter(helm: Path, values: Path | None) -> None:
+    settings = [f"--values={values}"] if values is not None else []
+    done = subprocess.run([helm, "lint", "--strict", CHART, *settings], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("values", [None, *VALUES], ids=lambda values: values.stem if values else "default")
+def test_chart_objects_carry_the_labels_and_the_namespace_of_the_release(helm: Path, values: Path | None) -> None:
+    for found in render(helm, *([f"--values={values}"] if values is not None else [])):
+        if found["kind"] != "CustomResourceDefinition":
+            assert found["metadata"]["labels"]["app.kubernetes.io/instance"] == "headrace", found["metadata"]
+        if found["kind"] not in ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "Bulkhead"):
+            assert found["metadata"]["namespace"] in ("headrace-system", "blue", "green")
+
+
+def test_chart_defaults_are_those_of_the_model() -> None:
+    assert yaml.safe_load((CHART / "values.yaml").read_text()) == shown_defaults()
+
+
+def shown_defaults() -> JsonObject:
+    """Those of the model, but for what no user of the chart sets."""
+    defaults = Values().to_object()
+    del defaults["global"]
+    defaults["defaultBulkhead"]["spec"] = {}
+    return defaults
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        pytest.param("replica=3", "replica", id="no such value"),
+        pytest.param("replicas=many", "/replicas", id="a text for a number"),
+        pytest.param("image.pullPolicy=Sometimes", "/image/pullPolicy", id="no such word"),
+        pytest.param("defaultBulkhead.spec.capacity.gpu=8", "gpu", id="no such field of a Bulkhead"),
+        pytest.param("image.digest=1234", "/image/digest", id="no digest"),
+        pytest.param("networkPolicy.workers.create=true", "networkPolicy.workers.namespaces", id="no namespaces"),
+    ],
+)
+def test_chart_refuses_a_value_and_names_it(helm: Path, setting: str, said: str) -> None:
+    command = [str(helm), "template", "headrace", str(CHART), "--set", setting]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+
+
+def test_chart_notes_say_what_to_do_next(helm: Path, tmp_path: Path) -> None:
+    def notes(*settings: str) -> str:
+        command = [str(helm), "install", "headrace", str(CHART), "--dry-run=client", "--namespace=hs", *settings]
+        nowhere = {"KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=nowhere)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("NOTES:")[2]
+
+    assert "--set defaultOutput=" in notes()
+    assert "kubectl apply -n blue" in notes("--set", "defaultOutput=s3://a/,namespaces={blue}")
+
+
+def test_generated_files_are_fresh() -> None:
+    assert list(differences(from_models())) == []
+
+
+def test_install_manifest_is_what_the_chart_renders(helm: Path) -> None:
+    assert list(differences(from_chart())) == []
+
+
+def test_chart_gives_users_no_more_than_their_role_says(helm: Path) -> None:
+    roles = {role["metadata"]["name"]: role for role in of_kind(render(helm), "ClusterRole")}
+    for name in USER_ROLES:
+        word = name.removeprefix("headrace-")
+        assert roles[name]["metadata"]["labels"][f"rbac.authorization.k8s.io/aggregate-to-{word}"] == "true"
+    assert {right[3] for right in rights(roles["headrace-view"]["rules"])} == {"get", "list", "watch"}
+    assert {right[1] for right in rights(roles["headrace-edit"]["rules"])} == {"inferencebatches", "fanoutjobs"}
+    without = render(helm, "--set", "rbac.aggregate=false")
+    assert not USER_ROLES & {role["metadata"]["name"] for role in of_kind(without, "ClusterRole")}
+
+
+def test_chart_images_are_pinned_by_a_digest_where_one_is_given(helm: Path) -> None:
+    objects = render(helm, f"--values={VALUES[-1]}")
+    (deployment,) = of_kind(objects, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"].startswith("registry.example/headrace-operator@sha256:0123")
+    assert environment(objects)["HEADRACE_WORKER_IMAGE"]["value"] == "registry.example/headrace-worker:v1"
+
+
+def test_chart_network_policies_select_the_pods_that_there_are(helm: Path) -> None:
+    objects = render(helm, f"--values={VALUES[-1]}")
+    policies = {it["metadata"]["namespace"]: it["spec"] for it in of_kind(objects, "NetworkPolicy")}
+    assert policies.keys() == {"headrace-system", "blue", "green"}
+    (deployment,) = of_kind(objects, "Deployment")
+    operator = deployment["spec"]["template"]["metadata"]["labels"]
+    batch = a_batch().validated().build()
+    worker = run_job(batch, PLACE, suspend=False)["spec"]["template"]
+    assert policies["headrace-system"]["podSelector"]["matchLabels"].items() <= operator.items()
+    assert policies["blue"]["podSelector"]["matchLabels"].items() <= worker["metadata"]["labels"].items()
+    to_workers = policies["headrace-system"]["egress"][-1]
+    assert to_workers["to"][0]["podSelector"] == policies["blue"]["podSelector"]
+    (port,) = worker["spec"]["containers"][0]["ports"]
+    assert to_workers["ports"] == [{"protocol": "TCP", "port": port["containerPort"]}]
+    assert policies["blue"]["ingress"][0]["ports"] == [{"protocol": "TCP", "port": port["name"]}]
+    blocked = [it for rule in policies["blue"]["egress"][1:] for to in rule["to"] for it in to["ipBlock"]["except"]]
+    assert "169.254.0.0/16" in blocked, "where clouds answer with credentials"
 
 
 def test_chart_grants_what_the_operator_needs_and_no_more(helm: Path) -> None:

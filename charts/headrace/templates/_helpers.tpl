@@ -21,7 +21,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- define "headrace.image" -}}
-{{ .repository }}:{{ .tag | default .appVersion }}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default .appVersion }}{{ end }}
+{{- end }}
+
+{{- /* Every worker pod, of whatever batch. */ -}}
+{{- define "headrace.workerSelector" -}}
+app.kubernetes.io/name: headrace-worker
+app.kubernetes.io/part-of: headrace
 {{- end }}
 
 {{- /* What the operator may do with objects; tests/charts holds it against the calls that it makes. */ -}}

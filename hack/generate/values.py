@@ -1,0 +1,220 @@
+"""The values of the chart, from which `values.schema.json` is made. Helm refuses what does not fit, and names the value."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from headrace.api.base import ApiModel, FreeObject, JsonObject, Name
+from headrace.api.bulkhead import BulkheadSpec
+
+FreeObjects = tuple[FreeObject, ...]
+Labels = dict[str, str]
+Port = Annotated[int, Field(ge=1, le=65535)]
+PUBLIC_V4 = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+)
+PUBLIC_V6 = ("::1/128", "64:ff9b::/96", "fc00::/7", "fe80::/10")
+
+
+class ImageName(ApiModel):
+    """A container image."""
+
+    repository: Annotated[str, Field(min_length=1)]
+    """Name of the image with its registry, without a tag."""
+    tag: str = ""
+    """By default the chart's appVersion."""
+    digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    """Pins the image; the tag does not count then."""
+
+
+class OperatorImage(ImageName):
+    """The operator's image."""
+
+    repository: Annotated[str, Field(min_length=1)] = "headrace-operator"
+    """Name of the image with its registry, without a tag."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When the kubelet pulls it."""
+
+
+class Worker(ApiModel):
+    """The worker pods."""
+
+    image: ImageName = ImageName(repository="headrace-worker")
+    """Their image."""
+
+
+class DefaultBulkhead(ApiModel):
+    """The Bulkhead of batches that name none. Made once, and then left to whoever runs the cluster."""
+
+    create: bool = True
+    """Whether to make it."""
+    spec: BulkheadSpec = Field(default_factory=BulkheadSpec)
+    """Its limits."""
+
+
+class Budget(ApiModel):
+    """The PodDisruptionBudget of the operator."""
+
+    create: bool = True
+    """Whether to make one where there is more than one replica."""
+
+
+class ServiceAccount(ApiModel):
+    """Whom the operator runs as."""
+
+    name: str = ""
+    """By default the release's full name."""
+    annotations: Labels = Field(default_factory=dict)
+    """For clouds that bind identities to service accounts."""
+
+
+class Rbac(ApiModel):
+    """The rights of users."""
+
+    aggregate: bool = True
+    """Give the cluster's roles admin, edit and view their rights on the kinds of Headrace."""
+
+
+class Crds(ApiModel):
+    """The CustomResourceDefinitions."""
+
+    install: bool = True
+    """Whether the release has them. They are kept when it is removed."""
+
+
+class MetricsService(ApiModel):
+    """A Service for the operator's metrics."""
+
+    create: bool = True
+    """Whether to make it."""
+    annotations: Labels = Field(default_factory=dict)
+    """For scrapers that go by annotations."""
+
+
+class PodMonitor(ApiModel):
+    """Scraping by the Prometheus operator."""
+
+    create: bool = False
+    """Whether to make one for the operator and one for the workers."""
+    interval: Annotated[str, Field(pattern=r"^[0-9]+(ms|s|m)$")] = "30s"
+    """How often to scrape."""
+    labels: Labels = Field(default_factory=dict)
+    """By which a Prometheus selects it."""
+
+
+class Metrics(ApiModel):
+    """Seeing inside."""
+
+    service: MetricsService = Field(default_factory=MetricsService)
+    pod_monitor: PodMonitor = Field(default_factory=PodMonitor)
+
+
+class OperatorPolicy(ApiModel):
+    """The NetworkPolicy of the operator."""
+
+    create: bool = False
+    """Whether to make it."""
+    api_server_ports: tuple[Port, ...] = (443, 6443)
+    """Ports at which the API server answers, before and behind the address of its Service."""
+
+
+class WorkersPolicy(ApiModel):
+    """The NetworkPolicy of the workers, in each namespace where batches run."""
+
+    create: bool = False
+    """Whether to make it."""
+    namespaces: tuple[Name, ...] = ()
+    """Where batches run; by default the namespaces that are served."""
+    egress: FreeObjects = (
+        {
+            "to": [
+                {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(PUBLIC_V4)}},
+                {"ipBlock": {"cidr": "::/0", "except": list(PUBLIC_V6)}},
+            ],
+            "ports": [{"protocol": "TCP", "port": 443}],
+        },
+    )
+    """NetworkPolicy egress rules besides the name service; by default HTTPS to public addresses."""
+
+
+class NetworkPolicy(ApiModel):
+    """Who may talk to whom, where the cluster's network enforces it."""
+
+    operator: OperatorPolicy = Field(default_factory=OperatorPolicy)
+    workers: WorkersPolicy = Field(default_factory=WorkersPolicy)
+    dns: FreeObjects = ({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},)
+    """NetworkPolicy peers that resolve names."""
+    scrapers: FreeObjects = ()
+    """NetworkPolicy peers that may read metrics; by default anybody in the cluster may."""
+
+
+class Values(ApiModel):
+    """The values of the chart. Nothing has to be set."""
+
+    image: OperatorImage = Field(default_factory=OperatorImage)
+    image_pull_secrets: FreeObjects = ()
+    """Secrets with credentials for the registry, as in a pod."""
+    worker: Worker = Field(default_factory=Worker)
+    default_output: Annotated[str, Field(pattern=r"^([a-z0-9+.-]+://.*)?$")] = ""
+    """URI below which a batch without spec.output.uri gets its folder; empty: each batch must name its output."""
+    namespaces: tuple[Name, ...] = ()
+    """Namespaces that are served; empty: all."""
+    default_bulkhead: DefaultBulkhead = Field(default_factory=DefaultBulkhead)
+    replicas: Annotated[int, Field(ge=0, le=10)] = 2
+    """One acts, the others wait for its Lease."""
+    pod_disruption_budget: Budget = Field(default_factory=Budget)
+    resources: FreeObject = Field(
+        default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+    )
+    """Requests and limits of the operator, as in a container."""
+    node_selector: Labels = Field(default_factory=dict)
+    """Of the operator's pods."""
+    tolerations: FreeObjects = ()
+    """Of the operator's pods."""
+    affinity: FreeObject = Field(default_factory=dict)
+    """Of the operator's pods."""
+    pod_annotations: Labels = Field(default_factory=dict)
+    """Of the operator's pods."""
+    pod_labels: Labels = Field(default_factory=dict)
+    """Of the operator's pods."""
+    priority_class_name: str = ""
+    """Of the operator's pods."""
+    service_account: ServiceAccount = Field(default_factory=ServiceAccount)
+    rbac: Rbac = Field(default_factory=Rbac)
+    crds: Crds = Field(default_factory=Crds)
+    metrics: Metrics = Field(default_factory=Metrics)
+    network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy)
+    global_: Annotated[FreeObject, Field(alias="global")] = Field(default_factory=dict)
+    """Values of a chart that has this one as a part; none of them is looked at."""
+
+
+def values_schema() -> str:
+    """`values.schema.json`. It has no defaults: those are in `values.yaml`, once."""
+    schema = Values.model_json_schema(by_alias=True)
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_noise(schema)}
+    return json.dumps(whole, indent=2) + "\n"
+
+
+def _without_noise(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_noise(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept: JsonObject = {}
+    for key, value in schema.items():
+        if key in ("properties", "$defs"):
+            kept[key] = {name: _without_noise(inside) for name, inside in value.items()}
+        elif key == "description":
+            kept[key] = " ".join(value.split())
+        elif key not in ("title", "default") and not key.startswith("x-kubernetes-"):
+            kept[key] = _without_noise(value)
+    return kept
