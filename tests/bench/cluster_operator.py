@@ -370,7 +370,7 @@ def writes_each(plane: Plane, folder: Path) -> float:
     run(rig, create(rig, names, a_batch().inline(*RECORDS).sharded(4)))
     for name in names:
         rig.until_state("Complete", name)
-    found = re.search(r"^headrace_api_writes (\S+)$", operator.get("/metrics")[1], re.MULTILINE)
+    found = re.search(r"^headrace_api_writes_total (\S+)$", operator.get("/metrics")[1], re.MULTILINE)
     assert found is not None
     rig.close()
     return float(found[1]) / count

@@ -118,7 +118,7 @@ def writes(settings: Settings) -> int:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the fan-out is still {state} after {PATIENCE_SECONDS:.0f} s")
             time.sleep(0.5)
-        found = re.search(r"^headrace_api_writes (\S+)$", operator.get("/metrics")[1], re.MULTILINE)
+        found = re.search(r"^headrace_api_writes_total (\S+)$", operator.get("/metrics")[1], re.MULTILINE)
         rig.close()
     assert found is not None
     return int(float(found[1]))

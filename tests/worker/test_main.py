@@ -308,7 +308,7 @@ def test_main_shows_its_progress_until_its_standard_input_ends(tmp_path: Path, z
         seen = report
     status, metrics = fetch(port, "/metrics")
     assert status == 200
-    assert b'headrace_records_total{outcome="succeeded"}' in metrics
+    assert b'headrace_worker_records_total{outcome="succeeded"}' in metrics
     assert fetch(port, "/secret")[0] == 404
     assert worker.wait() == ExitCode.DRAINED  # waiting closes its standard input
     assert isinstance(worker.report, ShardReport)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -103,6 +103,7 @@ class ScriptedEngine:
         self.clock.now += 1.0
         self.stats.batches += 1
         self.stats.batched_records += len(self._running)
+        self.stats.batched_tokens += sum(work.tokens for work in self._running)
         done, self._running = self._running[: self.per_step], self._running[self.per_step :]
         return [self.answer(work) for work in done]
 
@@ -201,7 +202,7 @@ def test_run_refuses_what_the_engine_cannot_do_and_loads_no_model_for_it(tmp_pat
     assert [(line["error"]["code"], line["attempts"]) for line in scene.folder.lines("errors")] == [
         ("invalid_request", 0)
     ] * 2
-    assert scene.metric("headrace_errors_total", code="invalid_request") == 2
+    assert scene.metric("headrace_worker_errors_total", code="invalid_request") == 2
 
 
 def test_run_tries_a_record_again_after_its_backoff(tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_run_tries_a_record_again_after_its_backoff(tmp_path: Path) -> None:
     lines = scene.folder.lines("results")
     assert [line["attempts"] for line in lines] == [1, 1, 1, 3, 1, 1, 1, 1, 1, 1]
     assert all(1.0 <= later - earlier <= 7.0 for earlier, later in pairwise(moments))
-    assert scene.metric("headrace_record_retries_total") == 2
+    assert scene.metric("headrace_worker_record_retries_total") == 2
 
 
 def test_run_gives_up_a_record_after_its_last_try(tmp_path: Path) -> None:
@@ -331,13 +332,49 @@ def test_run_reports_only_what_is_durable(tmp_path: Path) -> None:
 def test_run_counts_what_it_does(tmp_path: Path) -> None:
     scene = a_scene(tmp_path)
     scene.work(scene.engine(lambda work: fail(work) if work.position < 2 else succeed(work)))
-    assert scene.metric("headrace_records_total", outcome="succeeded") == 8
-    assert scene.metric("headrace_records_total", outcome="failed") == 2
-    assert scene.metric("headrace_completion_tokens_total") == 16
-    assert scene.metric("headrace_batch_fill_ratio_count") == 3
-    assert scene.metric("headrace_batch_fill_ratio_sum") == 2.5
-    assert scene.metric("headrace_record_latency_seconds_count") == 10
-    assert scene.metric("headrace_queue_depth") == 0
+    assert scene.metric("headrace_worker_records_total", outcome="succeeded") == 8
+    assert scene.metric("headrace_worker_records_total", outcome="failed") == 2
+    assert scene.metric("headrace_worker_completion_tokens_total") == 16
+    assert scene.metric("headrace_worker_batch_fill_ratio_count") == 3
+    assert scene.metric("headrace_worker_batch_fill_ratio_sum") == 2.5
+    assert scene.metric("headrace_worker_record_latency_seconds_count") == 10
+    assert scene.metric("headrace_worker_batch_token_fill_ratio_sum") == pytest.approx(100 / 16384)
+    assert scene.metric("headrace_worker_queue_depth") == 0
+
+
+def test_run_says_what_its_gpus_were_held_for(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, gpus=2)
+
+    class SlowToLoad(ScriptedEngine):
+        def load(self) -> None:
+            super().load()
+            self.clock.now += 30.0
+
+    def activities(of: Scene) -> dict[str, float | None]:
+        names = ("work", "load", "reload", "wait")
+        return {name: of.metric("headrace_worker_gpu_seconds_total", activity=name) for name in names}
+
+    engine = SlowToLoad(scene.clock, lambda work: fail(work, retriable=True) if work.attempt == 1 else succeed(work))
+    engine.before_step = lambda: scene.around.drain.request() if engine.stats.batches == 4 else None
+    with pytest.raises(Drained):
+        scene.work(engine)
+    waited = activities(scene)["wait"]
+    assert waited, "for the second tries"
+    assert activities(scene) == {"work": 2 * 5, "load": 2 * 30, "reload": None, "wait": waited}
+    later = Scene(scene.folder)
+    commit = later.work(SlowToLoad(later.clock))
+    assert activities(later)["reload"] == 2 * 30
+    assert activities(later)["load"] is None
+    held = [sample.value for of in (scene, later) for it in of.around.metrics.registry.collect() for sample in it.samples
+            if sample.name == "headrace_worker_gpu_seconds_total"]  # fmt: skip
+    assert commit.usage.gpu_seconds == pytest.approx(sum(held), abs=1)
+
+
+def test_run_measures_the_time_to_the_first_token_where_the_engine_tells_it(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 8)
+    scene.work(scene.engine(lambda work: replace(succeed(work), first_token=scene.clock.now - 0.25)))
+    assert scene.metric("headrace_worker_time_to_first_token_seconds_count") == 8
+    assert scene.metric("headrace_worker_time_to_first_token_seconds_sum") == pytest.approx(8 * 0.75)
 
 
 def test_run_of_a_shard_that_is_all_done_only_commits(tmp_path: Path) -> None:

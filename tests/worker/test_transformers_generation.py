@@ -163,8 +163,10 @@ def test_step_chat_uses_the_template_and_gives_the_same_bytes_again(llama: Known
 
 def test_stats_count_steps_and_the_sequences_in_them(llama: Known) -> None:
     engine = llama.engine(maxBatchSize=8)
-    drive(engine, [a_request(f"s{i}", [i + 1], 5) for i in range(8)])
+    outcomes = drive(engine, [a_request(f"s{i}", [i + 1], 5) for i in range(8)])
     assert (engine.stats.batches, engine.stats.batched_records) == (5, 40)
+    assert engine.stats.batched_tokens == 40, "a prompt of one token, and four tokens one by one"
+    assert len({outcome.first_token for outcome in outcomes.values()}) == 1, "all got their first in the same step"
 
 
 def test_step_hands_a_short_answer_back_while_a_long_one_goes_on(llama: Known) -> None:

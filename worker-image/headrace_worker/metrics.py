@@ -23,6 +23,7 @@ from headrace.api.worker import Report
 from headrace_worker.errors import JobFailed
 
 _FILL_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+# From a token of a small model to a long answer behind a full queue.
 _LATENCY_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -32,28 +33,48 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         self.batch_fill = Histogram(
-            "headrace_batch_fill_ratio",
+            "headrace_worker_batch_fill_ratio",
             "Records in a batch as a share of maxBatchSize",
             buckets=_FILL_BUCKETS,
             registry=registry,
         )
+        self.token_fill = Histogram(
+            "headrace_worker_batch_token_fill_ratio",
+            "Tokens in a batch as a share of maxBatchTokens",
+            buckets=_FILL_BUCKETS,
+            registry=registry,
+        )
+        self.first_token = Histogram(
+            "headrace_worker_time_to_first_token_seconds",
+            "Time from a record's submission to the engine to the first token of its answer",
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
         self.latency = Histogram(
-            "headrace_record_latency_seconds",
+            "headrace_worker_record_latency_seconds",
             "Time from a record's submission to the engine to its outcome",
             buckets=_LATENCY_BUCKETS,
             registry=registry,
         )
-        self.records = Counter("headrace_records", "Records finished", ["outcome"], registry=registry)
-        self.errors = Counter("headrace_errors", "Records failed, by error code", ["code"], registry=registry)
-        self.retries = Counter("headrace_record_retries", "Tries of records after the first", registry=registry)
+        self.records = Counter("headrace_worker_records", "Records finished", ["outcome"], registry=registry)
+        self.errors = Counter("headrace_worker_errors", "Records failed, by error code", ["code"], registry=registry)
+        self.retries = Counter("headrace_worker_record_retries", "Tries of records after the first", registry=registry)
         self.reprocessed = Counter(
-            "headrace_records_reprocessed",
+            "headrace_worker_records_reprocessed",
             "Records begun again because an earlier attempt had lost them",
             registry=registry,
         )
-        self.prompt_tokens = Counter("headrace_prompt_tokens", "Prompt tokens of finished records", registry=registry)
-        self.completion_tokens = Counter("headrace_completion_tokens", "Tokens generated", registry=registry)
-        self.queue_depth = Gauge("headrace_queue_depth", "Records that wait in the worker", registry=registry)
+        self.prompt_tokens = Counter(
+            "headrace_worker_prompt_tokens", "Prompt tokens of finished records", registry=registry
+        )
+        self.completion_tokens = Counter("headrace_worker_completion_tokens", "Tokens generated", registry=registry)
+        self.gpu_seconds = Counter(
+            "headrace_worker_gpu_seconds",
+            "GPUs times the seconds that they were held, by what they were held for",
+            ["activity"],
+            registry=registry,
+        )
+        self.queue_depth = Gauge("headrace_worker_queue_depth", "Records that wait in the worker", registry=registry)
         self.succeeded = self.records.labels("succeeded")
         self.failed = self.records.labels("failed")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from math import ceil
 from time import monotonic
 
@@ -24,6 +25,21 @@ LOG_SECONDS = 30.0
 """How often a worker says in its log how far it is."""
 
 log = logging.getLogger(__name__)
+
+
+class Activity(StrEnum):
+    """What GPUs are held for."""
+
+    WORK = "work"
+    """The engine works on records."""
+    LOAD = "load"
+    """The model is loaded for the first time."""
+    RELOAD = "reload"
+    """It is loaded again, because an earlier attempt was lost."""
+    WAIT = "wait"
+    """All records that are left wait for another try."""
+    OTHER = "other"
+    """Reading and writing."""
 
 
 @dataclass(slots=True)
@@ -46,9 +62,9 @@ class Recorder:
         self, config: WorkerConfig, shard: Shard, journal: ShardJournal, engine: Engine, around: Surroundings
     ) -> None:
         self._shard, self._journal, self._engine = shard, journal, engine
-        self._gpus, self._batch_size = config.gpus, config.batching.max_batch_size
+        self._gpus, self._batching = config.gpus, config.batching
         self._live, self._metrics = around.live, around.metrics
-        self._started = around.started
+        self._started = self._told = around.started
         self._before = replace(journal.ledger.used)
         self._seen = EngineStats()
         self._submitted: dict[int, float] = {}
@@ -74,9 +90,17 @@ class Recorder:
             self._journal.begin(fresh)
         self._metrics.reprocessed.inc(counts.reprocessed - reprocessed)
 
-    def came_back(self, work: Work, now: float) -> None:
+    def came_back(self, outcome: Outcome, now: float) -> None:
         """The engine has handed back a record."""
-        self._metrics.latency.observe(now - self._submitted.pop(work.position))
+        submitted = self._submitted.pop(outcome.work.position)
+        self._metrics.latency.observe(now - submitted)
+        if outcome.first_token is not None:
+            self._metrics.first_token.observe(outcome.first_token - submitted)
+
+    def held(self, activity: Activity, now: float) -> None:
+        """The GPUs were held for this since it was last said what they were held for."""
+        self._metrics.gpu_seconds.labels(activity).inc((now - self._told) * self._gpus)
+        self._told = now
 
     def retry(self) -> None:
         """A record has been parked for another try."""
@@ -136,10 +160,12 @@ class Recorder:
         stats, seen, before = self._engine.stats, self._seen, self._before
         new_batches = stats.batches - seen.batches
         if new_batches:
-            fill = (stats.batched_records - seen.batched_records) / (new_batches * self._batch_size)
+            records = (stats.batched_records - seen.batched_records) / new_batches
+            tokens = (stats.batched_tokens - seen.batched_tokens) / new_batches
             for _ in range(new_batches):
-                self._metrics.batch_fill.observe(fill)
-            seen.batches, seen.batched_records = stats.batches, stats.batched_records
+                self._metrics.batch_fill.observe(records / self._batching.max_batch_size)
+                self._metrics.token_fill.observe(tokens / self._batching.max_batch_tokens)
+            self._seen = replace(stats)
         self._journal.note(
             Used(
                 gpu_seconds=before.gpu_seconds + (now - self._started) * self._gpus,

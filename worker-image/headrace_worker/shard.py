@@ -17,7 +17,7 @@ from headrace_worker.errors import Drained, JobFailed
 from headrace_worker.formats.shards import read_shard, verify_shard
 from headrace_worker.intake import Intake
 from headrace_worker.journal import ShardJournal
-from headrace_worker.recorder import Recorder, Surroundings, committed_report
+from headrace_worker.recorder import Activity, Recorder, Surroundings, committed_report
 from headrace_worker.retry import RetryQueue
 from headrace_worker.stores import open_store
 
@@ -160,26 +160,32 @@ class ShardRun:
         """Load the model when there is work for it, and not before."""
         if not self._loaded:
             began = self._clock()
+            self._recorder.held(Activity.OTHER, began)
             with self._drain.interrupting():
                 self._engine.load()
-            self._loaded = True
-            log.info("the engine %s was ready after %.1f s", self._config.engine.name, self._clock() - began)
+            self._loaded, ready = True, self._clock()
+            self._recorder.held(Activity.LOAD if self._journal.attempt == 1 else Activity.RELOAD, ready)
+            log.info("the engine %s was ready after %.1f s", self._config.engine.name, ready - began)
 
     def _step(self) -> None:
         """Let the engine work; when it has nothing to do, wait until there is something."""
+        self._recorder.held(Activity.OTHER, self._clock())
         if self._engine.running:
-            self._settle(self._engine.step())
+            outcomes = self._engine.step()
+            self._recorder.held(Activity.WORK, self._clock())
+            self._settle(outcomes)
         elif self._intake.exhausted and not self._done:
             now = self._clock()
             moments = (self._batcher.next_deadline(), self._retries.next_due(), now + LONGEST_WAIT_SECONDS)
             self._drain.wait(min(moment for moment in moments if moment is not None) - now)
+            self._recorder.held(Activity.WAIT, self._clock())
 
     def _settle(self, outcomes: Iterable[Outcome]) -> None:
         """Park what is worth another try; the rest is finished."""
         now = self._clock()
         finished: list[Outcome] = []
         for outcome in outcomes:
-            self._recorder.came_back(outcome.work, now)
+            self._recorder.came_back(outcome, now)
             if outcome.retriable and self._retries.park(outcome.work, now):
                 self._recorder.retry()
             else:

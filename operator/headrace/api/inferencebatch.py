@@ -188,6 +188,8 @@ class CountedShards(ApiModel):
     """Batches that were run."""
     batched_records: Count = 0
     """Sum of the sizes of those batches."""
+    reprocessed: Count = 0
+    """Records that were begun again because an earlier attempt had lost them."""
     usage: Usage = Field(default_factory=Usage)
 
 

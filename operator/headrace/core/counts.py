@@ -39,6 +39,7 @@ def take_in(counted: CountedShards, reports: Iterable[ShardReport]) -> CountedSh
             failed=counted.failed + report.records.failed,
             batches=counted.batches + report.batches,
             batched_records=counted.batched_records + report.batched_records,
+            reprocessed=counted.reprocessed + report.reprocessed,
             usage=counted.usage + report.usage,
         )
     return counted.model_copy(update={"indexes": format_ranges(indexes)})

@@ -44,6 +44,8 @@ class Outcome:
     """Whether trying again might help."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    first_token: float | None = None
+    """When its first token was there, in seconds of the monotonic clock; None where no tokens are generated."""
 
 
 @dataclass(slots=True)
@@ -54,6 +56,8 @@ class EngineStats:
     """Batches run; for a continuous engine, steps."""
     batched_records: int = 0
     """Sum of their sizes in records."""
+    batched_tokens: int = 0
+    """Sum of their sizes in tokens, as `maxBatchTokens` counts them."""
 
 
 class Continuation(NamedTuple):

@@ -117,6 +117,7 @@ class Mock:
         self._ready_at = self._clock() + self._settings.latency_milliseconds / 1000
         self.stats.batches += 1
         self.stats.batched_records += len(batch)
+        self.stats.batched_tokens += sum(work.tokens for work in batch)
 
     def step(self) -> list[Outcome]:
         """Wait a moment; hand back the whole batch once its time is over."""

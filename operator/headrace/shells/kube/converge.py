@@ -104,6 +104,7 @@ class Converger:
         found = self.cache.get(key.resource, key.key)
         if found is None:
             self.queue.forget(key)
+            self.metrics.of_objects.gone(key)
             self.written_at.pop(key, None)
             return
         now = self.now()
@@ -116,6 +117,7 @@ class Converger:
             return
         sight = Sight(self.cache, self.reporters.live, self.admission.look, self.installation)
         plan = handler.decide(sight, parent, now)
+        self.metrics.of_objects.seen(key, parent, plan.status)
         await self._apply_children(parent, plan, now)
         # After a restart the workers have not spoken yet: what is known of progress is older than what is written. So it is not due.
         wait = write_due(parent.status, plan.status, self.written_at.setdefault(key, now), now)
@@ -124,6 +126,7 @@ class Converger:
             self.written_at[key] = now
             if self.cache.has(key.resource, key.key):  # else admission has been told that it is gone
                 self.admission.written(parent.model_copy(update={"status": plan.status}), now)
+            self.metrics.of_objects.wrote(parent, plan.status, now)
             self.recorder.say(parent, plan.events, now)
         elif wait is not None:
             self.queue.add_after(key, wait.total_seconds())

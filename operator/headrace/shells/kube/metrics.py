@@ -9,7 +9,8 @@ from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from headrace.api.bulkhead import BulkheadStatus
+from headrace.api.bulkhead import Bulkhead, BulkheadStatus
+from headrace.shells.kube.objectmetrics import ObjectMetrics
 
 
 class Metrics:
@@ -17,6 +18,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._writes_told = 0
         self._seconds = Histogram(
             "headrace_reconcile_seconds",
             "Time from taking a key to having applied its plan",
@@ -33,8 +35,8 @@ class Metrics:
         self.queue_age = Gauge(
             "headrace_work_queue_oldest_seconds", "How long the oldest key has waited", registry=self.registry
         )
-        self.api_writes = Gauge(
-            "headrace_api_writes", "Requests that changed something at the API server", registry=self.registry
+        self._api_writes = Counter(
+            "headrace_api_writes", "Requests that change something at the API server", registry=self.registry
         )
         self.objects = Gauge("headrace_cached_objects", "Objects in the cache", ["resource"], registry=self.registry)
         held, waiting, oldest = (
@@ -48,6 +50,13 @@ class Metrics:
         self._breakers = Gauge(
             "headrace_breakers", "Circuit breakers that are not closed", ["state"], registry=self.registry
         )
+        self._budgets = Gauge(
+            "headrace_bulkhead_budget_left_ratio",
+            "What is left of a budget within its window",
+            ["bulkhead", "budget", "namespace"],
+            registry=self.registry,
+        )
+        self.of_objects = ObjectMetrics(self.registry)
         self.leading = Gauge("headrace_leading", "Whether this replica acts", registry=self.registry)
 
     @contextmanager
@@ -63,9 +72,16 @@ class Metrics:
         """One look went wrong: transient, refused or bug."""
         self._errors.labels(kind).inc()
 
-    def bulkheads(self, statuses: Mapping[str, BulkheadStatus], now: datetime) -> None:
+    def api_writes(self, so_far: int) -> None:
+        """So many requests in all have changed something."""
+        self._api_writes.inc(so_far - self._writes_told)
+        self._writes_told = so_far
+
+    def bulkheads(
+        self, bulkheads: Mapping[str, Bulkhead], statuses: Mapping[str, BulkheadStatus], now: datetime
+    ) -> None:
         """What the Bulkheads' statuses say; of those that are gone nothing more is said."""
-        for gauge in (self._held, self._waiting, self._oldest):
+        for gauge in (self._held, self._waiting, self._oldest, self._budgets):
             gauge.clear()
         breakers = {breaker.name: breaker.state for status in statuses.values() for breaker in status.breakers}
         for state in ("Open", "HalfOpen"):
@@ -76,7 +92,18 @@ class Metrics:
             self._waiting.labels(name).set(status.waiting)
             since = status.oldest_wait_time
             self._oldest.labels(name).set((now - since).total_seconds() if since is not None else 0)
+            if name in bulkheads:
+                self._show_budgets(bulkheads[name], status)
+
+    def _show_budgets(self, bulkhead: Bulkhead, status: BulkheadStatus) -> None:
+        limits = {budget.name: budget.limit for budget in bulkhead.spec.budgets}
+        for use in status.budgets:
+            limit = limits.get(use.name)
+            if limit is not None:
+                left = max(0.0, 1 - use.used / limit)
+                self._budgets.labels(bulkhead.name, use.name, use.namespace).set(left)
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
+        self.of_objects.refresh()
         return generate_latest(self.registry)

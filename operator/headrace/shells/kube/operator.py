@@ -230,10 +230,10 @@ class Operator:
         self.metrics.leading.set(health.leading)
         self.metrics.queue_depth.set(health.queue_depth)
         self.metrics.queue_age.set(health.queue_seconds)
-        self.metrics.api_writes.set(self.api.writes)
+        self.metrics.api_writes(self.api.writes)
         for resource, count in health.cached.items():
             self.metrics.objects.labels(resource).set(count)
-        self.metrics.bulkheads(self.admission.statuses, utc_now())
+        self.metrics.bulkheads(self.admission.bulkheads, self.admission.statuses, utc_now())
         return self.metrics.text()
 
 

@@ -35,7 +35,9 @@ class Answers:
     def _finished(self, sequence: Sequence, text: str, reason: str) -> Outcome:
         usage = (len(sequence.prompt), sequence.generated)
         body = self._responses.generated(sequence.work.request.custom_id, text, reason, usage)
-        return Outcome(sequence.work, body, prompt_tokens=usage[0], completion_tokens=usage[1])
+        return Outcome(
+            sequence.work, body, prompt_tokens=usage[0], completion_tokens=usage[1], first_token=sequence.first_token
+        )
 
     def _stopped(self, sequence: Sequence) -> str | None:
         """The text before the first stop text; None when there is none. Looks at the last tokens before it decodes all of them."""

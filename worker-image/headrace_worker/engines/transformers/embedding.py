@@ -108,6 +108,7 @@ class Embedding:
             return self._back_off(batch)
         self._stats.batches += 1
         self._stats.batched_records += len({id(text.record) for text in batch})
+        self._stats.batched_tokens += sum(len(text.ids) for text in batch)
         return self._store(batch, vectors)
 
     def _next_batch(self) -> list[_Text]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from time import monotonic
 
 from headrace.api.records import ErrorCode, RecordError
 from headrace_worker.engines.base import EngineStats, Outcome, Work
@@ -82,6 +83,7 @@ class Generation:
             return outcomes + self._back_off(admitted)
         self._stats.batches += 1
         self._stats.batched_records += len(tokens)
+        self._stats.batched_tokens += len(self._running) + sum(len(one.tokens) for one in admitted)
         self._recover()
         self._running += admitted
         return outcomes + self._advance(tokens)
@@ -127,8 +129,10 @@ class Generation:
     def _advance(self, tokens: list[int]) -> list[Outcome]:
         """Give each sequence its token, and take out those that are finished."""
         outcomes: list[Outcome] = []
+        now = monotonic()
         for sequence, token in zip(self._running, tokens, strict=True):
             sequence.tokens.append(token)
+            sequence.first_token = sequence.first_token or now
         for row in reversed(range(len(self._running))):
             outcome = self._answers.outcome(self._running[row])
             if outcome is not None:

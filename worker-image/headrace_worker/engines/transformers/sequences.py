@@ -26,6 +26,8 @@ class Sequence:
     sampling: Sampling
     tokens: list[int]
     """Prompt and answer so far."""
+    first_token: float | None = None
+    """When the first token of the answer was there, by the monotonic clock."""
 
     @classmethod
     def of(cls, work: Work) -> Self:
