@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cluster import binaries
 from cluster.messages import Unavailable
+from generate.dashboards import render_dashboards
 from generate.install import install_manifest
 from generate.values import values_schema
 from headrace.api.crd import render_crds
@@ -25,6 +26,7 @@ def from_models() -> dict[Path, str]:
         **{Path("crds") / name: text for name, text in crds.items()},
         **{CHART / "files/crds" / name: text for name, text in crds.items()},
         CHART / "values.schema.json": values_schema(),
+        **{CHART / "files/dashboards" / name: text for name, text in render_dashboards().items()},
     }
 
 
@@ -55,7 +57,7 @@ def differences(files: Mapping[Path, str]) -> Iterator[str]:
 
 
 def _strays(files: Mapping[Path, str]) -> list[Path]:
-    folders = {path.parent for path in files if path.parent.name == "crds"}
+    folders = {path.parent for path in files if path.parent.name in ("crds", "dashboards")}
     return [
         path
         for folder in folders

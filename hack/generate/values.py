@@ -111,11 +111,35 @@ class PodMonitor(ApiModel):
     """By which a Prometheus selects it."""
 
 
+class PrometheusRule(ApiModel):
+    """The alerts, for the Prometheus operator."""
+
+    create: bool = False
+    """Whether to make it."""
+    labels: Labels = Field(default_factory=dict)
+    """By which a Prometheus selects it."""
+    runbooks: str = ""
+    """URL of the folder of runbooks, in front of each alert's; empty: the path in the repository."""
+
+
+class Dashboards(ApiModel):
+    """Grafana dashboards in ConfigMaps."""
+
+    create: bool = False
+    """Whether to make them."""
+    labels: Labels = Field(default_factory=lambda: {"grafana_dashboard": "1"})
+    """By which Grafana's sidecar selects them."""
+    annotations: Labels = Field(default_factory=dict)
+    """For example the folder to put them in."""
+
+
 class Metrics(ApiModel):
     """Seeing inside."""
 
     service: MetricsService = Field(default_factory=MetricsService)
     pod_monitor: PodMonitor = Field(default_factory=PodMonitor)
+    prometheus_rule: PrometheusRule = Field(default_factory=PrometheusRule)
+    dashboards: Dashboards = Field(default_factory=Dashboards)
 
 
 class OperatorPolicy(ApiModel):

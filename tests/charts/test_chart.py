@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,22 @@ def test_chart_gives_users_no_more_than_their_role_says(helm: Path) -> None:
     assert {right[1] for right in rights(roles["headrace-edit"]["rules"])} == {"inferencebatches", "fanoutjobs"}
     without = render(helm, "--set", "rbac.aggregate=false")
     assert not USER_ROLES & {role["metadata"]["name"] for role in of_kind(without, "ClusterRole")}
+
+
+def test_chart_alerts_and_dashboards_are_those_of_the_files(helm: Path) -> None:
+    objects = render(helm, f"--values={VALUES[0]}")
+    (rule,) = of_kind(objects, "PrometheusRule")
+    written = yaml.safe_load((CHART / "files/alerts.yaml").read_text())
+    for group, there in zip(written["groups"], rule["spec"]["groups"], strict=True):
+        for alert, shown in zip(group["rules"], there["rules"], strict=True):
+            runbook = f"https://example.com/runbooks/{alert['annotations'].pop('runbook_url')}"
+            assert shown["annotations"].pop("runbook_url") == runbook
+            assert shown == alert
+    maps = [it for it in of_kind(objects, "ConfigMap") if "dashboard" in it["metadata"]["name"]]
+    data = {name: json.loads(text) for it in maps for name, text in it["data"].items()}
+    files = (CHART / "files/dashboards").glob("*.json")
+    assert data == {f"headrace-{file.name}": json.loads(file.read_text()) for file in files}
+    assert {it["metadata"]["labels"]["grafana_dashboard"] for it in maps} == {"1"}
 
 
 def test_chart_images_are_pinned_by_a_digest_where_one_is_given(helm: Path) -> None:
