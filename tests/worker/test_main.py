@@ -77,8 +77,8 @@ def test_main_run_twice_says_the_same_twice(tmp_path: Path, zygote: Zygote) -> N
     folder = a_folder(tmp_path)
     zygote.run(folder, Role.PLAN)
     first, second = zygote.run(folder, Role.RUN).report, zygote.run(folder, Role.RUN).report
-    assert first == second
     assert isinstance(first, ShardReport)
+    assert second == first.model_copy(update={"seconds": 0}), "but for the time: the second found it done"
     assert first.committed
 
 
