@@ -244,12 +244,20 @@ def burst(plane: Plane, folder: Path, settings: Settings, contender: str) -> flo
         began = time.perf_counter()
         bare.go()
     else:
-        began = time.perf_counter()
-        an_operator(rig, contender).start()
+        began = process_up(an_operator(rig, contender).start())
     took = spectator.wait(settings.burst) - began
     spectator.end()
     rig.close()
     return took
+
+
+def process_up(operator: OperatorProcess) -> float:
+    """When its process was up, as that of the bare client is: all imported, nothing listed."""
+    while True:
+        moment = time.perf_counter()
+        if operator.health():
+            return moment
+        time.sleep(0.02)
 
 
 def steady(plane: Plane, folder: Path, settings: Settings, contender: str) -> list[float]:
