@@ -46,11 +46,13 @@ from headrace.core.reconcile import reconcile
 from headrace.shells.kube import memory as memory_tidying
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.operator import WORKERS, load_configuration
-from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, JOBS, of
+from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, JOBS, PODS, of
 
 PLACE = Installation(default_output="file:///out")
 PATIENCE_SECONDS = 1800.0
 BATCH = a_batch().inline(*RECORDS).sharded(4)
+OURS = tuple(resource.plural for resource in (BATCHES, JOBS, PODS, CONFIG_MAPS))
+"""What comes and goes with batches."""
 JOB_CONTROLLER = "kube-controller-manager"
 """While it is away, Jobs get no pods."""
 _FORKS = multiprocessing.get_context("forkserver")
@@ -353,8 +355,9 @@ def memory(plane: Plane, folder: Path, settings: Settings, contender: str) -> di
     spectator.wait(settings.burst)
     spectator.end()
     full = rss_at_rest(process)
-    rig.kubectl("delete", "ib", "--all", "--namespace", rig.namespace, "--wait=false")
-    operator.wait_until(lambda health: not any(health["cached"].values()), PATIENCE_SECONDS)
+    for kind in ("ib", "jobs", "cm"):  # who collects what belonged to a batch is away with the job controller
+        rig.kubectl("delete", kind, "--all", "--namespace", rig.namespace, "--wait=false")
+    operator.wait_until(lambda health: not any(health["cached"][kind] for kind in OURS), PATIENCE_SECONDS)
     left = rss_at_rest(process)
     rig.close()
     each = 1024 * (full - empty) / settings.burst

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-
-import cel
+from typing import TYPE_CHECKING
 
 from headrace.api.base import FieldError, InvalidSpec, JsonObject
+
+if TYPE_CHECKING:
+    import cel
 
 RECORD = "record"
 """What an expression calls the record: the fields of its line; for the format text `custom_id` and `text`."""
@@ -79,6 +81,8 @@ def taker(when: str) -> Taker:
 
 @lru_cache(maxsize=256)
 def _compiled(when: str) -> cel.Program:
+    import cel  # noqa: PLC0415 - it brings a command line of its own along: 14 MiB that most processes never need
+
     return cel.compile(when)
 
 
