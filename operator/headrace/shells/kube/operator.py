@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Hashable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +105,7 @@ class Operator:
         self.api = Api(api_client, options.request_timeout_seconds, may_write=lambda: self.elector.leads)
         self.source: EventSource = ListWatch(self.api)
         self.cache, self.metrics = Cache(), Metrics()
-        self.queue: WorkQueue[Parent] = WorkQueue()
+        self.queue: WorkQueue[Parent] = WorkQueue(self._flow_of)
         self.intake = Intake(self.cache, self.queue.add, self._pods_changed, options.namespaces)
         self.recorder = Recorder(self.api, options.identity)
         self.reporters = Reporters(self.cache, options.installation.metrics_port, self._pods_changed)
@@ -147,6 +147,10 @@ class Operator:
             yield
         finally:
             await runner.cleanup()
+
+    def _flow_of(self, key: Parent) -> Hashable:
+        """Whose work it is: no namespace waits behind the flood of another, and in a namespace no bulkhead behind that of another."""
+        return key.namespace, self.admission.book.where.get("/".join(key.key), "")
 
     def _pods_changed(self, key: Parent) -> None:
         self.queue.add_after(key, POD_NEWS_SECONDS)

@@ -1,15 +1,17 @@
 """The work queue: each key at most once in line, never worked on twice at once, and with a backoff of its own.
 
-The semantics are those of client-go's workqueue, which a hundred controllers have tried out.
+The semantics are those of client-go's workqueue, which a hundred controllers have tried out; but flows of keys take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, deque
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from headrace.shells.kube.line import FairLine
 
 K = TypeVar("K", bound=Hashable)
 
@@ -20,8 +22,9 @@ LAST_BACKOFF_SECONDS = 300.0
 class WorkQueue(Generic[K]):
     """Keys that want to be looked at."""
 
-    def __init__(self) -> None:
-        self._line: deque[K] = deque()
+    def __init__(self, flow_of: Callable[[K], Hashable] = lambda _: None) -> None:
+        """Keys of one flow take turns with those of others; by default there is one flow."""
+        self._line = FairLine(flow_of)
         self._dirty: set[K] = set()
         self._busy: set[K] = set()
         self._failures: Counter[K] = Counter()
@@ -112,7 +115,8 @@ class WorkQueue(Generic[K]):
         """For how long no worker has taken a key although there was one."""
         if not self._line:
             return 0.0
-        return asyncio.get_running_loop().time() - max(self._taken_at, self._since[self._line[0]])
+        waits_since = min(self._since[key] for key in self._line)
+        return asyncio.get_running_loop().time() - max(self._taken_at, waits_since)
 
     async def idle(self) -> None:
         """Wait until no key is in line or worked on."""
@@ -131,6 +135,7 @@ class WorkQueue(Generic[K]):
 
     def _release(self, key: K) -> None:
         self._busy.discard(key)
+        self._line.release(key)
         if key in self._dirty:
             self._line.append(key)
             self._wake.set()
