@@ -19,6 +19,7 @@ from headrace.core.admission.budgets import Window
 from headrace.core.admission.demand import Demand, Surroundings, demand_of, held_pods, latest_start
 from headrace.core.admission.selector import selects
 from headrace.core.admission.status import bulkhead_status
+from headrace.core.observed import Verdict
 
 READY = a_batch().sharded(4).validated(100)
 RUNNING = READY.admitted().with_status(admission=Admission(pods=3, time=NOON))
@@ -184,13 +185,54 @@ def test_tokens_per_minute_hold_the_next_start_and_stop_nobody() -> None:
     assert book.look("a/z", later).admitted
 
 
+def as_said(demand: Demand, verdict: Verdict) -> Demand:
+    """The batch once its status says that it waits, and where."""
+    return replace(demand, said=verdict.reason, position=verdict.position)
+
+
+def test_whoever_waits_is_told_of_only_when_its_status_says_something_else() -> None:
+    """Of a line of a hundred, the first few hear of every step, and the others only of larger ones."""
+    line = [wants(f"a/{n:03}", waited=200 - n) for n in range(100)]
+    book, now = Book(), NOON
+    book.load([holds("b/x"), *line], [with_gpus(1)], now)
+    for demand in line:
+        book.put(as_said(demand, book.look(demand.key, now)), now)
+    book.take_changed()
+    told = []
+    for gone in ("a/000", "a/001"):
+        for _ in range(2):
+            now += timedelta(seconds=6)
+            book.tick(now)
+            told.append(len(book.take_changed()))
+        book.remove(gone, now)
+    book.tick(now + timedelta(seconds=6))
+    assert told == [0, 0, 9, 9], "what is not written yet is told again"
+    assert len(book.take_changed()) == 18
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        pytest.param({"said": Reason.QUOTA_EXCEEDED, "position": 1}, False, id="what is true"),
+        pytest.param({"said": Reason.BREAKER_OPEN, "position": 1}, True, id="another reason"),
+        pytest.param({"said": Reason.QUOTA_EXCEEDED, "position": 2}, True, id="another position"),
+        pytest.param({}, True, id="nothing"),
+    ],
+)
+def test_a_status_is_looked_at_when_it_says(said: dict[str, Any], told: bool) -> None:
+    book = Book()
+    book.load([holds("b/x"), wants("a/a", **said)], [with_gpus(1)], NOON)
+    assert book.take_changed() == ({"a/a"} if told else set())
+
+
 def test_starts_are_spread_over_the_minutes() -> None:
     book = Book()
     book.load([wants(f"a/{n}") for n in range(5)], [a_bulkhead(capacity={"startsPerMinute": 2})], NOON)
     started = []
     for second in range(0, 181, 10):
-        book.tick(NOON + timedelta(seconds=second))
-        started.append(len(book.take_changed()))
+        moment = NOON + timedelta(seconds=second)
+        book.tick(moment)
+        started.append(sum(book.look(key, moment).admitted for key in book.take_changed()))
     assert started == [2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
 
 

@@ -7,6 +7,7 @@ done, so that any of them may be repeated, and a process may die between any two
 from __future__ import annotations
 
 from datetime import timedelta
+from zlib import crc32
 
 from headrace.api.inferencebatch import Admission, InferenceBatch, InferenceBatchStatus
 from headrace.api.reasons import ConditionType, Reason
@@ -27,6 +28,8 @@ from headrace.core.working import complete, working
 
 PROGRESS_LOOK = timedelta(seconds=5)
 WAITING_LOOK = timedelta(seconds=15)
+IN_LINE_LOOK = timedelta(minutes=10)
+"""Whoever stands in the line of a bulkhead is looked at when something has changed for it; this is for what nobody has thought of."""
 
 
 def reconcile(observed: Observed) -> Plan:
@@ -123,10 +126,19 @@ def _look_again(observed: Observed, status: InferenceBatchStatus) -> timedelta |
         return None
     if _opens_next_step(observed.batch, status):
         return timedelta(0)
-    looks = [PROGRESS_LOOK if status.shards.active else WAITING_LOOK]
+    looks = [_usual_look(observed.batch, status)]
     if status.deadline_time is not None:
         looks.append(max(timedelta(0), status.deadline_time - observed.now))
     return min(looks)
+
+
+def _usual_look(batch: InferenceBatch, status: InferenceBatchStatus) -> timedelta:
+    if status.shards.active:
+        return PROGRESS_LOOK
+    if status.queue is None:
+        return WAITING_LOOK
+    # Those that were made together should not be looked at together.
+    return IN_LINE_LOOK * (1 + crc32(batch.metadata.uid.encode()) / 2**32)
 
 
 def _opens_next_step(batch: InferenceBatch, after: InferenceBatchStatus) -> bool:

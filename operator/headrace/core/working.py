@@ -8,6 +8,7 @@ from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
 from headrace.core.admission.demand import allowed_pods, held_pods, usable_pods
+from headrace.core.admission.ranking import has_moved
 from headrace.core.children import finalize_job, run_job
 from headrace.core.conditions import true
 from headrace.core.counts import Tally, from_finalize
@@ -26,9 +27,6 @@ from headrace.core.step import (
 )
 from headrace.core.stopping import too_many_failed
 from headrace.core.volumes import output_uri
-
-STEADY = 10
-"""A position is written again when it has changed by more than this part of itself; so the first few always are."""
 
 
 def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
@@ -80,10 +78,10 @@ def _run(observed: Observed, pods: int) -> tuple[JsonObject]:
 
 
 def _queue(observed: Observed) -> Queue | None:
-    """Where it stands. Far back in a line that moves all the time, a step or two are not worth a write to each of ten thousand objects."""
+    """Where it stands. A step or two far back in a line are not worth a write to each of ten thousand objects."""
     verdict, before = observed.verdict, observed.batch.status.queue
     if verdict.admitted or verdict.position is None:
         return None
-    if before is not None and abs(before.position - verdict.position) * STEADY < before.position:
+    if before is not None and not has_moved(before.position, verdict.position):
         return before
     return Queue(position=verdict.position, ahead=verdict.ahead, estimated_start_time=verdict.estimated_start)

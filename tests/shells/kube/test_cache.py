@@ -112,6 +112,14 @@ def test_put_of_a_batch_keeps_all_but_the_copies_that_others_made_of_it() -> Non
     assert cache.get(BATCHES, KEY) == an_object(annotations={labels.RETRY: "1"}) | {"spec": {"shards": 2}}
 
 
+def test_bulkhead_is_the_one_that_a_batch_names() -> None:
+    cache = Cache()
+    cache.put(BATCHES, an_object(spec={"bulkheadName": "research"}))
+    cache.put(JOBS, a_child())
+    named = [Parent(BATCHES, "team", "reviews"), Parent(BATCHES, "team", "other"), Parent(JOBS, "team", "reviews-run")]
+    assert [cache.bulkhead(parent) for parent in named] == ["research", "", ""]
+
+
 def test_news_of_a_batch_is_for_itself_and_of_a_child_for_its_parent() -> None:
     assert about(BATCHES, an_object()) == (REVIEWS,)
     assert about(JOBS, a_child()) == (REVIEWS,)

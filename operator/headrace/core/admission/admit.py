@@ -31,17 +31,9 @@ def admit(
 
 
 def _verdicts(compartment: Compartment, now: datetime) -> dict[str, Verdict]:
-    """Of one compartment: of those in lanes, then of the others."""
-    entries, found = compartment.entries, standings(compartment, now)
-    verdicts: dict[str, Verdict] = {}
-    for lane, why in words.shortages(compartment, now):
-        for turn in lane.turns:
-            key = turn[-1]
-            entry = entries[key]
-            verdicts[key] = words.waiting(why, found.get(key), entry)
-    for key, entry in entries.items():
-        if entry.target:
-            verdicts[key] = words.admitted(entry)
-        elif key not in verdicts:
-            verdicts[key] = words.waiting(words.obstacle(compartment, entry, now), found.get(key), entry)
+    found = standings(compartment, now)
+    verdicts = {key: words.admitted(entry) for key, entry in compartment.entries.items() if entry.target}
+    for entry, why in words.causes(compartment, now):
+        key = entry.demand.key
+        verdicts[key] = words.waiting(why, found.get(key), entry)
     return verdicts

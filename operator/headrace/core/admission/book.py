@@ -1,15 +1,15 @@
 """Admission event by event: a shell tells what has changed and asks for verdicts. Each costs about the same, however many there are.
 
 Somebody who asks for a verdict with `look` is about to write it into the batch's status; nobody else may be writing the same status then.
-Positions are counted anew at most every few seconds: they are for people.
+Positions are counted anew every few seconds: they are for people.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from headrace.api.bulkhead import DEFAULT_BULKHEAD, Bulkhead
 from headrace.api.meta import ObjectMeta
@@ -20,11 +20,9 @@ from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.decide import decide
 from headrace.core.admission.demand import Demand
 from headrace.core.admission.entry import Cause, Entry
-from headrace.core.admission.ranking import Standing, standings
+from headrace.core.admission.refresh import Standings
 from headrace.core.observed import Verdict
 
-STANDINGS_AGE = timedelta(seconds=10)
-"""How old a position may be."""
 UNLIMITED = Bulkhead(metadata=ObjectMeta(name=DEFAULT_BULKHEAD))
 """The compartment `default` as long as nobody has made one."""
 _NOTHING_TO_DECIDE = Verdict(admitted=False, reason=Reason.PLANNING, message="it does not wait for a bulkhead yet")
@@ -41,7 +39,7 @@ class Book:
     where: dict[str, str] = field(default_factory=dict)
     """The bulkhead of each batch."""
     changed: set[str] = field(default_factory=set)
-    ranked: dict[str, tuple[datetime, Mapping[str, Standing]]] = field(default_factory=dict)
+    standings: Standings = field(default_factory=Standings)
 
     def load(self, demands: Iterable[Demand], bulkheads: Iterable[Bulkhead], now: datetime) -> None:
         """Begin with all that there is, as a new process does."""
@@ -68,7 +66,7 @@ class Book:
         self.tick(now)
 
     def take_changed(self) -> set[str]:
-        """The batches whose verdict has changed by more than a position since this was asked last: somebody should look at them."""
+        """The batches whose status says something else than is true, as far as it was found out since this was asked last."""
         changed, self.changed = self.changed, set()
         return changed
 
@@ -111,6 +109,7 @@ class Book:
         """Time has passed, every few seconds: a budget has something left again, a breaker may be tried, somebody has waited too long."""
         for compartment in self.compartments.values():
             self._decide(compartment, now)
+        self.changed.update(self.standings.refresh(self.compartments, now))
 
     def look(self, key: str, now: datetime) -> Verdict:
         """The verdict on a batch, for somebody who is about to act on it."""
@@ -124,7 +123,7 @@ class Book:
             return words.admitted(entry)
         cause = words.obstacle(compartment, entry, now)
         waits = key in compartment.lanes or key in compartment.pledges
-        return words.waiting(cause, self._standing(compartment, key, now) if waits else None, entry)
+        return words.waiting(cause, self.standings.get(compartment, key, now) if waits else None, entry)
 
     def settle(self, key: str, now: datetime) -> None:
         """The one who looked has written what he was told, or has had nothing to write: nothing is on its way any more."""
@@ -176,11 +175,3 @@ class Book:
     def _entry(self, key: str) -> Entry | None:
         name = self.where.get(key)
         return self.compartments[name].entries.get(key) if name is not None else None
-
-    def _standing(self, compartment: Compartment, key: str, now: datetime) -> Standing:
-        counted, found = self.ranked.get(compartment.name, (now, {}))
-        if not found or now - counted > STANDINGS_AGE:
-            found = standings(compartment, now)
-            self.ranked[compartment.name] = (now, found)
-        # whoever came since then stands at the end until everybody is counted again
-        return found.get(key, (len(compartment.lanes) + len(compartment.pledges), None))

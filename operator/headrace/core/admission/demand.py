@@ -84,6 +84,10 @@ class Demand:
     pace: float | None = None
     """Seconds that one pod takes for a record; None while it does not move."""
     evidence: tuple[Evidence, ...] = ()
+    said: str = ""
+    """The reason that its status gives why it waits."""
+    position: int | None = None
+    """In the line, as its status says."""
     namespace_labels: Mapping[str, str] | None = None
 
 
@@ -115,6 +119,7 @@ def demand_of(batch: InferenceBatch, around: Surroundings) -> Demand:
     model = model_breaker(batch)
     breakers = (model, f"image {around.image}") if around.image else (model,)
     run_seconds = _run_seconds(batch, pods, (around.paces or {}).get(model))
+    admitted, queue = status.condition(ConditionType.ADMITTED), status.queue
     calls = spec.batching.max_batch_size if spec.engine.name == EngineName.OPENAI else 0
     return Demand(
         key=batch.key,
@@ -138,6 +143,8 @@ def demand_of(batch: InferenceBatch, around: Surroundings) -> Demand:
         gpu_seconds=status.usage.gpu_seconds,
         pace=_pace(batch),
         evidence=tuple(_evidence(batch, model, around)),
+        said=admitted.reason if admitted is not None else "",
+        position=queue.position if queue is not None else None,
         namespace_labels={NAMESPACE_NAME: batch.metadata.namespace, **(around.namespace_labels or {})},
     )
 

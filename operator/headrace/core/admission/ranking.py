@@ -22,6 +22,15 @@ Standing: TypeAlias = tuple[int, datetime | None]
 """Position from 1, and the estimated start where one can be told."""
 
 
+STEADY = 10
+"""A position is said anew when it has changed by more than this part of itself; so the first few always are."""
+
+
+def has_moved(before: int, position: int) -> bool:
+    """Whether it is worth a word: far back in a line that moves all the time, a step or two are not."""
+    return abs(before - position) * STEADY >= before
+
+
 def standings(compartment: Compartment, now: datetime) -> dict[str, Standing]:
     """The standing of everybody who waits to start, by key."""
     forecast = Forecast(compartment, now)

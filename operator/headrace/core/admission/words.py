@@ -66,15 +66,28 @@ def obstacle(compartment: Compartment, entry: Entry, now: datetime) -> Cause:
     return entry.refused or shortage(compartment, lane or compartment.pledges.get(entry.demand.key), now)
 
 
-def shortages(compartment: Compartment, now: datetime) -> Iterator[tuple[Lane, Cause]]:
+def causes(compartment: Compartment, now: datetime) -> Iterator[tuple[Entry, Cause]]:
+    """Why those wait who wait. Most of them stand in lanes; what stands in the way of one in a lane does in that of all."""
+    entries = compartment.entries
+    for lane, why in _shortages(compartment, now):
+        for turn in lane.turns:
+            yield entries[turn[-1]], why
+    for key, entry in entries.items():
+        if not entry.target and key not in compartment.lanes:
+            yield entry, obstacle(compartment, entry, now)
+
+
+def _shortages(compartment: Compartment, now: datetime) -> Iterator[tuple[Lane, Cause]]:
     """What stands in the way of each lane. It does not depend on the group of a lane, and rarely on its namespace."""
     by_namespace = compartment.namespace_caps is not NO_CAPS or bool(compartment.spec.budgets)
-    causes: dict[tuple[Shape, str], Cause] = {}
+    found: dict[tuple[Shape, str], Cause] = {}
     for lane in compartment.lanes:
-        known = (lane.shape, lane.namespace if by_namespace else "")
-        if known not in causes:
-            causes[known] = shortage(compartment, lane, now)
-        yield lane, causes[known]
+        if lane.shape.grows:
+            continue
+        alike = (lane.shape, lane.namespace if by_namespace else "")
+        if alike not in found:
+            found[alike] = shortage(compartment, lane, now)
+        yield lane, found[alike]
 
 
 def shortage(compartment: Compartment, lane: Lane | None, now: datetime) -> Cause:

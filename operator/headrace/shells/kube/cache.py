@@ -92,6 +92,8 @@ class _Kept(NamedTuple):
     uid: str
     version: int
     text: bytes
+    bulkhead: str = ""
+    """That a batch names."""
 
 
 class Cache:
@@ -112,7 +114,9 @@ class Cache:
         known = self._objects[resource].get(key)
         if known is not None and known.version >= version:
             return False
-        kept = self._objects[resource][key] = _Kept(uid, version, _text(_needed(resource, obj)))
+        kept = self._objects[resource][key] = _Kept(
+            uid, version, _text(_needed(resource, obj)), obj.get("spec", {}).get("bulkheadName", "")
+        )
         owner = owner_of(obj)
         if owner is not None:
             self._children[resource, owner][key] = kept
@@ -143,6 +147,11 @@ class Cache:
         """A copy of the object of that key."""
         kept = self._objects[resource].get(key)
         return _object(kept) if kept is not None else None
+
+    def bulkhead(self, parent: Parent) -> str:
+        """The name of the bulkhead that a batch wants to be in, and of others nothing."""
+        kept = self._objects[parent.resource].get(parent.key)
+        return kept.bulkhead if kept is not None else ""
 
     def children(self, resource: Resource, parent: Parent) -> list[JsonObject]:
         """Copies of the objects of that resource that carry the parent's label."""

@@ -150,7 +150,7 @@ class Operator:
 
     def _flow_of(self, key: Parent) -> Hashable:
         """Whose work it is: no namespace waits behind the flood of another, and in a namespace no bulkhead behind that of another."""
-        return key.namespace, self.admission.book.where.get("/".join(key.key), "")
+        return key.namespace, self.cache.bulkhead(key)
 
     def _pods_changed(self, key: Parent) -> None:
         self.queue.add_after(key, POD_NEWS_SECONDS)
