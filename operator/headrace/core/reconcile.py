@@ -17,8 +17,9 @@ from headrace.core.check import spec_problems
 from headrace.core.conditions import false, transition_events, with_findings
 from headrace.core.counts import tally
 from headrace.core.ending import ending
+from headrace.core.holding import holding
 from headrace.core.inline import lay_out
-from headrace.core.observed import JobSnapshot, Observed
+from headrace.core.observed import Observed
 from headrace.core.plan import Plan
 from headrace.core.planning import planning
 from headrace.core.progress import summary
@@ -103,22 +104,12 @@ def _plan(observed: Observed, step: Step) -> Plan:
 
 def _admission(observed: Observed, pods: int) -> Admission | None:
     """What the batch holds of its bulkhead from now on: what it may have, and what it still has above that."""
-    before, held, job = observed.batch.status.admission, held_pods(observed.batch), observed.job(Role.RUN)
-    still = min(held, _may_have(job, observed.batch.status.shards.total)) if job is not None else 0
-    if before is None and not pods and not still:
+    before, held = observed.batch.status.admission, held_pods(observed.batch)
+    holds = holding(held, pods, observed.job(Role.RUN), observed.batch.status.shards.total)
+    if before is None and not holds:
         return None
     started = observed.now if pods and not held else before.time if before is not None else None
-    return Admission(pods=max(pods, still), time=started)
-
-
-def _may_have(job: JobSnapshot, shards: int) -> int:
-    """Pods that a Job has or may still start, before what is decided now has come to the Job controller."""
-    if job.finished:
-        return 0
-    if job.suspended and job.parked:
-        return job.active
-    left = shards - len(job.succeeded_indexes) - len(job.failed_indexes)
-    return max(job.active, min(job.parallelism, left))
+    return Admission(pods=holds, time=started)
 
 
 def _look_again(observed: Observed, status: InferenceBatchStatus) -> timedelta | None:
