@@ -222,6 +222,7 @@ def test_whoever_waits_is_told_of_only_when_its_status_says_something_else() -> 
 def test_a_status_is_looked_at_when_it_says(said: dict[str, Any], told: bool) -> None:
     book = Book()
     book.load([holds("b/x"), wants("a/a", **said)], [with_gpus(1)], NOON)
+    book.tick(NOON)
     assert book.take_changed() == ({"a/a"} if told else set())
 
 

@@ -25,6 +25,9 @@ STOP_REASON = f"{GROUP}/stop-reason"
 RETRY = f"{GROUP}/retry"
 """Annotation on a batch: how often a retry has been asked for; adding one to it asks again."""
 
+HOLDS = f"{GROUP}/holds"
+"""Annotation on a `run` Job and its pods: what each of them counts for in which Bulkhead, should its batch be gone."""
+
 SCHEMA_DIGEST = f"{GROUP}/schema-digest"
 """On every CustomResourceDefinition: what its schema is, so that an operator notices an older one."""
 

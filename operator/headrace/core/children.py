@@ -13,6 +13,7 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.model import Model
 from headrace.api.scorers import ModelUse
 from headrace.api.worker import Env, ExitCode, FanOutConfig, Role, WorkerConfig
+from headrace.core.admission.orphans import mark
 from headrace.core.observed import Installation
 from headrace.core.program import COLLECT_CONTAINER, EXCHANGE, SMALL, with_program
 from headrace.core.stopping import Stop
@@ -116,16 +117,17 @@ def _job(
         told = {"aggregation": volumes.aggregation, "exchange": EXCHANGE if image is not None else None}
         config = config.model_copy(update={"fan_out": work.config.model_copy(update=told)})
     pod = _pod(batch, place, role, config, volumes)
+    annotations = {"annotations": {labels.HOLDS: mark(batch)}} if role == Role.RUN else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata,
+        "metadata": metadata | annotations,
         "spec": {
             **counts,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": _failure_rules(role, collects=image is not None)},
             "template": {
-                "metadata": {"labels": pod_labels | labels.recommended(batch.metadata.name, role)},
+                "metadata": {"labels": pod_labels | labels.recommended(batch.metadata.name, role), **annotations},
                 "spec": pod if image is None else with_program(pod, image),
             },
         },

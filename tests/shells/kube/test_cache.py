@@ -114,9 +114,13 @@ def test_put_of_a_batch_keeps_all_but_the_copies_that_others_made_of_it() -> Non
 
 def test_bulkhead_is_the_one_that_a_batch_names() -> None:
     cache = Cache()
-    cache.put(BATCHES, an_object(spec={"bulkheadName": "research"}))
+    cache.put(BATCHES, {**an_object(), "spec": {"bulkheadName": "research"}})
     cache.put(JOBS, a_child())
-    named = [Parent(BATCHES, "team", "reviews"), Parent(BATCHES, "team", "other"), Parent(JOBS, "team", "reviews-run")]
+    named = [
+        Parent(BATCHES, "default", "reviews"),
+        Parent(BATCHES, "default", "other"),
+        Parent(JOBS, "default", "reviews-run"),
+    ]
     assert [cache.bulkhead(parent) for parent in named] == ["research", "", ""]
 
 

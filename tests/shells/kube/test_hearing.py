@@ -15,6 +15,7 @@ from headrace.api.bulkhead import Bulkhead, BulkheadStatus
 from headrace.api.inferencebatch import Admission as Held
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import Reason
+from headrace.core.admission.orphans import mark
 from headrace.shells.kube.admission import Admission
 from headrace.shells.kube.cache import Cache
 from headrace.shells.kube.hearing import Hearing
@@ -49,10 +50,11 @@ class Rig:
         metadata = {"name": "default", "uid": "n", "labels": found}
         self.cache.put(NAMESPACES, self._versioned({"metadata": metadata}))
 
-    def child(self, resource: Resource, name: str) -> JsonObject:
+    def child(self, resource: Resource, name: str, **parts: Any) -> JsonObject:
         """A child of the batch `reviews`."""
         named = {"namespace": "default", "name": name, "uid": name, "labels": {labels.INFERENCE_BATCH: "reviews"}}
-        child = self._versioned({"metadata": named})
+        named["annotations"] = {labels.HOLDS: mark(READY.build())}
+        child = self._versioned({"metadata": named, **parts})
         self.cache.put(resource, child)
         return child
 
@@ -114,4 +116,28 @@ def test_a_deleted_batch_holds_what_it_held_until_its_last_pod_is_gone(rig: Rig)
     rig.cache.remove(JOBS, job)
     assert rig.reason(second) == Reason.QUOTA_EXCEEDED
     rig.cache.remove(PODS, pod)
+    assert rig.reason(second) == Reason.ADMITTED
+
+
+@pytest.mark.parametrize(
+    ("job", "phases", "waits"),
+    [
+        pytest.param(None, ["Running"], True, id="a pod that runs"),
+        pytest.param(None, ["Succeeded", "Failed"], False, id="pods that have ended"),
+        pytest.param({"parallelism": 2}, [], True, id="a Job that may still start some"),
+        pytest.param({"parallelism": 2, "suspend": True}, [], False, id="a Job that may not"),
+    ],
+)
+def test_what_is_left_of_a_batch_that_was_gone_before_the_process_began(
+    rig: Rig, job: JsonObject | None, phases: list[str], waits: bool
+) -> None:
+    rig.bulkhead(capacity={"batches": 1})
+    children = [(PODS, rig.child(PODS, f"pod-{n}", status={"phase": phase})) for n, phase in enumerate(phases)]
+    if job is not None:
+        children.append((JOBS, rig.child(JOBS, "run", spec=job)))
+    second = rig.batch(replace(READY, name="second"))
+    rig.begin()
+    assert (rig.reason(second) == Reason.QUOTA_EXCEEDED) == waits
+    for resource, child in children:
+        rig.cache.remove(resource, child)
     assert rig.reason(second) == Reason.ADMITTED

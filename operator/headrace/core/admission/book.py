@@ -63,7 +63,7 @@ class Book:
         for name, line in lines.items():
             self._compartment(name, now).line_up(line)
         self._park(now)
-        self.tick(now)
+        self._decide_all(now)
 
     def take_changed(self) -> set[str]:
         """The batches whose status says something else than is true, as far as it was found out since this was asked last."""
@@ -78,7 +78,7 @@ class Book:
         self._put(demand, now)
         if tripped:
             self._park(now)
-            self.tick(now)
+            self._decide_all(now)
         else:
             self._decide(self.compartments[demand.bulkhead], now, time_has_passed=False)
 
@@ -107,8 +107,7 @@ class Book:
 
     def tick(self, now: datetime) -> None:
         """Time has passed, every few seconds: a budget has something left again, a breaker may be tried, somebody has waited too long."""
-        for compartment in self.compartments.values():
-            self._decide(compartment, now)
+        self._decide_all(now)
         self.changed.update(self.standings.refresh(self.compartments, now))
 
     def look(self, key: str, now: datetime) -> Verdict:
@@ -133,6 +132,10 @@ class Book:
         compartment = self.compartments[self.where[key]]
         if compartment.settle(entry):
             self._decide(compartment, now, time_has_passed=False)
+
+    def _decide_all(self, now: datetime) -> None:
+        for compartment in self.compartments.values():
+            self._decide(compartment, now)
 
     def _decide(self, compartment: Compartment, now: datetime, *, time_has_passed: bool = True) -> None:
         decide(compartment, now, time_has_passed=time_has_passed)

@@ -120,7 +120,7 @@ def demand_of(batch: InferenceBatch, around: Surroundings) -> Demand:
     breakers = (model, f"image {around.image}") if around.image else (model,)
     run_seconds = _run_seconds(batch, pods, (around.paces or {}).get(model))
     admitted, queue = status.condition(ConditionType.ADMITTED), status.queue
-    calls = spec.batching.max_batch_size if spec.engine.name == EngineName.OPENAI else 0
+    calls = endpoint_calls(batch)
     return Demand(
         key=batch.key,
         namespace=batch.metadata.namespace,
@@ -156,6 +156,11 @@ def allowed_pods(batch: InferenceBatch) -> int:
     if limits.pods is not None:
         pods = min(pods, limits.pods)
     return min(pods, limits.gpus // gpus) if limits.gpus is not None and gpus else pods
+
+
+def endpoint_calls(batch: InferenceBatch) -> int:
+    """Requests that one pod has in flight to remote endpoints."""
+    return batch.spec.batching.max_batch_size if batch.spec.engine.name == EngineName.OPENAI else 0
 
 
 def no_pods_allowed(batch: InferenceBatch) -> str:

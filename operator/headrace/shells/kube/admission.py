@@ -15,7 +15,7 @@ from headrace.api.bulkhead import Bulkhead, BulkheadStatus
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Named
 from headrace.core.admission.book import Book
-from headrace.core.admission.demand import Surroundings, demand_of, model_breaker
+from headrace.core.admission.demand import Demand, Surroundings, demand_of, model_breaker
 from headrace.core.admission.status import bulkhead_status
 from headrace.core.observed import Verdict
 from headrace.shells.kube.errors import ApiError, TransientFailure
@@ -48,11 +48,17 @@ class Admission:
     statuses: dict[str, BulkheadStatus] = field(default_factory=dict)
     """The newest of each Bulkhead, written or not."""
 
-    def load(self, batches: Iterable[InferenceBatch], bulkheads: Iterable[Bulkhead], now: datetime) -> None:
-        """Begin with all that was listed."""
+    def load(
+        self,
+        batches: Iterable[InferenceBatch],
+        bulkheads: Iterable[Bulkhead],
+        now: datetime,
+        left: Iterable[Demand] = (),
+    ) -> None:
+        """Begin with all that was listed, and with what is left of batches that are gone."""
         self.book, self.bulkheads = Book(), {bulkhead.name: bulkhead for bulkhead in bulkheads}
         demands = [demand_of(batch, self._around(batch, now)) for batch in batches]
-        self.book.load(demands, self.bulkheads.values(), now)
+        self.book.load((*demands, *left), self.bulkheads.values(), now)
         self._tell()
 
     def look(self, batch: InferenceBatch, now: datetime) -> Verdict:

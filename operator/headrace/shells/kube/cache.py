@@ -200,7 +200,9 @@ def _needed(resource: Resource, obj: JsonObject) -> JsonObject:
         obj.get("status", {}).pop("conditions", None)  # they only tell why a pod does not start
     parts = ((part, obj.get(part, {}), fields) for part, fields in _NEEDED[resource].items())
     kept = {part: {field: found[field] for field in fields if field in found} for part, found, fields in parts}
-    obj["metadata"].pop("annotations", None)
+    annotations = obj["metadata"].pop("annotations", {})
+    if labels.HOLDS in annotations:
+        obj["metadata"]["annotations"] = {labels.HOLDS: annotations[labels.HOLDS]}
     return {"metadata": obj["metadata"], **kept}
 
 

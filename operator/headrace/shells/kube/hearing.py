@@ -13,6 +13,7 @@ from headrace.api import labels
 from headrace.api.base import InvalidSpec
 from headrace.api.bulkhead import Bulkhead
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.core.admission.orphans import orphans
 from headrace.shells.kube.admission import Admission
 from headrace.shells.kube.cache import Cache, Key, Parent
 from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, NAMESPACES, PODS, Resource
@@ -40,7 +41,9 @@ class Hearing:
         self._admission.namespaces = {key[1]: self._labels(key) for key in self._cache.keys(NAMESPACES)}
         batches = [batch for key in self._cache.keys(BATCHES) if (batch := self._read(key)) is not None]
         bulkheads = [one for key in self._cache.keys(BULKHEADS) if (one := self._read_bulkhead(key)) is not None]
-        self._admission.load(batches, bulkheads, self._now())
+        left = orphans(self._cache.all(JOBS), self._cache.all(PODS), set(self._cache.keys(BATCHES)), self._now())
+        self._leaving = {(it.namespace, it.key.partition("/")[2]) for it in left}
+        self._admission.load(batches, bulkheads, self._now(), left)
         self._cache.heard = self.news
 
     def news(self, resource: Resource, key: Key) -> None:
