@@ -326,6 +326,14 @@ def test_admit_makes_room(demands: list[Demand], spec: dict[str, Any], expected:
         assert "makes room for b/" in found[key].message
 
 
+def test_admit_counts_a_batch_in_the_one_bulkhead_that_it_names_though_two_would_take_its_namespace() -> None:
+    takes_all = {"namespaceSelector": {"matchLabels": {}}}
+    small, large = with_gpus(1, **takes_all), a_bulkhead("large", capacity={"gpus": 8}, **takes_all)
+    found = verdicts([holds("team/x"), wants("team/a"), wants("team/b", bulkhead="large")], small, large)
+    assert (found["team/a"].reason, found["team/b"].admitted) == (Reason.QUOTA_EXCEEDED, True)
+    assert found["team/a"].message == "needs 1 GPU, 1 of 1 used"
+
+
 def test_admit_keeps_the_room_that_is_made() -> None:
     """What drains comes back bit by bit; smaller ones must not take it away."""
     draining = wants("a/x", 4, held=2, admitted=False, waited=600)
