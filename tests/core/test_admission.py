@@ -12,6 +12,7 @@ import pytest
 from admission_builders import a_bulkhead, failed, holds, wants, with_gpus
 from builders import NOON
 from headrace.api.bulkhead import Bulkhead
+from headrace.api.reasons import Reason
 from headrace.core.admission.admit import admit
 from headrace.core.admission.demand import Demand
 from headrace.core.observed import Verdict
