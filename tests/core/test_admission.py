@@ -328,7 +328,7 @@ def test_admit_makes_room(demands: list[Demand], spec: dict[str, Any], expected:
 
 
 def test_admit_counts_a_batch_in_the_one_bulkhead_that_it_names_though_two_would_take_its_namespace() -> None:
-    takes_all = {"namespaceSelector": {"matchLabels": {}}}
+    takes_all: dict[str, Any] = {"namespaceSelector": {"matchLabels": {}}}
     small, large = with_gpus(1, **takes_all), a_bulkhead("large", capacity={"gpus": 8}, **takes_all)
     found = verdicts([holds("team/x"), wants("team/a"), wants("team/b", bulkhead="large")], small, large)
     assert (found["team/a"].reason, found["team/b"].admitted) == (Reason.QUOTA_EXCEEDED, True)
