@@ -11,6 +11,7 @@ from cluster import binaries
 from cluster.messages import Unavailable
 from generate.dashboards import render_dashboards
 from generate.install import install_manifest
+from generate.reference import render_reference
 from generate.values import values_schema
 from headrace.api.crd import render_crds
 
@@ -26,6 +27,7 @@ def from_models() -> dict[Path, str]:
         **{Path("crds") / name: text for name, text in crds.items()},
         **{CHART / "files/crds" / name: text for name, text in crds.items()},
         CHART / "values.schema.json": values_schema(),
+        Path("docs/reference.md"): render_reference(),
         **{CHART / "files/dashboards" / name: text for name, text in render_dashboards().items()},
     }
 
