@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.api.base import InvalidSpec
+from headrace.api.base import FieldError, InvalidSpec
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import KINDS
 from spec_cases import GOOD
+from spec_mutations import fuzz
 
 NUMBERS = st.integers() | st.integers(-2, 2) | st.floats(allow_nan=False, allow_infinity=False)
 TEXTS = st.text(max_size=12) | st.sampled_from(["auto", "chat", "jsonl", "s3://b/k", "1%", "500m", "a\n", "x" * 5000])
@@ -60,3 +63,20 @@ def test_a_mutated_object_is_taken_or_refused_with_a_field(
         assert [error for error in outcome.errors if not error.field or not error.message] == []
     else:
         assert parsed(outcome.to_object()) == outcome
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_thousand_mutated_objects_of_all_kinds_are_taken_or_refused_and_none_crashes_a_decision(seed: int) -> None:
+    counts = fuzz(1000, seed)
+    assert {word for word, count in counts.items() if count} == {
+        f"{kind.name} {outcome}" for kind in KINDS for outcome in ("accepted", "refused")
+    }
+
+
+def test_a_refusal_without_a_field_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise InvalidSpec([FieldError("", "no")])
+
+    monkeypatch.setattr(InferenceBatch, "parse", refuse)
+    with pytest.raises(AssertionError, match="of seed 0"):
+        fuzz(100, 0)
