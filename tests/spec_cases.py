@@ -274,6 +274,7 @@ BAD = (
     Bad("a Secret without a name", "spec.storage.secretRef.name", {"storage": {"secretRef": {}}}),
     Bad("a ServiceAccount in capitals", "spec.serviceAccountName", {"serviceAccountName": "Reader"}),
     Bad("a queue that ends in a hyphen", "spec.queueName", {"queueName": "team-"}),
+    Bad("a queue whose name is too long for a label", "spec.queueName", {"queueName": "q" * 64}),
 )  # fmt: skip
 
 GOOD = (

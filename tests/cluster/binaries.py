@@ -28,6 +28,8 @@ class Module:
     """Where the programs keep the version they report, as templates of its parts."""
     links: tuple[str, ...] = ()
     """The names that the one compiled binary answers to."""
+    folders: tuple[str, ...] = ()
+    """Folders of the required module that are kept beside the programs."""
 
     @property
     def source(self) -> Path:
@@ -68,6 +70,14 @@ HELM = Module(
     "helm", "helm.sh/helm/v4", "tool", {"helm.sh/helm/v4/internal/version.version": "v{major}.{minor}.{patch}"}
 )
 
+KUEUE = Module(
+    "kueue",
+    "sigs.k8s.io/kueue",
+    "tool",
+    {"sigs.k8s.io/kueue/pkg/version.GitVersion": "v{major}.{minor}.{patch}"},
+    folders=("config/components/crd/bases", "config/components/webhook"),
+)
+
 
 def find(programs: tuple[str, ...], say: Say) -> Path:
     """Give the folder that holds all the programs, compiling them when nobody has yet."""
@@ -76,12 +86,16 @@ def find(programs: tuple[str, ...], say: Say) -> Path:
     return compiled(KUBERNETES, say)
 
 
-def ready() -> bool:
-    """Tell whether `find` would answer at once, because nothing has to be compiled."""
-    stamp = _cache(KUBERNETES) / KUBERNETES.version / "built-from"
-    return bool(os.environ.get("KUBEBUILDER_ASSETS")) or (
-        stamp.exists() and stamp.read_text() == KUBERNETES.fingerprint
-    )
+def ready(*modules: Module) -> bool:
+    """Tell whether those modules are compiled already; by default all that a run of the tests starts."""
+    return all(map(_is_ready, modules or (KUBERNETES, KUEUE)))
+
+
+def _is_ready(module: Module) -> bool:
+    if module is KUBERNETES and os.environ.get("KUBEBUILDER_ASSETS"):
+        return True
+    stamp = _cache(module) / module.version / "built-from"
+    return stamp.exists() and stamp.read_text() == module.fingerprint
 
 
 def helm(say: Say) -> Path:
@@ -133,10 +147,22 @@ def _compile(module: Module, folder: Path, say: Say) -> None:
     for program in fresh.iterdir():
         program.replace(folder / program.name)  # in one step: a running cluster keeps the old file
     fresh.rmdir()
+    _keep_folders(module, folder)
     for link in module.links:
         (folder / link).unlink(missing_ok=True)
         (folder / link).symlink_to(module.name)
     say(f"compiled {module.name} in {time.monotonic() - began:.0f} s")
+
+
+def _keep_folders(module: Module, folder: Path) -> None:
+    if not module.folders:
+        return
+    source = Path(_go(module, "list", "-m", "-f", "{{.Dir}}", module.requirement).stdout.strip())
+    for name in module.folders:
+        kept = folder / Path(name).name
+        kept.mkdir(exist_ok=True)
+        for file in (source / name).iterdir():
+            shutil.copyfile(file, kept / file.name)  # without its mode: the module cache is read-only
 
 
 def _download(module: Module) -> None:

@@ -97,7 +97,7 @@ class ControlPlane(Cluster):
         """End everything this cluster started and remove its files, except the logs."""
         with self.locked():
             machine.take_back(self.layout)
-            self.supervisor.stop(["guard"])
+            self.supervisor.stop(name for name in self.supervisor.running() if name not in components.ORDER)
             self.supervisor.stop(components.ORDER[1:], grace_seconds=3)
             self.supervisor.stop(components.ORDER[:1])
             for path in self.layout.folder.iterdir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -12,7 +12,7 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.worker import ExitCode, Role
 from headrace.shells.kube.rbac import lease_rules, rules
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, WORKLOADS
 
 from .operator_rig import RECORDS, Rig, fan_out_manifest, plane, rig
 from .operator_workers import Fate, Pod
@@ -58,6 +58,37 @@ def grant(rig: Rig) -> str:
     return rig.kubectl("create", "token", NAME, "--namespace", rig.namespace, "--duration=1h").strip()
 
 
+@pytest.fixture
+def workload_kind(rig: Rig) -> Iterator[None]:
+    """The cluster knows Workloads of Kueue, and nobody acts on them."""
+    name, names = f"{WORKLOADS.plural}.{WORKLOADS.group}", {"plural": WORKLOADS.plural, "kind": WORKLOADS.kind}
+    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": WORKLOADS.version, "served": True, "storage": True, "schema": anything}
+    spec = {"group": WORKLOADS.group, "scope": "Namespaced", "names": names, "versions": [version]}
+    head = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    rig.kubectl.apply(
+        {**head, "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved"}}, "spec": spec}
+    )
+    rig.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
+    yield
+    rig.kubectl("delete", "crd", name)
+
+
+def wait_in_a_queue(rig: Rig) -> None:
+    """A batch that Kueue has taken up, and that its owner suspends."""
+    rig.submit(named("queued", INLINE.with_spec(queueName="team-a")))
+    rig.eventually(lambda: not rig.gone(JOBS, "queued-run"), "the Job that Kueue shall release")
+    job = rig.get(JOBS, "queued-run")["metadata"]
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["name"], "uid": job["uid"], "controller": True}
+    head = {"apiVersion": WORKLOADS.api_version, "kind": WORKLOADS.kind}
+    rig.create(
+        WORKLOADS,
+        {**head, "metadata": {"name": "queued", "ownerReferences": [owner]}, "spec": {"queueName": "team-a"}},
+    )
+    rig.edit("queued", suspend=True)
+    rig.eventually(lambda: rig.get(WORKLOADS, "queued")["spec"].get("active") is False, "the Workload is inactive")
+
+
 def named(name: str, batch: BatchBuilder) -> BatchBuilder:
     return BatchBuilder(name, batch.spec)
 
@@ -85,6 +116,7 @@ def live_every_life(rig: Rig) -> None:
     rig.eventually(lambda: not rig.gone(BATCHES, "answers-one"), "its first branch")
     rig.change(FAN_OUTS, "answers", {"spec": {"cancel": True}})
     rig.eventually(lambda: rig.state(FAN_OUTS, "answers") in ("Complete", "Cancelled"), "the end of the fan-out")
+    wait_in_a_queue(rig)
     head = {"apiVersion": BULKHEADS.api_version, "kind": BULKHEADS.kind, "metadata": {"name": rig.namespace}}
     rig.create(BULKHEADS, {**head, "spec": {"capacity": {"gpus": 8}}})
     rig.eventually(lambda: "status" in rig.get(BULKHEADS, rig.namespace), "the status of the Bulkhead")
@@ -101,6 +133,7 @@ def fate(pod: Pod) -> Fate:
     return Fate(exit_code=ExitCode.JOB_FAILED if failing else ExitCode.DONE)
 
 
+@pytest.mark.usefixtures("workload_kind")
 def test_the_operator_uses_every_right_that_it_has_and_lacks_none(rig: Rig) -> None:
     token = grant(rig)
     rig.script.shards, rig.script.fate = 2, fate

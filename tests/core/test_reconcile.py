@@ -361,11 +361,6 @@ def test_reconcile_warns_of_bad_input_with_the_first_line() -> None:
             "spec.parameters.false",
             id="a parameter n without its quotes",
         ),
-        pytest.param(
-            a_batch().with_spec(output={"uri": "s3://out"}, queueName="team-a"),
-            "spec.queueName",
-            id="a queue of Kueue, which nobody would ask",
-        ),
     ],
 )
 def test_reconcile_refuses_what_this_place_cannot_do(batch: BatchBuilder, field: str) -> None:

@@ -59,6 +59,10 @@ app.kubernetes.io/part-of: headrace
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# Of Kueue: where a batch stands in its queue; and a batch that is to rest has its Workload made inactive.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list, watch, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

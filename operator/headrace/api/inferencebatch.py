@@ -18,6 +18,10 @@ MAX_NAME_LENGTH = 52
 """Children add a suffix, and a pod's host name ends at 63 characters; CronJob has the same limit."""
 
 
+QueueName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""The name of a Kueue LocalQueue. It becomes the value of a label, and those are short."""
+
+
 class Limits(ApiModel):
     """What the pods of one batch may hold at once, below what `parallelism` would give them."""
 
@@ -76,8 +80,8 @@ class Work(ApiModel):
     """How long a worker may take to put its work away when it is told to stop."""
     bulkhead_name: Name = "default"
     """The compartment whose quota the pods count against."""
-    queue_name: Name | None = None
-    """A Kueue LocalQueue that admits the Jobs in place of the bulkhead. Not acted on yet: a batch that names one is refused."""
+    queue_name: QueueName | None = None
+    """The Kueue LocalQueue, in the batch's namespace, that the workers wait in: Kueue admits them in place of the bulkhead."""
     priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] = 0
     """Higher goes first within the bulkhead."""
 

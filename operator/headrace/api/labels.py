@@ -34,6 +34,13 @@ SCHEMA_DIGEST = f"{GROUP}/schema-digest"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "headrace-operator"
 
+QUEUE_NAME = "kueue.x-k8s.io/queue-name"
+"""On the run Job of a batch with a `queueName`: Kueue suspends and releases it, and nobody else does."""
+MIN_PARALLELISM = "kueue.x-k8s.io/job-min-parallelism"
+"""Annotation on that Job: with how many pods Kueue may let it start."""
+DEACTIVATED = f"{GROUP}/deactivated"
+"""Annotation on a Workload of Kueue: it is inactive because its batch is to rest, so it is we who make it active again."""
+
 CONTAINER = "worker"
 """Name of the one container in every worker pod."""
 

@@ -40,6 +40,8 @@ class Reason(StrEnum):
     NO_PODS_ALLOWED = "NoPodsAllowed"
     UNKNOWN_BULKHEAD = "UnknownBulkhead"
     NAMESPACE_NOT_SELECTED = "NamespaceNotSelected"
+    WAITING_FOR_KUEUE = "WaitingForKueue"
+    KUEUE_NOT_INSTALLED = "KueueNotInstalled"
     # PodsReady
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"

@@ -18,7 +18,6 @@ def spec_problems(batch: InferenceBatch, place: Installation) -> tuple[FieldErro
     """All that is wrong with the spec at that place; empty when it can be acted on."""
     return (
         *model_problems(batch.spec.model, batch.spec.engine, place),
-        *_queue_problems(batch),
         *_uri_problems(batch, place),
         *_prompt_problems(batch),
         *_routing_problems(batch),
@@ -34,15 +33,6 @@ def model_problems(model: Model, engine: Engine, place: Installation) -> list[Fi
     if scheme in place.unsupported_schemes:
         problems.append(FieldError("spec.model.source", place.unsupported_schemes[scheme]))
     return problems
-
-
-def _queue_problems(batch: InferenceBatch) -> list[FieldError]:
-    """A quota that somebody has asked for and that nobody keeps would be worse than none."""
-    if batch.spec.queue_name is None:
-        return []
-    return [
-        FieldError("spec.queueName", "Kueue is not asked yet: leave it out, and let the Bulkhead bulkheadName admit")
-    ]
 
 
 def _uri_problems(batch: InferenceBatch, place: Installation) -> list[FieldError]:

@@ -66,6 +66,16 @@ def run_job(batch: InferenceBatch, place: Installation, *, suspend: bool, pods: 
     return _job(batch, place, Role.RUN, counts)
 
 
+def queued_run_job(batch: InferenceBatch, place: Installation, pods: int) -> JsonObject:
+    """The work, as Kueue takes it up: suspended until Kueue releases it, with so many pods or, where the batch says so, fewer."""
+    job = run_job(batch, place, pods=pods, suspend=True)
+    job["metadata"]["labels"][labels.QUEUE_NAME] = batch.spec.queue_name
+    least = batch.spec.min_parallelism
+    if least is not None and least < min(pods, batch.status.shards.total):
+        job["metadata"]["annotations"] = {labels.MIN_PARALLELISM: str(least)}
+    return job
+
+
 def child_name(batch: InferenceBatch, role: Role) -> str:
     """`reviews-run`, and `reviews-run-r2` in the second retry."""
     suffix = f"-r{batch.retries_asked}" if batch.retries_asked else ""

@@ -8,6 +8,7 @@ from headrace.api.worker import Role
 from headrace.core.children import finalize_job
 from headrace.core.conditions import Finding, false
 from headrace.core.counts import Tally, from_finalize
+from headrace.core.kueue.run import activations
 from headrace.core.observed import Observed
 from headrace.core.step import Step, failed, held_run, input_children, progress
 from headrace.core.stopping import Stop
@@ -30,7 +31,8 @@ def ending(observed: Observed, counts: Tally, stop: Stop, inline: InlinePlan | N
         if end is not None:
             return end
         children = (*children, finalize_job(observed.batch, observed.installation, stop))
-    return Step(children, (_pending(stop),), progress(observed, counts) | {"queue": None})
+    changes = progress(observed, counts) | {"queue": None}
+    return Step(children, (_pending(stop),), changes, activations=activations(observed, rest=True))
 
 
 def finalize_failed(observed: Observed) -> Step | None:

@@ -11,6 +11,7 @@ from headrace.api import labels
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import Reason
 from headrace.api.worker import FinalizeReport, PlanReport, Report, Role, ShardReport
+from headrace.core.kueue.workload import KueueView
 from headrace.core.ranges import parse_ranges
 
 
@@ -179,6 +180,13 @@ class Observed:
     installation: Installation = Installation()
     pods: tuple[PodSnapshot, ...] = ()
     """Pods of the Jobs of this round; none where pods always start at once."""
+    kueue: KueueView | None = None
+    """For a batch with a `queueName` in a cluster; elsewhere a queue means nothing, as a bulkhead does."""
+
+    @property
+    def queued(self) -> bool:
+        """Whether Kueue has the say over the run Job."""
+        return self.kueue is not None
 
     def job(self, role: Role) -> JobSnapshot | None:
         """The child Job of that role in this round of the batch."""

@@ -25,6 +25,16 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Activation:
+    """What is to be asked of a Workload of Kueue, which is not ours."""
+
+    name: str
+    uid: str
+    active: bool
+    """Whether it may be admitted. What is made inactive is marked, so that only that is made active again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan(Generic[S_co]):
     """The whole answer. Applying it twice changes nothing the second time.
 
@@ -38,3 +48,5 @@ class Plan(Generic[S_co]):
     events: tuple[Event, ...] = ()
     look_again_after: timedelta | None = None
     """Latest next look when nothing happens; None: only when something happens."""
+    activations: tuple[Activation, ...] = ()
+    """In the namespace of the object, after its children."""

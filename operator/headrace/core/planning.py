@@ -58,9 +58,19 @@ def planning(observed: Observed, inline: InlinePlan | None) -> Step:
     if read_here is None:
         children = (*children, plan_job(observed.batch, observed.installation))
     if report is None:
-        waiting = unknown(ConditionType.INPUT_VALIDATED, Reason.PLANNING, "the input is being read")
+        waiting = unknown(ConditionType.INPUT_VALIDATED, Reason.PLANNING, _reading(observed))
         return Step(children, (waiting, *readiness(observed, Role.PLAN), *suspension(observed)))
     return refused(report) if report.error_count else _planned(observed, report, children)
+
+
+def _reading(observed: Observed) -> str:
+    job = observed.job(Role.PLAN)
+    if job is None or not job.suspended:
+        return "the input is being read"
+    return (
+        f"the Job {job.name}, which reads the input, was suspended, and not by Headrace: where Kueue manages Jobs without a queue "
+        "name (manageJobsWithoutQueueName), its managedJobsNamespaceSelector must leave this namespace out"
+    )
 
 
 def _planned(observed: Observed, report: PlanReport, children: tuple[JsonObject, ...]) -> Step:

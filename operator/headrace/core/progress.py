@@ -52,7 +52,8 @@ def _state(status: InferenceBatchStatus) -> str:
     if not status.is_true(ConditionType.INPUT_VALIDATED):
         return "Planning"
     if not status.is_true(ConditionType.ADMITTED):
-        return "Draining" if status.admission is not None and status.admission.pods else "Waiting"
+        held = status.admission is not None and status.admission.pods
+        return "Draining" if held or status.shards.active else "Waiting"
     return "Running" if status.shards.active else "Starting"
 
 

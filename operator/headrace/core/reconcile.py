@@ -99,6 +99,7 @@ def _plan(observed: Observed, step: Step) -> Plan:
         children=None if status.finished else step.children,
         events=transition_events(before.conditions, conditions),
         look_again_after=_look_again(observed, status),
+        activations=step.activations,
     )
 
 

@@ -17,7 +17,9 @@ from headrace.core.conditions import Finding, false, true
 from headrace.core.counts import Tally
 from headrace.core.evenness import jain_percent, stragglers
 from headrace.core.inline import inline_config_map
+from headrace.core.kueue.run import queued_run
 from headrace.core.observed import JobSnapshot, Observed
+from headrace.core.plan import Activation
 from headrace.core.progress import completion_estimate, fill_percent
 
 
@@ -31,6 +33,7 @@ class Step:
     """Status fields that this step sets, in snake_case."""
     pods: int = 0
     """Pods that the batch may have from now on; what it has above that it holds until they are gone."""
+    activations: tuple[Activation, ...] = ()
 
 
 def failed(reason: Reason, message: str, changes: Mapping[str, Any] | None = None) -> Step:
@@ -51,13 +54,15 @@ def held_run(observed: Observed) -> tuple[JsonObject, ...]:
     job = observed.job(Role.RUN)
     if job is None:
         return ()
+    if observed.queued:
+        return queued_run(observed, rest=True)
     return (run_job(observed.batch, observed.installation, pods=job.parallelism, suspend=True),)
 
 
 def granted_pods(observed: Observed) -> int:
-    """Pods that the batch may have by its own word and by that of its bulkhead."""
+    """Pods that the batch may have by its own word and by that of its bulkhead; what Kueue gives it is not counted here."""
     batch, verdict = observed.batch, observed.verdict
-    if batch.spec.suspend or not verdict.admitted:
+    if batch.spec.suspend or observed.queued or not verdict.admitted:
         return 0
     allowed = allowed_pods(batch)
     return allowed if verdict.pods is None else min(allowed, verdict.pods)
@@ -69,7 +74,7 @@ def admission(observed: Observed, queue: Queue | None = None) -> Finding:
     if not allowed_pods(observed.batch):
         return false(ConditionType.ADMITTED, Reason.NO_PODS_ALLOWED, no_pods_allowed(observed.batch))
     found, message = true if verdict.admitted else false, verdict.message
-    unmoved = queue is not None and queue == observed.batch.status.queue
+    unmoved = queue is not None and queue == observed.batch.status.queue and not observed.queued
     if unmoved and before is not None and before.reason == verdict.reason:
         message = before.message
     return found(ConditionType.ADMITTED, verdict.reason, message)

@@ -13,6 +13,7 @@ from headrace.core.children import finalize_job, run_job
 from headrace.core.conditions import true
 from headrace.core.counts import Tally, from_finalize
 from headrace.core.ending import finalize_failed
+from headrace.core.kueue.run import activations, queued_run
 from headrace.core.observed import Observed
 from headrace.core.step import (
     Step,
@@ -34,6 +35,8 @@ def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Ste
     batch, job = observed.batch, observed.job(Role.RUN)
     if job is not None and job.complete:
         return _recount(observed, counts, inline)
+    if observed.queued:
+        return _in_line(observed, counts, inline)
     children = input_children(observed, inline)
     granted = granted_pods(observed)
     # Pods are let go only once the status says that they are held: who counts quota from statuses never counts too little.
@@ -42,6 +45,17 @@ def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Ste
     queue = _queue(observed)
     findings = (admission(observed, queue), *readiness(observed, Role.RUN), *suspension(observed))
     return Step(children, findings, progress(observed, counts) | {"queue": queue}, granted)
+
+
+def _in_line(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
+    """The same where Kueue has the say: the Job is there from the beginning, and Kueue lets it go."""
+    rest, queue = observed.batch.spec.suspend or not allowed_pods(observed.batch), _queue(observed)
+    return Step(
+        (*input_children(observed, inline), *queued_run(observed, rest=rest)),
+        (admission(observed, queue), *readiness(observed, Role.RUN), *suspension(observed)),
+        progress(observed, counts) | {"queue": queue},
+        activations=activations(observed, rest=rest),
+    )
 
 
 def complete(observed: Observed, counts: Tally) -> Step:

@@ -102,6 +102,14 @@ def test_a_child_that_was_made_before_we_died_is_taken_as_it_is() -> None:
     assert cluster.wants(RUN) == []
 
 
+def test_a_child_that_was_there_already_is_looked_at_again_before_anything_is_changed() -> None:
+    cluster = Cluster()
+    cluster.has(JOBS, RUN | {"spec": {**RUN["spec"], "suspend": True}}, cached=False)
+    assert cluster.wants(RUN) == [("create", "reviews-run")]
+    assert cluster.told == [Parent.of(BATCH)]
+    assert cluster.wants(RUN) == [("patch", "reviews-run")]
+
+
 def test_a_job_is_patched_in_what_may_change() -> None:
     cluster = Cluster()
     cluster.has(JOBS, RUN | {"spec": {**RUN["spec"], "suspend": True, "parallelism": 1, "template": {"another": True}}})

@@ -19,6 +19,7 @@ from headrace.core.admission.orphans import mark
 from headrace.shells.kube.admission import Admission
 from headrace.shells.kube.cache import Cache
 from headrace.shells.kube.hearing import Hearing
+from headrace.shells.kube.kueue import Kueue
 from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, NAMESPACES, PODS, Resource
 
 READY = a_batch().with_spec(bulkheadName="prod").validated()
@@ -32,7 +33,7 @@ class Rig:
         self.admission = Admission("worker", lambda key: self.told.append(key[1]), self._write)
 
     def begin(self) -> None:
-        Hearing(self.cache, self.admission, lambda: NOON).begin()
+        Hearing(self.cache, self.admission, Kueue(self.cache), lambda: NOON).begin()
 
     async def _write(self, bulkhead: Bulkhead, status: BulkheadStatus) -> None:
         raise AssertionError(f"nothing is written here, but {bulkhead.name} would be {status}")

@@ -96,6 +96,9 @@ def test_complete_once_every_resource_of_every_namespace_was_listed(play: Play) 
         for resource, namespace in desk.intake.places:
             assert not desk.intake.complete.is_set()
             desk.intake.listed(resource, namespace, [], 1)
+        for resource, namespace in desk.intake.optional_places:
+            assert not desk.intake.complete.is_set()
+            desk.intake.absent(resource, namespace)
         assert desk.intake.complete.is_set()
         assert desk.intake.places[0] == (BATCHES, "here")
 

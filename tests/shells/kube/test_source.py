@@ -11,10 +11,10 @@ import pytest
 from headrace.api.base import JsonObject
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.cache import Cache, Parent
-from headrace.shells.kube.errors import ApiError, Gone, TransientFailure
+from headrace.shells.kube.errors import ApiError, Gone, NotFound, TransientFailure
 from headrace.shells.kube.intake import Intake
-from headrace.shells.kube.resources import BATCHES, FAN_OUTS, JOBS, PARENTS, SURROUNDINGS, Resource
-from headrace.shells.kube.source import ListWatch, selector
+from headrace.shells.kube.resources import BATCHES, FAN_OUTS, JOBS, PARENTS, SURROUNDINGS, WORKLOADS, Resource
+from headrace.shells.kube.source import ListWatch, selector, watch_optional
 
 from .conftest import Play
 
@@ -129,3 +129,44 @@ def test_selector_takes_all_objects_of_our_kinds_and_children_by_who_made_them()
     assert selector(BATCHES) == ""
     assert selector(FAN_OUTS) == ""
     assert selector(JOBS) == OURS
+    assert selector(WORKLOADS) == ""
+
+
+class WorkloadApi:
+    """Knows Workloads of Kueue, or does not, as each answer says."""
+
+    def __init__(self, *answers: ApiError | list[JsonObject]) -> None:
+        self._answers = iter(answers)
+
+    async def pages(self, resource: Resource, _: str | None, selector: str) -> AsyncIterator[JsonObject]:
+        assert (resource, selector) == (WORKLOADS, "")
+        found = next(self._answers)
+        if isinstance(found, ApiError):
+            raise found
+        yield {"metadata": {"resourceVersion": "10"}, "items": found}
+
+    async def watch(self, *_: Any) -> AsyncIterator[JsonObject]:
+        await asyncio.sleep(100)
+        raise NotFound(404, "the CRD was taken away")
+        yield
+
+
+@pytest.mark.parametrize(
+    "refusal", [NotFound(404, "no such kind"), ApiError(403, "forbidden")], ids=["absent", "hidden"]
+)
+def test_watch_optional_finds_what_comes_later_and_notices_when_it_goes(play: Play, refusal: ApiError) -> None:
+    async def story() -> None:
+        cache = Cache()
+        intake = Intake(cache, lambda _: None, lambda _: None)
+        api = WorkloadApi(refusal, refusal, [an_event("", 5)["object"]], refusal, refusal, refusal, refusal, refusal)
+        watching = asyncio.create_task(watch_optional(cast("Api", api), intake))
+        seen = []
+        for seconds in (1, 60, 100):
+            await asyncio.sleep(seconds)
+            seen.append((WORKLOADS in cache.absent, cache.count(WORKLOADS)))
+        assert seen == [(True, 0), (False, 1), (True, 0)]
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+
+    play(story())

@@ -114,7 +114,7 @@ def demand_of(batch: InferenceBatch, around: Surroundings) -> Demand:
     )
     gone = status.finished or spec.cancel or batch.metadata.deletion_timestamp is not None
     stopping = status.condition(ConditionType.FAILED)
-    ready = not gone and status.is_true(ConditionType.INPUT_VALIDATED) and pods > 0
+    ready = not gone and status.is_true(ConditionType.INPUT_VALIDATED) and pods > 0 and spec.queue_name is None
     ready = ready and (stopping is None or stopping.reason == Reason.RETRYING)
     model = model_breaker(batch)
     breakers = (model, f"image {around.image}") if around.image else (model,)
@@ -182,9 +182,12 @@ def min_pods(batch: InferenceBatch, pods: int) -> int:
 
 
 def held_pods(batch: InferenceBatch) -> int:
-    """Pods that the status says it may have or still has. A status from before that was written down speaks of all."""
+    """Pods that the status says it may have or still has. A status from before that was written down speaks of all.
+
+    What Kueue admits is counted by Kueue.
+    """
     status = batch.status
-    if status.finished:
+    if status.finished or batch.spec.queue_name is not None:
         return 0
     if status.admission is not None:
         return status.admission.pods

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from headrace.api import labels
 from headrace.api.base import ApiModel, JsonObject
 from headrace.api.bulkhead import Bulkhead, BulkheadStatus
 from headrace.api.meta import Named
 from headrace.core.changes import child_patch
+from headrace.core.plan import Activation
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.cache import Cache, Key, Parent, controller_uid, key_of, owner_of
 from headrace.shells.kube.errors import Conflict, NotFound, TransientFailure
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, CHILDREN, PARENTS, Resource, of, of_kind
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, CHILDREN, PARENTS, WORKLOADS, Resource, of, of_kind
 
 
 class Applier:
@@ -35,6 +37,17 @@ class Applier:
                     await self._delete(resource, child)
         for (resource, key), child in wanted.items():
             await self._ensure(parent, resource, key, child)
+
+    async def activate(self, parent: Named, wanted: Activation) -> None:
+        """Make a Workload of Kueue active or inactive; one that is gone is left in peace."""
+        mark = None if wanted.active else "true"
+        metadata = {"uid": wanted.uid, "annotations": {labels.DEACTIVATED: mark}}
+        body = {"metadata": metadata, "spec": {"active": wanted.active}}
+        try:
+            written = await self._api.patch(WORKLOADS, parent.metadata.namespace, wanted.name, body)
+        except NotFound:
+            return
+        self._cache.put(WORKLOADS, written)
 
     async def status(self, named: Named, status: ApiModel) -> None:
         """Write the status of this very object; one that is gone is left in peace, a namesake is a `Conflict`."""
@@ -70,8 +83,9 @@ class Applier:
         if known is None or controller_uid(known) != parent.metadata.uid:
             known = await self._create(parent, resource, key, desired)
             self._cache.put(resource, known)
-        patch = _patch(known, desired)
-        if patch is not None:
+            if _patch(known, desired) is not None:  # it was there: the next look decides about it as it has become
+                self._changed(Parent.of(parent))
+        elif (patch := _patch(known, desired)) is not None:
             known = await self._api.patch(resource, *key, patch)
             self._cache.put(resource, known)
         if resource in PARENTS and known is not before:

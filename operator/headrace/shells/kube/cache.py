@@ -25,6 +25,7 @@ from headrace.shells.kube.resources import (
     NAMESPACES,
     PARENTS,
     PODS,
+    WORKLOADS,
     Resource,
     of_kind,
 )
@@ -34,7 +35,7 @@ Key = tuple[str, str]
 
 
 class Parent(NamedTuple):
-    """One of our own objects: what the work queue has in line, and what children belong to."""
+    """What others belong to: one of our own objects, which the work queue has in line; or a Job, for a Workload of Kueue."""
 
     resource: Resource
     namespace: str
@@ -80,6 +81,13 @@ def about(resource: Resource, obj: JsonObject) -> tuple[Parent, ...]:
     return own if owner is None else (*own, owner)
 
 
+def job_of(workload: JsonObject) -> Parent | None:
+    """The Job that a Workload of Kueue stands for; None when it stands for something else."""
+    owners = workload["metadata"].get("ownerReferences", ())
+    named = (owner["name"] for owner in owners if owner.get("controller") and owner["kind"] == JOBS.kind)
+    return next((Parent(JOBS, key_of(workload)[0], name) for name in named), None)
+
+
 def controller_uid(obj: JsonObject) -> str | None:
     """The uid of the object that this one belongs to."""
     owners = obj["metadata"].get("ownerReferences", ())
@@ -105,6 +113,8 @@ class Cache:
         self._dead: OrderedDict[str, None] = OrderedDict()
         self.heard: Callable[[Resource, Key], None] = lambda _resource, _key: None
         """Told of each object that has come, changed or gone."""
+        self.absent: set[Resource] = set()
+        """Kinds that the cluster does not know, as far as it was asked."""
 
     def put(self, resource: Resource, obj: JsonObject) -> bool:
         """Take in a version of an object; False when it is no news."""
@@ -117,7 +127,7 @@ class Cache:
         kept = self._objects[resource][key] = _Kept(
             uid, version, _text(_needed(resource, obj)), obj.get("spec", {}).get("bulkheadName", "")
         )
-        owner = owner_of(obj)
+        owner = _owner(resource, obj)
         if owner is not None:
             self._children[resource, owner][key] = kept
         self.heard(resource, key)
@@ -131,7 +141,7 @@ class Cache:
         if known is None or known.uid != uid:
             return
         del self._objects[resource][key]
-        owner = owner_of(orjson.loads(known.text))
+        owner = _owner(resource, orjson.loads(known.text))
         if owner is not None:
             siblings = self._children[resource, owner]
             siblings.pop(key, None)
@@ -187,6 +197,10 @@ _NEEDED: dict[Resource, dict[str, tuple[str, ...]]] = {
     PODS: {"status": ("phase", "podIP", "containerStatuses", "conditions")},
     CONFIG_MAPS: {},
     NAMESPACES: {},
+    WORKLOADS: {
+        "spec": ("queueName", "active", "priority"),
+        "status": ("conditions", "admission", "admissionChecks", "requeueState"),
+    },
 }
 """What is kept besides their metadata of objects that are not of our kinds."""
 
@@ -201,9 +215,14 @@ def _needed(resource: Resource, obj: JsonObject) -> JsonObject:
     parts = ((part, obj.get(part, {}), fields) for part, fields in _NEEDED[resource].items())
     kept = {part: {field: found[field] for field in fields if field in found} for part, found, fields in parts}
     annotations = obj["metadata"].pop("annotations", {})
-    if labels.HOLDS in annotations:
-        obj["metadata"]["annotations"] = {labels.HOLDS: annotations[labels.HOLDS]}
+    ours = {name: annotations[name] for name in (labels.HOLDS, labels.DEACTIVATED) if name in annotations}
+    if ours:
+        obj["metadata"]["annotations"] = ours
     return {"metadata": obj["metadata"], **kept}
+
+
+def _owner(resource: Resource, obj: JsonObject) -> Parent | None:
+    return job_of(obj) if resource is WORKLOADS else owner_of(obj)
 
 
 def _text(obj: JsonObject) -> bytes:

@@ -20,6 +20,7 @@ from headrace.shells.kube.apply import Applier
 from headrace.shells.kube.cache import Cache, Parent
 from headrace.shells.kube.errors import ApiError, Conflict, TransientFailure
 from headrace.shells.kube.handlers import HANDLERS
+from headrace.shells.kube.kueue import Kueue
 from headrace.shells.kube.metrics import Metrics
 from headrace.shells.kube.observe import Sight
 from headrace.shells.kube.queue import WorkQueue
@@ -51,6 +52,7 @@ class Converger:
     recorder: Recorder
     reporters: Reporters
     admission: Admission
+    kueue: Kueue
     installation: Installation
     metrics: Metrics
     now: Callable[[], datetime] = utc_now
@@ -115,7 +117,7 @@ class Converger:
                 self.admission.refused(key.key, now)
             await self._refuse(key, found, now)
             return
-        sight = Sight(self.cache, self.reporters.live, self.admission.look, self.installation)
+        sight = Sight(self.cache, self.reporters.live, self.admission.look, self.installation, self.kueue.view)
         plan = handler.decide(sight, parent, now)
         self.metrics.of_objects.seen(key, parent, plan.status)
         await self._apply_children(parent, plan, now)
@@ -139,6 +141,8 @@ class Converger:
     async def _apply_children(self, parent: Named, plan: Plan[Any], now: datetime) -> None:
         try:
             await self.applier.children(parent, plan.children)
+            for activation in plan.activations:
+                await self.applier.activate(parent, activation)
         except ApiError as error:
             self.recorder.say(parent, (Event(FAILED_CREATE, error.message, "Warning"),), now)
             raise

@@ -1,4 +1,4 @@
-"""What the cache hears of Bulkheads, namespaces and of batches that are gone, as admission understands it.
+"""What the cache hears of Bulkheads, namespaces, Kueue's Workloads and of batches that are gone, as admission understands it.
 
 Of batches that are there it learns when they are looked at, which all news of them brings about.
 """
@@ -16,7 +16,8 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.core.admission.orphans import orphans
 from headrace.shells.kube.admission import Admission
 from headrace.shells.kube.cache import Cache, Key, Parent
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, NAMESPACES, PODS, Resource
+from headrace.shells.kube.kueue import Kueue
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, NAMESPACES, PODS, WORKLOADS, Resource
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 class Hearing:
     """Stands between the cache and admission, from the moment on when everything has been listed."""
 
-    def __init__(self, cache: Cache, admission: Admission, now: Callable[[], datetime]) -> None:
+    def __init__(self, cache: Cache, admission: Admission, kueue: Kueue, now: Callable[[], datetime]) -> None:
         self._cache, self._admission, self._now = cache, admission, now
         self._leaving: set[Key] = set()
         """Batches that were deleted and have left pods, or a Job that may still start some."""
@@ -34,6 +35,7 @@ class Hearing:
             PODS: self._child,
             BULKHEADS: self._bulkhead,
             NAMESPACES: self._namespace,
+            WORKLOADS: kueue.heard,
         }
 
     def begin(self) -> None:
@@ -44,6 +46,8 @@ class Hearing:
         left = orphans(self._cache.all(JOBS), self._cache.all(PODS), set(self._cache.keys(BATCHES)), self._now())
         self._leaving = {(it.namespace, it.key.partition("/")[2]) for it in left}
         self._admission.load(batches, bulkheads, self._now(), left)
+        for key in self._cache.keys(WORKLOADS):
+            self.news(WORKLOADS, key)
         self._cache.heard = self.news
 
     def news(self, resource: Resource, key: Key) -> None:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from headrace.api.base import JsonObject
-from headrace.shells.kube.cache import Cache, Parent, about, key_of
-from headrace.shells.kube.resources import PODS, WATCHED, Resource
+from headrace.shells.kube.cache import Cache, Parent, about, job_of, key_of, owner_of
+from headrace.shells.kube.resources import OPTIONAL, PODS, WATCHED, WORKLOADS, Resource
 
 DELETED = "DELETED"
 
@@ -23,14 +23,11 @@ class Intake:
         namespaces: tuple[str, ...] = (),
     ) -> None:
         self._cache, self._changed, self._pods_changed = cache, changed, pods_changed
-        everywhere: tuple[str | None, ...] = (None,)
-        self.places: tuple[tuple[Resource, str | None], ...] = tuple(
-            (resource, place)
-            for resource in WATCHED
-            for place in (everywhere if resource.clusterwide else namespaces or everywhere)
-        )
+        self.places = _places(WATCHED, namespaces)
         """What is to be listed and watched: each resource, in each namespace or in all (None)."""
-        self._unlisted = set(self.places)
+        self.optional_places = _places(OPTIONAL, namespaces)
+        """The same of what the cluster may not have."""
+        self._unlisted = {*self.places, *self.optional_places}
         self.complete = asyncio.Event()
         self.last_event = 0.0
         """When something was heard last, by the clock of the loop."""
@@ -46,6 +43,10 @@ class Intake:
 
     def listed(self, resource: Resource, namespace: str | None, seen: Iterable[str], version: int) -> None:
         """A list has ended: what it did not show (by uid), and is not younger than the list, is gone."""
+        self._cache.absent.discard(resource)
+        self._gone(resource, namespace, seen, version)
+
+    def _gone(self, resource: Resource, namespace: str | None, seen: Iterable[str], version: int) -> None:
         shown = set(seen)
         for obj in self._cache.all(resource):
             metadata = obj["metadata"]
@@ -57,7 +58,29 @@ class Intake:
         if not self._unlisted:
             self.complete.set()
 
+    def absent(self, resource: Resource, namespace: str | None) -> None:
+        """The cluster has no such kind: there is nothing of it."""
+        self._cache.absent.add(resource)
+        everything_so_far = max((int(it["metadata"]["resourceVersion"]) for it in self._cache.all(resource)), default=0)
+        self._gone(resource, namespace, (), everything_so_far)
+
     def _notify(self, resource: Resource, obj: JsonObject) -> None:
         tell = self._pods_changed if resource is PODS else self._changed
-        for parent in about(resource, obj):
+        for parent in self._job_owner(obj) if resource is WORKLOADS else about(resource, obj):
             tell(parent)
+
+    def _job_owner(self, workload: JsonObject) -> Iterable[Parent]:
+        """The batch whose Job a Workload of Kueue stands for; nobody for a Job that is not ours."""
+        job = job_of(workload)
+        found = self._cache.get(job.resource, job.key) if job is not None else None
+        owner = owner_of(found) if found is not None else None
+        return () if owner is None else (owner,)
+
+
+def _places(resources: Iterable[Resource], namespaces: tuple[str, ...]) -> tuple[tuple[Resource, str | None], ...]:
+    everywhere: tuple[str | None, ...] = (None,)
+    return tuple(
+        (resource, place)
+        for resource in resources
+        for place in (everywhere if resource.clusterwide else namespaces or everywhere)
+    )

@@ -13,6 +13,8 @@ from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import Report, Role, parse_report
 from headrace.core.fanout.observed import FanOutObserved
+from headrace.core.kueue.verdict import kueue_verdict
+from headrace.core.kueue.workload import KueueView
 from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, Verdict, WorkerReport
 from headrace.core.planning import about_to_be
 from headrace.shells.kube.cache import Cache, Parent, controller_uid
@@ -29,11 +31,15 @@ class Sight:
     verdict: Callable[[InferenceBatch, datetime], Verdict]
     """What admission says of a batch."""
     installation: Installation
+    kueue: Callable[[InferenceBatch, JobSnapshot | None], KueueView | None] = lambda _batch, _run: None
+    """What Kueue has made of a batch and its run Job; None when it is not asked."""
 
 
 def observe(sight: Sight, batch: InferenceBatch, now: datetime) -> Observed:
-    """One look at a batch."""
+    """One look at a batch. Admission hears of one that Kueue admits as well: what it tells of its model counts for all."""
     work = _work(sight, batch)
+    run = next((job for job in work.jobs if job.role == Role.RUN and job.round == batch.retries_asked), None)
+    kueue = sight.kueue(batch, run)
     seen = Observed(
         batch=batch,
         now=now,
@@ -41,8 +47,10 @@ def observe(sight: Sight, batch: InferenceBatch, now: datetime) -> Observed:
         pods=work.pods,
         reports=work.reports,
         installation=sight.installation,
+        kueue=kueue,
     )
-    return replace(seen, verdict=sight.verdict(about_to_be(seen), now))
+    verdict = sight.verdict(about_to_be(seen), now)
+    return replace(seen, verdict=verdict if kueue is None else kueue_verdict(batch, run, kueue))
 
 
 def observe_fan_out(sight: Sight, fan_out: FanOutJob, now: datetime) -> FanOutObserved:

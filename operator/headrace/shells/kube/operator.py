@@ -27,6 +27,7 @@ from headrace.shells.kube.health import Health, serve
 from headrace.shells.kube.hearing import Hearing
 from headrace.shells.kube.intake import Intake
 from headrace.shells.kube.kubeconfig import read_environment_once
+from headrace.shells.kube.kueue import Kueue
 from headrace.shells.kube.memory import tidy
 from headrace.shells.kube.metrics import Metrics
 from headrace.shells.kube.queue import WorkQueue
@@ -34,7 +35,7 @@ from headrace.shells.kube.recorder import Recorder
 from headrace.shells.kube.reporters import Reporters
 from headrace.shells.kube.resources import BATCHES, WATCHED
 from headrace.shells.kube.schema import SchemaMismatch, check_schema
-from headrace.shells.kube.source import EventSource, ListWatch
+from headrace.shells.kube.source import EventSource, ListWatch, watch_optional
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Operator:
         self.reporters = Reporters(self.cache, options.installation.metrics_port, self._pods_changed)
         applier = Applier(self.api, self.cache, self.queue.add)
         self.admission = Admission(options.installation.worker_image, self._verdict_changed, applier.bulkhead_status)
+        self.kueue = Kueue(self.cache)
         self.converger = Converger(
             self.cache,
             self.queue,
@@ -118,6 +120,7 @@ class Operator:
             self.recorder,
             self.reporters,
             self.admission,
+            self.kueue,
             options.installation,
             self.metrics,
         )
@@ -214,9 +217,10 @@ class Operator:
         """Watch and converge until cancelled; work begins once everything has been listed."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.source.run(self.intake))
+            group.create_task(watch_optional(self.api, self.intake))
             await self.intake.complete.wait()
             logger.info("%s acts; %s", self.options.identity, self.health().cached)
-            Hearing(self.cache, self.admission, utc_now).begin()
+            Hearing(self.cache, self.admission, self.kueue, utc_now).begin()
             group.create_task(self._admit())
             group.create_task(self.reporters.run())
             group.create_task(tidy())

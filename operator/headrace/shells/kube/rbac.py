@@ -17,6 +17,7 @@ from headrace.shells.kube.resources import (
     NAMESPACES,
     PARENTS,
     PODS,
+    WORKLOADS,
     Resource,
 )
 
@@ -47,6 +48,8 @@ def namespaced_rules() -> list[JsonObject]:
         _rule(JOBS, "get", "list", "watch", "create", "patch", "delete"),
         _rule(CONFIG_MAPS, "get", "list", "watch", "create", "delete"),
         _rule(PODS, "list", "watch"),
+        # Of Kueue: where a batch stands in its queue; and a batch that is to rest has its Workload made inactive.
+        _rule(WORKLOADS, "list", "watch", "patch"),
         _rule(EVENTS, "create"),
     ]
 

@@ -38,6 +38,7 @@ JOBS = Resource("batch", "v1", "jobs", "Job")
 PODS = Resource("", "v1", "pods", "Pod")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", clusterwide=True)
+WORKLOADS = Resource("kueue.x-k8s.io", "v1beta2", "workloads", "Workload")
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", clusterwide=True)
@@ -48,6 +49,8 @@ SURROUNDINGS = (BULKHEADS, NAMESPACES)
 """What decides, besides an object itself, whether it may run."""
 WATCHED = (*PARENTS, *SURROUNDINGS, JOBS, PODS, CONFIG_MAPS)
 """What the cache holds: our objects, what stands around them, and the children that carry our label."""
+OPTIONAL = (WORKLOADS,)
+"""What it holds besides, where the cluster has such objects: those of other projects."""
 CHILDREN = (BATCHES, JOBS, CONFIG_MAPS)
 """What a plan may create and delete."""
 

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from headrace.api import labels
 from headrace.shells.kube.api import Api
-from headrace.shells.kube.errors import ApiError, Gone, TransientFailure
+from headrace.shells.kube.errors import ApiError, Gone, NotFound, TransientFailure
 from headrace.shells.kube.intake import Intake
-from headrace.shells.kube.resources import PARENTS, SURROUNDINGS, Resource
+from headrace.shells.kube.resources import OPTIONAL, PARENTS, SURROUNDINGS, Resource
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,10 @@ FIRST_BACKOFF_SECONDS = 0.3
 LAST_BACKOFF_SECONDS = 30.0
 STREAM_SECONDS = 300
 """How long one watch may last. A connection can die without a word; no longer than this does nobody notice."""
+
+
+ABSENT_SECONDS = 15.0
+"""How often to look whether a kind of another project has come to the cluster."""
 
 
 class EventSource(Protocol):
@@ -44,9 +48,16 @@ class ListWatch:
                 streams.create_task(_Stream(self._api, intake, resource, namespace).run())
 
 
+async def watch_optional(api: Api, intake: Intake) -> None:
+    """Feed the intake with what the cluster may not have, until cancelled; the same whatever else watches."""
+    async with asyncio.TaskGroup() as streams:
+        for resource, namespace in intake.optional_places:
+            streams.create_task(_Stream(api, intake, resource, namespace).run())
+
+
 def selector(resource: Resource) -> str:
-    """Objects of our kinds, and what stands around them, are all looked at; of everything else, only what the operator has made."""
-    return "" if resource in (*PARENTS, *SURROUNDINGS) else f"{labels.MANAGED_BY}={labels.MANAGER}"
+    """Objects of our kinds, what stands around them, and those of other projects are all looked at; of the rest, what we have made."""
+    return "" if resource in (*PARENTS, *SURROUNDINGS, *OPTIONAL) else f"{labels.MANAGED_BY}={labels.MANAGER}"
 
 
 async def list_all(api: Api, intake: Intake, resource: Resource, namespace: str | None) -> str:
@@ -80,9 +91,7 @@ class _Stream:
                 self._version = ""
                 await asyncio.sleep(self._backoff())
             except (TransientFailure, ApiError) as failure:
-                wait = self._backoff(getattr(failure, "retry_after", None))
-                logger.warning("watching %s: %s; again in %.1f s", self._resource.plural, failure, wait)
-                await asyncio.sleep(wait)
+                await asyncio.sleep(self._failed(failure))
 
     async def _watch(self) -> None:
         """Until the server has had enough, which is no failure: then go on from the last event."""
@@ -96,6 +105,17 @@ class _Stream:
             self._failures = 0
         # A server that is about to stop would end the next stream at once, and the next.
         await asyncio.sleep(random.uniform(0, FIRST_BACKOFF_SECONDS))
+
+    def _failed(self, failure: TransientFailure | ApiError) -> float:
+        """How long to rest. What need not be there may be missing, or be kept from us: nothing else waits for it."""
+        optional = self._resource in OPTIONAL and isinstance(failure, ApiError) and failure.status in (403, 404)
+        if optional:
+            self._version = ""
+            self._intake.absent(self._resource, self._namespace)
+        wait = ABSENT_SECONDS if optional else self._backoff(getattr(failure, "retry_after", None))
+        if not (optional and isinstance(failure, NotFound)):
+            logger.warning("watching %s: %s; again in %.1f s", self._resource.plural, failure, wait)
+        return wait
 
     def _backoff(self, retry_after: float | None = None) -> float:
         self._failures += 1

@@ -168,4 +168,6 @@ class Converger(Drive):
             self._folder.write_status(status)
 
     def _observe(self, batch: InferenceBatch, now: datetime) -> Observed:
-        return Observed(batch, now, self.cluster.jobs(), self.cluster.reports(), installation=self._place)
+        # A queue of Kueue is in a cluster: here it means nothing, as a bulkhead does.
+        here = batch.model_copy(update={"spec": batch.spec.model_copy(update={"queue_name": None})})
+        return Observed(here, now, self.cluster.jobs(), self.cluster.reports(), installation=self._place)
