@@ -129,6 +129,7 @@ class HollowKubelet:
             return
         pod.said = so_far(pod, script, fate) if pod.role == Role.RUN else None
         await self._set_status(pod, {"phase": "Running", **_container({"running": {"startedAt": _now()}})})
+        await asyncio.sleep(fate.seconds)
         drains = fate.waits and not await pod.waits_for(script)
         await self._end(pod, script, fate, drains=drains)
         if not fate.evicted and fate.last_word:

@@ -38,6 +38,8 @@ class Fate:
     """Records of a shard that end in an error."""
     waits: bool = False
     """Runs until the script lets go, or until it is told to stop; then it drains."""
+    seconds: float = 0.0
+    """How long it works; it does not hear that it is told to stop meanwhile."""
     done_so_far: int = 0
     """Records that are on disk while it waits."""
     last_word: bool = True

@@ -284,6 +284,9 @@ def test_plan_says_whether_it_would_be_admitted_now(desk: Desk) -> None:
     desk.rig.change(BULKHEADS, name, {"spec": {"capacity": {"startsPerMinute": 1, "pods": 2}}})
     small = desk.do("plan", "-f", "reviews.yaml", "-o", "json").json["verdict"]
     assert (small["admitted"], small["pods"]) == (True, 2)
+    desk.write(INLINE.with_spec(bulkheadName=name, queueName="team-a"))
+    queued = desk.do("plan", "-f", "reviews.yaml")
+    assert "LocalQueue team-a of Kueue decides when it starts" in queued.out
     desk.rig.delete(BULKHEADS, name)
 
 

@@ -16,9 +16,10 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, WORKLOADS, Resource
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, WORKLOADS
 
 from .kueue_controller import Kueue
+from .kueue_queues import PRIORITY_CLASSES, QUEUE, make, queue_up
 from .messages import Say
 from .operator_process import OperatorProcess
 from .operator_rig import RECORDS, Plane, Rig, fan_out_manifest, started_plane
@@ -26,14 +27,6 @@ from .operator_workers import Fate
 from .proxy import calls_to
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("kueue")]
-
-QUEUE = "team-a"
-FLAVORS = Resource("kueue.x-k8s.io", "v1beta2", "resourceflavors", "ResourceFlavor", clusterwide=True)
-CLUSTER_QUEUES = Resource("kueue.x-k8s.io", "v1beta2", "clusterqueues", "ClusterQueue", clusterwide=True)
-LOCAL_QUEUES = Resource("kueue.x-k8s.io", "v1beta2", "localqueues", "LocalQueue")
-PRIORITY_CLASSES = Resource(
-    "kueue.x-k8s.io", "v1beta2", "workloadpriorityclasses", "WorkloadPriorityClass", clusterwide=True
-)
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +49,6 @@ def operator(rig: Rig) -> OperatorProcess:
     """One operator, whose workers wait until they are let go."""
     rig.script.fate = lambda pod: Fate(waits=pod.role == Role.RUN)
     return rig.operator().start().wait_ready()
-
-
-def make(rig: Rig, resource: Resource, name: str, spec: JsonObject) -> None:
-    head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}}
-    rig.create(resource, {**head, **spec})
-
-
-def queue_up(rig: Rig, gpus: int, **spec: Any) -> None:
-    """A LocalQueue with a ClusterQueue of its own, which has so many GPUs on nodes of one kind."""
-    make(rig, FLAVORS, rig.namespace, {"spec": {"nodeLabels": {"gpu": "h200"}}})
-    amounts = {"cpu": "100", "memory": "1000Gi", "nvidia.com/gpu": gpus}
-    quota = [{"name": name, "nominalQuota": amount} for name, amount in amounts.items()]
-    group = {"coveredResources": list(amounts), "flavors": [{"name": rig.namespace, "resources": quota}]}
-    make(rig, CLUSTER_QUEUES, rig.namespace, {"spec": {"namespaceSelector": {}, "resourceGroups": [group], **spec}})
-    make(rig, LOCAL_QUEUES, QUEUE, {"spec": {"clusterQueue": rig.namespace}})
 
 
 def member(name: str, shards: int = 1, **spec: Any) -> BatchBuilder:

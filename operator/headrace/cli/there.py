@@ -158,7 +158,9 @@ class There:
         return None
 
     def verdict(self, batch: InferenceBatch, shards: int) -> Verdict | str | None:
-        """What the operator's own rules say to what there is now."""
+        """What the operator's own rules say to what there is now; Kueue's are not known here."""
+        if batch.spec.queue_name is not None:
+            return f"LocalQueue {batch.spec.queue_name} of Kueue decides when it starts, and cannot be asked beforehand"
         try:
             self._picture = self._picture or self._do(take_picture(self._api))
         except CliError as error:
