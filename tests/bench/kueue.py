@@ -33,6 +33,7 @@ from builders import PLACE, BatchBuilder, a_batch
 from cluster.fixtures import COMPILE
 from cluster.kueue_controller import Kueue
 from cluster.kueue_queues import QUEUE, queue_up
+from cluster.operator_process import OperatorProcess
 from cluster.operator_rig import RECORDS, Plane, Rig, eventually, manifest, started_plane
 from cluster.operator_workers import Fate, Pod
 from headrace.api.base import JsonObject
@@ -99,9 +100,14 @@ class Releases:
         self._rig, self.at = rig, dict[str, float]()
         self._watching = rig.plane.background.start(self._watch())
 
-    def wait(self, count: int) -> float:
-        """Wait until so many are released; returns when that was."""
-        eventually(lambda: len(self.at) >= count, f"{count} Jobs released", lambda: len(self.at), PATIENCE_SECONDS)
+    def wait(self, count: int, operator: OperatorProcess | None) -> float:
+        """Wait until so many are released, which they never are once the operator has ended; returns when that was."""
+
+        def done() -> bool:
+            assert operator is None or operator.alive, f"the operator ended:\n{operator.log[-2000:]}"
+            return len(self.at) >= count
+
+        eventually(done, f"{count} Jobs released", lambda: len(self.at), PATIENCE_SECONDS)
         self._watching.cancel()
         return max(self.at.values())
 
@@ -155,12 +161,11 @@ def turn(plane: Plane, folder: Path, settings: Settings, contender: str) -> Figu
     rig, lives = Rig(plane, folder), Lives(settings.seconds)
     rig.script.fate = lives.fate
     resource, objects = wanted(rig, settings, contender)
-    if contender != "kueue":
-        rig.operator(kubeconfig=plane.cluster.kubeconfig).start().wait_ready()
+    operator = rig.operator(kubeconfig=plane.cluster.kubeconfig).start().wait_ready() if contender != "kueue" else None
     releases = Releases(rig)
     began = time.perf_counter()
     plane.background.run(create(rig, resource, objects), PATIENCE_SECONDS)
-    admitted = releases.wait(settings.jobs)
+    admitted = releases.wait(settings.jobs, operator)
     eventually(
         lambda: len(lives.began) >= settings.jobs, "every pod at work", lambda: len(lives.began), PATIENCE_SECONDS
     )

@@ -9,6 +9,7 @@ import pytest
 from builders import BatchBuilder, a_batch
 from headrace.api import labels
 from headrace.api.inferencebatch import RecordCounts, RecordProblem
+from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import ExitCode, Failure, Role
 from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, JOBS, PODS
@@ -163,6 +164,16 @@ def test_a_batch_that_is_created_suspended_asks_for_nothing(rig: Rig) -> None:
     assert rig.jobs() == {}
     rig.edit(suspend=False)
     assert rig.until_state("Complete").status.records == ALL_SUCCEEDED
+
+
+def test_a_batch_with_a_queue_is_told_that_there_is_no_kueue(rig: Rig) -> None:
+    rig.submit(INLINE.with_spec(queueName="team-a"))
+    batch = rig.until(lambda it: it.status.condition(ConditionType.ADMITTED) is not None, "it is said")
+    admitted = batch.status.condition(ConditionType.ADMITTED)
+    assert admitted is not None
+    assert (admitted.status, admitted.reason) == (ConditionStatus.FALSE, Reason.KUEUE_NOT_INSTALLED)
+    assert "install Kueue, or make the batch anew without a queueName" in admitted.message
+    assert rig.jobs() == {}
 
 
 def test_a_cancelled_batch_keeps_what_is_done(rig: Rig) -> None:
