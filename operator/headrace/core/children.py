@@ -127,7 +127,8 @@ def _job(
         told = {"aggregation": volumes.aggregation, "exchange": EXCHANGE if image is not None else None}
         config = config.model_copy(update={"fan_out": work.config.model_copy(update=told)})
     pod = _pod(batch, place, role, config, volumes)
-    annotations = {"annotations": {labels.HOLDS: mark(batch)}} if role == Role.RUN else {}
+    counted = role == Role.RUN and batch.spec.queue_name is None
+    annotations = {"annotations": {labels.HOLDS: mark(batch)}} if counted else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
