@@ -99,9 +99,9 @@ def a_child(branch: str, round_: int = 0, **spec: Any) -> InferenceBatch:
 
 
 def ended(branch: str, reason: Reason | None = None, seconds: int = 60, round_: int = 0, **spec: Any) -> InferenceBatch:
-    """The same at its end, so many seconds after noon; `reason`: why it has failed."""
-    child = a_child(branch, round_, **spec)
-    records = RecordCounts(total=100, succeeded=90, failed=10)
+    """The same at its end, so many seconds after noon; `reason`: why it has failed, and ten of its records with it."""
+    child, failed = a_child(branch, round_, **spec), 10 if reason is not None else 0
+    records = RecordCounts(total=100, succeeded=100 - failed, failed=failed)
     builder = (
         BatchBuilder(child.metadata.name, {}, status=child.status)
         .validated()
@@ -111,6 +111,12 @@ def ended(branch: str, reason: Reason | None = None, seconds: int = 60, round_: 
     )
     end = (ConditionType.COMPLETE, Reason.RECORDS_PROCESSED) if reason is None else (ConditionType.FAILED, reason)
     return child.model_copy(update={"status": builder.with_condition(end[0], ConditionStatus.TRUE, end[1]).status})
+
+
+def lost_records(child: InferenceBatch, failed: int = 10) -> InferenceBatch:
+    """The same, but so many of its records have failed."""
+    records = RecordCounts(total=100, succeeded=100 - failed, failed=failed)
+    return child.model_copy(update={"status": child.status.model_copy(update={"records": records})})
 
 
 def took_nothing(branch: str) -> InferenceBatch:

@@ -111,6 +111,27 @@ def test_a_retry_runs_the_failed_branch_alone(rig: Rig) -> None:
     assert {name for name in rig.jobs() if "join" in name} == {"answers-join-r1"}
 
 
+def test_a_retry_redoes_failed_records_and_leaves_the_jobs_of_other_branches(rig: Rig) -> None:
+    rig.script.fate = lambda pod: (
+        Fate(failed_records=3)
+        if branch_of(pod) == "two" and "-r1-" not in pod.name and pod.role == Role.RUN
+        else Fate()
+    )
+    submit(rig, INLINE)
+    until_state(rig, "Complete")
+    assert branches(rig)["two"]["status"]["records"]["failed"] == 3
+    before = {name: job["metadata"]["uid"] for name, job in rig.jobs().items()}
+    rig.change(FAN_OUTS, "answers", {"metadata": {"annotations": {labels.RETRY: "1"}}})
+    rig.eventually(lambda: fan_out(rig).status.retries == 1, "the retry begun")
+    status = until_state(rig, "Complete").status
+    assert {branch.name: branch.round for branch in status.branches} == {"one": 0, "two": 1, "three": 0}
+    assert branches(rig)["two"]["status"]["records"] == {"total": 10, "succeeded": 10, "failed": 0, "pending": 0}
+    after = {name: job["metadata"]["uid"] for name, job in rig.jobs().items()}
+    assert set(after) == {"answers-one-run", "answers-two-run-r1", "answers-three-run", "answers-join-r1"}
+    kept = ("answers-one-run", "answers-three-run")
+    assert [after[name] for name in kept] == [before[name] for name in kept]
+
+
 CASCADE = (
     INLINE.with_branch("three", stage=1)
     .policy("All")

@@ -106,6 +106,16 @@ def test_a_retry_keeps_what_was_done_before_the_workers_failed(rig: Rig) -> None
     assert rig.until_state("Complete").status.records == ALL_SUCCEEDED
 
 
+def test_a_retry_redoes_the_records_that_have_failed(rig: Rig) -> None:
+    rig.script.fate = lambda pod: Fate(failed_records=1) if pod.shard == 2 and "-r1-" not in pod.name else Fate()
+    rig.submit(INLINE)
+    assert rig.until_state("Complete").status.records == RecordCounts(total=10, succeeded=9, failed=1)
+    rig.patch("reviews", {"metadata": {"annotations": {labels.RETRY: "1"}}})
+    rig.eventually(lambda: rig.batch().status.retries == 1, "the retry begun")
+    assert rig.until_state("Complete").status.records == ALL_SUCCEEDED
+    assert set(rig.jobs()) == {"reviews-run-r1"}
+
+
 def test_a_shard_that_cannot_be_done_leaves_the_others_their_results(rig: Rig) -> None:
     broken = Fate(
         exit_code=ExitCode.SHARD_FAILED, failure=Failure(reason="Unreadable", message="the input has changed")

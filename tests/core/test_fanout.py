@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import NOON, a_job, gave_up, planned
-from fanout_builders import a_child, a_fan_out, ended, joined, look_at, took_nothing
+from fanout_builders import a_child, a_fan_out, ended, joined, look_at, lost_records, took_nothing
 from headrace.api import labels
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import ConditionStatus
@@ -231,6 +231,49 @@ def test_a_fan_out_that_is_complete_without_a_branch_can_be_retried_for_it() -> 
     whole = retrying.with_status(**dict(reconcile(ended_well).status)).build()
     with pytest.raises(edits.EditRefused, match="answers is complete: there is nothing to retry"):
         edits.retry(whole)
+
+
+def test_a_retry_redoes_the_failed_records_of_branches_that_are_complete() -> None:
+    """Only the branch that has lost some goes on; the others keep all that they have."""
+    branches = (ended("one"), lost_records(ended("two")), ended("three"))
+    at_end = reconcile(look_at(RUNNING, *branches, jobs=[JOIN], reports=[joined()])).status
+    assert at_end.is_true(ConditionType.COMPLETE)
+    done = RUNNING.with_status(**dict(at_end))
+    assert edits.retry(done.build()).annotations == {labels.RETRY: "1"}
+    asked = done.asked_to_retry()
+    begun = reconcile(look_at(asked, *branches, jobs=[JOIN]))
+    patches = {
+        child["metadata"]["name"]: child_patch(known.to_object(), child)
+        for child, known in zip(begun.children or (), branches, strict=True)
+    }
+    again = {"metadata": {"labels": {labels.ROUND: "1"}, "annotations": {labels.RETRY: "1"}}}
+    assert patches == {"answers-one": None, "answers-two": again, "answers-three": None}
+    retrying = asked.with_status(**dict(begun.status))
+    assert "answers-join-r1" not in children(look_at(retrying, *branches)), "it waits for the branch"
+    still = (ended("one"), lost_records(ended("two", round_=1), 3), ended("three"))
+    assert "answers-join-r1" in children(look_at(retrying, *still)), "and not for ever"
+
+
+def test_a_retry_of_a_race_does_not_cancel_its_winner() -> None:
+    race = RUNNING.policy("Any")
+    lost = ended("two", Reason.CANCELLED, cancel=True), ended("three", Reason.CANCELLED, cancel=True)
+    branches = (lost_records(ended("one")), *lost)
+    at_end = reconcile(look_at(race, *branches, jobs=[JOIN], reports=[joined()])).status
+    asked = race.with_status(**dict(at_end)).asked_to_retry()
+    begun = look_at(asked, *branches)
+    assert children(begun)["answers-one"] == ""
+    retrying = asked.with_status(**dict(reconcile(begun).status))
+    assert children(look_at(retrying, *branches))["answers-one"] == ""
+    assert "answers-join-r1" in children(look_at(retrying, ended("one", round_=1), *lost))
+
+
+def test_branches_of_a_retry_have_the_time_of_the_retry() -> None:
+    late = RUNNING.with_spec(completionDeadlineSeconds=600)
+    branches = (ended("one"), ended("two", Reason.DEADLINE_EXCEEDED, completionDeadlineSeconds=600), ended("three"))
+    failed = late.with_condition(ConditionType.FAILED, ConditionStatus.TRUE, Reason.DEADLINE_EXCEEDED).asked_to_retry()
+    begun = failed.with_status(**dict(reconcile(look_at(failed, *branches, after=3600)).status))
+    (_, two, _) = reconcile(look_at(begun, *branches, after=3601)).children or ()
+    assert two["spec"]["completionDeadlineSeconds"] == 600
 
 
 def test_branches_that_have_lost_a_race_are_not_retried() -> None:

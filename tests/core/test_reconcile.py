@@ -21,10 +21,11 @@ from builders import (
     planned,
     refused,
 )
-from headrace.api.inferencebatch import Admission, InferenceBatchStatus, RecordProblem, ShardCounts
+from headrace.api.inferencebatch import Admission, InferenceBatch, InferenceBatchStatus, RecordProblem, ShardCounts
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import ExitCode, Role
+from headrace.core import edits
 from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, Verdict
 from headrace.core.plan import Plan
 from headrace.core.reconcile import reconcile
@@ -43,6 +44,11 @@ def children(plan: Plan) -> dict[str, bool]:
 def conditions(plan: Plan) -> dict[str, tuple[str, str]]:
     """Status and reason of each condition."""
     return {c.type: (c.status.value, c.reason) for c in plan.status.conditions}
+
+
+def with_status(batch: BatchBuilder, status: InferenceBatchStatus) -> InferenceBatch:
+    """The batch with that status."""
+    return batch.build().model_copy(update={"status": status})
 
 
 def suspended(batch: BatchBuilder) -> BatchBuilder:
@@ -296,6 +302,44 @@ def test_reconcile_failed_worker_keeps_its_work_for_a_retry() -> None:
     assert begun.look_again_after == timedelta(0)
 
     again = reconcile(look(asked.model_copy(update={"status": begun.status})))
+    assert children(again) == {"reviews-run-r1": False}
+
+
+def test_a_retry_of_a_batch_that_is_complete_with_errors_counts_all_shards_once_more() -> None:
+    done = reconcile(look(RUNNING, jobs=[DONE], reports=[committed(0, 100), committed(1, 70, failed=30)])).status
+    assert done.is_true(ConditionType.COMPLETE)
+    asked = RUNNING.with_meta(annotations=dict(edits.retry(with_status(RUNNING, done)).annotations))
+    begun = reconcile(look(with_status(asked, done), jobs=[DONE], after=60))
+    assert conditions(begun)["Complete"] == conditions(begun)["Failed"] == ("False", "Retrying")
+    assert children(begun) == {}, "the Jobs of the last round go"
+    records = begun.status.records
+    assert (records.succeeded, records.failed, records.pending) == (170, 0, 30)
+
+    run = replace(RUN, name="reviews-run-r1", round=1)
+    half = reconcile(look(with_status(asked, begun.status), jobs=[run], reports=[committed(0, 100)], after=61)).status
+    assert half.records.succeeded == 170, "progress does not run backwards"
+    reports = [committed(0, 100), committed(1, 95, failed=5)]
+    finished = replace(DONE, name="reviews-run-r1", round=1)
+    end = reconcile(look(with_status(asked, half), jobs=[finished], reports=reports, after=90)).status
+    assert end.is_true(ConditionType.COMPLETE)
+    assert (end.records.succeeded, end.records.failed, end.records.pending) == (195, 5, 0)
+    assert end.completion_time == NOON + timedelta(seconds=90)
+
+
+def test_a_batch_of_which_no_record_has_failed_is_not_retried() -> None:
+    done = reconcile(look(RUNNING, jobs=[DONE], reports=[committed(0, 100), committed(1, 100)])).status
+    with pytest.raises(edits.EditRefused, match="reviews is complete: there is nothing to retry"):
+        edits.retry(with_status(RUNNING, done))
+    asked = RUNNING.with_meta(annotations={"headrace.dev/retry": "1"})
+    assert reconcile(look(with_status(asked, done))).status == done
+
+
+def test_the_deadline_of_a_retry_counts_from_its_beginning() -> None:
+    hurried = RUNNING.with_spec(completionDeadlineSeconds=600).with_meta(annotations={"headrace.dev/retry": "1"})
+    late = hurried.with_condition(ConditionType.FAILED, ConditionStatus.TRUE, Reason.DEADLINE_EXCEEDED)
+    begun = reconcile(look(late, after=3600)).status
+    again = reconcile(look(with_status(hurried, begun), after=3601))
+    assert again.status.deadline_time == NOON + timedelta(seconds=4200)
     assert children(again) == {"reviews-run-r1": False}
 
 

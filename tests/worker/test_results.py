@@ -15,7 +15,8 @@ import pytest
 from headrace.api.results import ResultsReport, Wanted, parse_results_report
 from headrace.api.worker import ExitCode
 from headrace_worker import main as front_door
-from headrace_worker.results import BROKEN_PIPE, committed_shards, records
+from headrace_worker.results import BROKEN_PIPE, records
+from headrace_worker.revisions import committed_folders
 from headrace_worker.stores.local import LocalStore
 from worker_rig import IDENTITY, PYTHONPATH
 
@@ -129,10 +130,11 @@ def test_results_of_a_damaged_commit(output: Path, capfdbinary: pytest.CaptureFi
 
 
 def test_records_of_a_shard_that_goes_meanwhile_are_left_out(output: Path) -> None:
-    shards = committed_shards(STORE, output.as_uri())
-    assert shards == [0, 2]
+    shards = committed_folders(STORE, output.as_uri())
+    assert list(shards) == [0, 2]
     (output / "_headrace" / "shards" / "00000" / "commit.json").unlink()
-    assert ids(b"".join(records(STORE, output.as_uri(), shards, Wanted.SUCCEEDED))) == ["r8", "r10"]
+    found = records(STORE, output.as_uri(), shards.values(), Wanted.SUCCEEDED)
+    assert ids(b"".join(found)) == ["r8", "r10"]
 
 
 def a_process(*words: str) -> subprocess.Popen[bytes]:

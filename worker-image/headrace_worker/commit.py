@@ -35,6 +35,8 @@ class ShardCommit(ApiModel):
     shard: Count
     attempt: Annotated[int, Field(ge=1)]
     """Which attempt has committed."""
+    round: Count = 0
+    """In which retry of the batch."""
     results: OutputFile
     errors: OutputFile
     records: RecordCounts
@@ -68,7 +70,7 @@ def same_batch(found: BatchIdentity, wanted: BatchIdentity, uri: str) -> None:
 
 
 def sweep(store: Store, folder: ShardFolder, commit: ShardCommit) -> None:
-    """Delete what the commit of a shard has made superfluous: the files of attempts that lost, and last its journals.
+    """Delete what the commit of a shard has made superfluous: older revisions, the files of attempts that lost, and last its journals.
 
     Where nothing of a journal is left, all this has been done. The beginning of a journal goes before the rest of it, so that
     nobody takes what is left for the whole.
@@ -76,15 +78,21 @@ def sweep(store: Store, folder: ShardFolder, commit: ShardCommit) -> None:
     with suppress(NotFound):  # another worker sweeps up as well
         journals = [found.uri for found in store.list(folder.private) if found.uri != folder.commit]
         kept = {folder.uri(commit.results.path), folder.uri(commit.errors.path)}
-        for pattern in folder.output_patterns if journals else ():
+        patterns = (pattern for one in (*folder.older, folder) for pattern in one.output_patterns)
+        for pattern in patterns if journals else ():
             store.delete(*(found.uri for found in store.list(pattern) if found.uri not in kept))
         beginnings = [uri for uri in journals if journal_attempt(uri) is not None]
         store.delete(*beginnings)
         store.delete(*set(journals).difference(beginnings))
 
 
-def write_outputs(store: Store, folder: ShardFolder, ledger: Ledger, attempt: int) -> tuple[OutputFile, OutputFile]:
-    """Write the results and the errors of a shard in the order of the input; returns what was written, results first."""
+def write_outputs(
+    store: Store, folder: ShardFolder, ledger: Ledger, attempt: int, kept: Iterator[bytes]
+) -> tuple[OutputFile, OutputFile]:
+    """Write the results and the errors of a shard in the order of the input; returns what was written, results first.
+
+    `kept` are the lines of the results that an older revision has, in their order.
+    """
     with ExitStack() as stack:
         journals = _Journals(store, folder, stack)
         results = OutputWriter(store, folder, folder.results(attempt), stack)
@@ -94,23 +102,28 @@ def write_outputs(store: Store, folder: ShardFolder, ledger: Ledger, attempt: in
                 position: journals.entry(position, ledger.place(position)) for position in _by_place(window, ledger)
             }
             for position in window:
+                if ledger.is_kept(position):
+                    results.write(next(kept))
+                    continue
                 entry = found[position]
                 (errors if entry.failed else results).write(entry.line)
+        for _ in kept:
+            raise ValueError(f"shard {folder.index} keeps more lines than records")
     return results.file(), errors.file()
 
 
 def _windows(ledger: Ledger) -> Iterator[range]:
     """The positions in runs whose lines fit into memory together."""
     records = len(ledger)
-    average = max(1, ledger.line_bytes // records)
+    average = max(1, ledger.line_bytes // max(1, records - ledger.kept))
     size = max(1, WINDOW_BYTES // average)
     for first in range(0, records, size):
         yield range(first, min(first + size, records))
 
 
 def _by_place(window: range, ledger: Ledger) -> list[int]:
-    """The positions in the order of their lines, so that each journal is read forwards."""
-    return sorted(window, key=ledger.place)
+    """The positions that have a line in a journal, in the order of these lines, so that each journal is read forwards."""
+    return sorted((position for position in window if not ledger.is_kept(position)), key=ledger.place)
 
 
 class _Journals:

@@ -66,7 +66,7 @@ def _stop_error(reason: str | None) -> RecordError:
 
 def _close_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, error: RecordError) -> None:
     try:
-        claimed = ShardJournal.claim(open_store(config.output_uri), config.output_uri, shard, header)
+        claimed = ShardJournal.claim(open_store(config.output_uri), config.output_uri, shard, header, config.round)
         if isinstance(claimed, ShardCommit):
             return
         with claimed as journal:
@@ -79,12 +79,18 @@ def _close_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, err
 
 
 def _missing(config: WorkerConfig, shard: Shard, journal: ShardJournal, error: RecordError) -> Iterator[Entry]:
-    """An error for each record that has neither result nor error. The input is read only when there is one."""
+    """An error for each record that has neither result nor error: in a retry the one that it had, or else `error`.
+
+    The input is read only when there is one that had none.
+    """
+    if journal.base is not None:
+        yield from (entry for entry in journal.base.errors(shard) if not journal.ledger.is_finished(entry.position))
     if not journal.ledger.pending:
         return
     store = open_store(shard.segments[0].uri)
     verify_shard(store, shard, config.input)  # what is journaled stays, so no line may come from a changed input
     for position, request in read_shard(store, shard, config.input, config.model):
         if not journal.ledger.is_finished(position):
-            line = error_line(record_id(shard, position), request.custom_id, error, attempts=0)
+            tries = journal.ledger.tries(position)
+            line = error_line(record_id(shard, position), request.custom_id, error, attempts=tries)
             yield Entry(position, line, failed=True)

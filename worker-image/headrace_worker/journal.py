@@ -19,8 +19,9 @@ from headrace_worker.commit import ShardCommit, commit_bytes, read_commit, same_
 from headrace_worker.errors import Drained, ShardFailed
 from headrace_worker.layout import ShardFolder
 from headrace_worker.ledger import Counts, Entry, Ledger, Place, Used, begun_line, entry_line, used_line
+from headrace_worker.revisions import Base, Revision, present_revision
 from headrace_worker.stores.base import AlreadyExists, NotFound, Store, StoreError
-from headrace_worker.takeover import JournalHead, head_line, newest_attempt, take_over
+from headrace_worker.takeover import JournalHead, head_line, take_over
 
 SYNC_RECORDS = 16
 """So many finished records are made durable without waiting for the second to be over."""
@@ -34,8 +35,12 @@ _CLAIM_TRIES = 100
 class ShardJournal:
     """A claimed shard: what is finished, and the file in which the rest will be. Use it in a `with` block."""
 
-    def __init__(self, store: Store, folder: ShardFolder, head: JournalHead, ledger: Ledger) -> None:
+    def __init__(
+        self, store: Store, folder: ShardFolder, head: JournalHead, ledger: Ledger, base: Base | None = None
+    ) -> None:
         self.attempt = head.attempt
+        self.base = base
+        """The revision before, whose results are kept."""
         self.ledger = ledger
         self.durable: Counts = copy(ledger.counts)
         """The counts as of the last sync; only these may be reported."""
@@ -48,16 +53,19 @@ class ShardJournal:
         self._log = self._stack.enter_context(store.append(folder.journal(head.attempt)))
 
     @classmethod
-    def claim(cls, store: Store, output_uri: str, shard: Shard, header: ManifestHeader) -> ShardJournal | ShardCommit:
-        """Take over a shard: from now on this attempt alone can commit it. The commit, if it has one already.
+    def claim(
+        cls, store: Store, output_uri: str, shard: Shard, header: ManifestHeader, round_: int = 0
+    ) -> ShardJournal | ShardCommit:
+        """Take over a shard: from now on this attempt alone can commit it. The commit, if it has one that this retry leaves as it is.
 
         Raises `JobFailed` when the folder belongs to another batch or another plan.
         """
-        folder = ShardFolder(output_uri, shard.index)
         lost: StoreError
         for _ in range(_CLAIM_TRIES):
             try:
-                return cls._claim_once(store, folder, shard, header)
+                return cls._claim_once(
+                    store, present_revision(store, output_uri, shard.index, round_), shard, header, round_
+                )
             except (AlreadyExists, NotFound) as error:
                 lost = error  # somebody else was faster, or has just committed and sweeps up: look again
         raise ShardFailed(
@@ -66,17 +74,17 @@ class ShardJournal:
 
     @classmethod
     def _claim_once(
-        cls, store: Store, folder: ShardFolder, shard: Shard, header: ManifestHeader
+        cls, store: Store, revision: Revision, shard: Shard, header: ManifestHeader, round_: int
     ) -> ShardJournal | ShardCommit:
-        # Listed before the commit is looked for: journals are swept up only when it is there.
-        newest = newest_attempt(store, folder)
-        commit = read_commit(store, folder)
+        folder, commit = revision.folder, revision.commit
         if commit is not None:
             same_batch(commit.batch, header.batch, folder.commit)
             sweep(store, folder, commit)
             return commit
-        head, ledger = take_over(store, folder, newest, shard, header)
-        return cls(store, folder, head, ledger)
+        if revision.base is not None:
+            same_batch(revision.base.commit.batch, header.batch, revision.base.folder.commit)
+        head, ledger = take_over(store, revision, shard, header, round_)
+        return cls(store, folder, head, ledger, revision.base)
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +173,8 @@ class ShardJournal:
             return self.concede()
         self.sync()
         try:
-            results, errors = write_outputs(self._store, self._folder, self.ledger, self.attempt)
+            kept = self.base.results() if self.base is not None else iter(())
+            results, errors = write_outputs(self._store, self._folder, self.ledger, self.attempt, kept)
         except NotFound:
             return self.concede()  # the winner has swept up the journals
         if self.fenced():
@@ -194,6 +203,7 @@ class ShardJournal:
             batch=self._head.batch,
             shard=self._head.shard,
             attempt=self.attempt,
+            round=self._head.round,
             results=results,
             errors=errors,
             records=RecordCounts(total=len(self.ledger), succeeded=counts.succeeded, failed=counts.failed),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.api.worker import Shard
 
 _JOURNAL = re.compile(r"a(\d+)\.journal$")
+_ID = "batch_req_"
+_COMMIT = re.compile(r"/(\d{5,})(?:\.r(\d+))?/commit\.json$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,8 @@ class ShardFolder:
 
     output_uri: str
     index: int
+    revision: int = 0
+    """How often the shard was committed before, see `headrace_worker.revisions`."""
 
     def uri(self, path: str) -> str:
         """The URI of a path in the output folder."""
@@ -24,7 +28,7 @@ class ShardFolder:
     @property
     def private(self) -> str:
         """URI of the folder of the journals and the commit; it ends with a slash."""
-        return self.uri(f"_headrace/shards/{self.index:05}/")
+        return self.uri(f"_headrace/shards/{self._name}/")
 
     @property
     def commit(self) -> str:
@@ -37,22 +41,37 @@ class ShardFolder:
 
     def results(self, attempt: int) -> str:
         """Path of the results that one attempt commits."""
-        return f"results/{self.index:05}.a{attempt}.jsonl"
+        return f"results/{self._name}.a{attempt}.jsonl"
 
     def errors(self, attempt: int) -> str:
         """Path of the errors that one attempt commits."""
-        return f"errors/{self.index:05}.a{attempt}.jsonl"
+        return f"errors/{self._name}.a{attempt}.jsonl"
 
     @property
     def output_patterns(self) -> tuple[str, str]:
         """Globs for the results and the errors of all attempts."""
-        return self.uri(f"results/{self.index:05}.a*.jsonl"), self.uri(f"errors/{self.index:05}.a*.jsonl")
+        return self.uri(f"results/{self._name}.a*.jsonl"), self.uri(f"errors/{self._name}.a*.jsonl")
+
+    @property
+    def older(self) -> tuple[ShardFolder, ...]:
+        """The folders of the revisions before this one."""
+        return tuple(replace(self, revision=revision) for revision in range(self.revision))
+
+    @property
+    def _name(self) -> str:
+        return f"{self.index:05}" if not self.revision else f"{self.index:05}.r{self.revision}"
 
 
 def journal_attempt(uri: str) -> int | None:
     """Which attempt a journal is of; None when the URI is no journal's."""
     found = _JOURNAL.search(uri)
     return int(found[1]) if found else None
+
+
+def committed_folder(output_uri: str, uri: str) -> ShardFolder | None:
+    """The folder of the shard that a commit with this URI is of; None when the URI is no commit's."""
+    found = _COMMIT.search(uri)
+    return ShardFolder(output_uri, int(found[1]), int(found[2] or 0)) if found else None
 
 
 def record_id(shard: Shard, position: int) -> str:
@@ -62,4 +81,9 @@ def record_id(shard: Shard, position: int) -> str:
 
 def output_id(number: int) -> str:
     """The `id` of the line of the record of that number, from 0."""
-    return f"batch_req_{number:012}"
+    return f"{_ID}{number:012}"
+
+
+def record_number(line_id: str) -> int:
+    """The number of the record whose line has that `id`. Raises `ValueError`."""
+    return int(line_id.removeprefix(_ID))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ HEAD, BEGUN, RESULT, ERROR, USED = b"H", b"B", b"R", b"E", b"U"
 
 _OFFSET_BITS = 40
 _MOST_TRIES = 255
+_KEPT = 2
 
 
 class Entry(NamedTuple):
@@ -114,8 +115,12 @@ class Ledger:
         self.used = Used()
         self.line_bytes = 0
         """Of all lines of finished records together."""
+        self.kept = 0
+        """Records whose results an older revision of the shard has."""
         self._finished = bytearray(records)
         self._begun = bytearray(records)
+        self._given_up: dict[int, int] = {}
+        """After how many tries a record had failed that a retry of the batch works on again."""
         self._places = array("Q", bytes(8 * records))
 
     def __len__(self) -> int:
@@ -130,6 +135,18 @@ class Ledger:
         """Whether the record has its result or its error."""
         return bool(self._finished[position])
 
+    def is_kept(self, position: int) -> bool:
+        """Whether the record's result is that of an older revision of the shard; then it has no place."""
+        return self._finished[position] == _KEPT
+
+    def keep_all_but(self, failed: Mapping[int, int]) -> None:
+        """Keep what an older revision has, but for the records that failed there after so many tries. The ledger must be new."""
+        self._finished = bytearray([_KEPT]) * len(self)
+        for position, tries in failed.items():
+            self._finished[position] = 0
+            self._begun[position] = self._given_up[position] = min(tries, _MOST_TRIES)
+        self.kept = self.counts.succeeded = self._finished.count(_KEPT)
+
     def tries(self, position: int) -> int:
         """How many attempts have begun work on the record, at most 255."""
         return self._begun[position]
@@ -142,7 +159,7 @@ class Ledger:
     def begin(self, positions: Iterable[int]) -> None:
         """Note that an attempt begins work on these records; once an attempt and record."""
         for position in positions:
-            self.counts.reprocessed += self._begun[position] > 0
+            self.counts.reprocessed += self._begun[position] > self._given_up.get(position, 0)
             self._begun[position] = min(self._begun[position] + 1, _MOST_TRIES)
 
     def finish(self, entry: Entry, place: Place) -> None:
@@ -160,11 +177,14 @@ class Ledger:
         self.counts.prompt_tokens += entry.prompt_tokens
         self.counts.completion_tokens += entry.completion_tokens
 
-    def replay(self, line: bytes, place: Place) -> None:
-        """Take in one line of a journal; one that does not count changes nothing."""
+    def replay(self, line: bytes, place: Place, *, errors: bool = True) -> None:
+        """Take in one line of a journal; one that does not count changes nothing. `errors`: whether errors do."""
         entry = entry_of(line)
         if entry is not None:
-            self.finish(entry, place)
+            if errors or not entry.failed:
+                self.finish(entry, place)
+            else:
+                self._given_up[entry.position] = self._begun[entry.position]
             return
         body = unseal(line)
         if body is not None and body[:1] == BEGUN:

@@ -21,6 +21,7 @@ from headrace.api.worker import ManifestHeader, Shard, WorkerConfig
 from headrace_worker.commit import ShardCommit, read_commit
 from headrace_worker.errors import JobFailed
 from headrace_worker.layout import ShardFolder
+from headrace_worker.revisions import committed_folders
 from headrace_worker.stores import join, open_store
 from headrace_worker.stores.base import NotFound, Store
 
@@ -104,14 +105,12 @@ def file_sha256(store: Store, uri: str) -> str:
 
 
 def _commits(store: Store, output_uri: str, shards: int) -> list[ShardCommit] | None:
-    """The commits of all shards, None while one is missing. Shards end in about their order, so the last is asked for first."""
-    commits: list[ShardCommit] = []
-    for index in reversed(range(shards)):
-        commit = read_commit(store, ShardFolder(output_uri, index))
-        if commit is None:
-            return None
-        commits.append(commit)
-    return commits[::-1]
+    """The newest commits of all shards; None while one has none. Shards end in about their order, so the last is asked for first."""
+    if not store.exists(ShardFolder(output_uri, shards - 1).commit):
+        return None
+    folders = committed_folders(store, output_uri)
+    commits = [commit for commit in (read_commit(store, folder) for folder in folders.values()) if commit is not None]
+    return commits if len(commits) == shards else None
 
 
 def _batch_manifest(

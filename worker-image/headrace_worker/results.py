@@ -22,6 +22,7 @@ from headrace.api.worker import ExitCode, Failure
 from headrace_worker.commit import ShardCommit, read_commit
 from headrace_worker.errors import JobFailed, WorkerError
 from headrace_worker.layout import ShardFolder
+from headrace_worker.revisions import committed_folders
 from headrace_worker.stores import join, open_store
 from headrace_worker.stores.base import NotFound, Store, StoreError
 
@@ -74,9 +75,9 @@ class _Told:
 
 def _write(asked: argparse.Namespace, told: _Told) -> None:
     store, write = open_store(asked.output), sys.stdout.buffer.write
-    shards = committed_shards(store, asked.output)
+    shards = committed_folders(store, asked.output)
     told.shards = len(shards)
-    for line in islice(records(store, asked.output, shards, asked.wanted), asked.limit):
+    for line in islice(records(store, asked.output, shards.values(), asked.wanted), asked.limit):
         write(line)
         told.records += 1
     sys.stdout.buffer.flush()
@@ -94,17 +95,10 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def committed_shards(store: Store, output_uri: str) -> list[int]:
-    """The shards that are done, in their order."""
-    found = store.list(join(output_uri, "_headrace", "shards", "*", "commit.json"))
-    names = (stored.uri.split("/")[-2] for stored in found)
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
-
-
-def records(store: Store, output_uri: str, shards: Iterable[int], wanted: Wanted) -> Iterator[bytes]:
+def records(store: Store, output_uri: str, shards: Iterable[ShardFolder], wanted: Wanted) -> Iterator[bytes]:
     """The lines of some shards, as a stream. Raises `WorkerError`, `StoreError` when what was committed is not there any more."""
-    for index in shards:
-        commit = read_commit(store, ShardFolder(output_uri, index))
+    for folder in shards:
+        commit = read_commit(store, folder)
         if commit is not None:  # else it went a moment ago, with its batch
             yield from _lines_of(store, output_uri, commit, wanted)
 

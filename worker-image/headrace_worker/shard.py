@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 def run_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, around: Surroundings) -> ShardReport:
     """Do one shard, or find that it is done. Raises `WorkerError`, `StoreError`; what is finished is on disk then."""
-    claimed = ShardJournal.claim(open_store(config.output_uri), config.output_uri, shard, header)
+    claimed = ShardJournal.claim(open_store(config.output_uri), config.output_uri, shard, header, config.round)
     if isinstance(claimed, ShardCommit):
         log.info("shard %d is done: attempt %d has committed it", shard.index, claimed.attempt)
         return committed_report(claimed)

@@ -7,13 +7,17 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError
 
-from headrace.api.base import ApiModel
+from headrace.api.base import ApiModel, Count
 from headrace.api.worker import BatchIdentity, ManifestHeader, Shard
 from headrace_worker.commit import same_batch
 from headrace_worker.errors import JobFailed, ShardFailed
-from headrace_worker.layout import ShardFolder, journal_attempt
+from headrace_worker.layout import ShardFolder
 from headrace_worker.ledger import HEAD, Ledger, Place, seal, unseal
+from headrace_worker.revisions import Revision
 from headrace_worker.stores.base import Store
+
+MAX_BYTES = 2**53
+"""More than any journal has."""
 
 
 class Adopted(ApiModel):
@@ -21,6 +25,8 @@ class Adopted(ApiModel):
 
     attempt: Annotated[int, Field(ge=1)]
     bytes: Annotated[int, Field(ge=0)]
+    round: Count = 0
+    """In which retry of the batch it was written."""
 
 
 class JournalHead(ApiModel):
@@ -32,14 +38,10 @@ class JournalHead(ApiModel):
     sha256: str
     """Of the shard's input: journals of another cut of the input are never adopted."""
     attempt: Annotated[int, Field(ge=1)]
+    round: Count = 0
+    """In which retry of the batch; errors of earlier ones do not count."""
     adopted: tuple[Adopted, ...] = ()
     """Oldest first; journals that are not named here do not count."""
-
-
-def newest_attempt(store: Store, folder: ShardFolder) -> int:
-    """The newest attempt at a shard that has a journal; 0 when there is none."""
-    attempts = (journal_attempt(found.uri) for found in store.list(folder.private))
-    return max((attempt for attempt in attempts if attempt is not None), default=0)
 
 
 def head_line(head: JournalHead) -> bytes:
@@ -48,19 +50,28 @@ def head_line(head: JournalHead) -> bytes:
 
 
 def take_over(
-    store: Store, folder: ShardFolder, newest: int, shard: Shard, header: ManifestHeader
+    store: Store, revision: Revision, shard: Shard, header: ManifestHeader, round_: int
 ) -> tuple[JournalHead, Ledger]:
-    """Read what there is and create the journal of the next attempt."""
-    ledger = Ledger(shard.records)
+    """Read what there is and create the journal of the next attempt, in this retry of the batch."""
+    folder, newest, ledger = revision.folder, revision.newest, Ledger(shard.records)
+    if revision.base is not None:
+        revision.base.begin(ledger, shard)
     adopted: list[Adopted] = []
     if newest:
-        for older in _read_head(store, folder.journal(newest), shard, header).adopted:
-            _replay(store, folder.journal(older.attempt), ledger, older.attempt, older.bytes)
+        head = _read_head(store, folder.journal(newest), shard, header)
+        for older in head.adopted:
+            _replay(store, folder, ledger, older, errors=older.round == round_)
             adopted.append(older)
-        whole = _replay(store, folder.journal(newest), ledger, newest)
-        adopted.append(Adopted(attempt=newest, bytes=whole))
+        last = Adopted(attempt=newest, bytes=MAX_BYTES, round=head.round)
+        whole = _replay(store, folder, ledger, last, errors=head.round == round_)
+        adopted.append(last.model_copy(update={"bytes": whole}))
     head = JournalHead(
-        batch=header.batch, shard=shard.index, sha256=shard.sha256, attempt=newest + 1, adopted=tuple(adopted)
+        batch=header.batch,
+        shard=shard.index,
+        sha256=shard.sha256,
+        attempt=newest + 1,
+        round=round_,
+        adopted=tuple(adopted),
     )
     store.put(folder.journal(head.attempt), head_line(head), if_absent=True)
     return head, ledger
@@ -81,14 +92,14 @@ def _read_head(store: Store, uri: str, shard: Shard, header: ManifestHeader) -> 
     return head
 
 
-def _replay(store: Store, uri: str, ledger: Ledger, attempt: int, limit: int | None = None) -> int:
-    """Take in a journal up to `limit` bytes; returns how many bytes its whole lines have."""
+def _replay(store: Store, folder: ShardFolder, ledger: Ledger, counts: Adopted, *, errors: bool) -> int:
+    """Take in as much of a journal as counts; returns how many bytes its whole lines have."""
     offset = 0
-    with store.read_log(uri) as journal:
+    with store.read_log(folder.journal(counts.attempt)) as journal:
         for line in journal:
             end = offset + len(line)
-            if not line.endswith(b"\n") or (limit is not None and end > limit):
+            if not line.endswith(b"\n") or end > counts.bytes:
                 break
-            ledger.replay(line, Place(attempt, offset))
+            ledger.replay(line, Place(counts.attempt, offset), errors=errors)
             offset = end
     return offset

@@ -19,7 +19,9 @@ class MockEngine(ApiModel):
     latency_milliseconds: Annotated[int, Field(ge=0, le=3_600_000)] = 0
     """How long one batch takes."""
     error_percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """Share of records that always fail."""
+    """Share of records that fail."""
+    error_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    """In how many of their first attempts they fail; by default in all. A retry of the batch is one more attempt."""
     crash_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of records that kill the worker process at their first attempt."""
 

@@ -26,7 +26,7 @@ from headrace.api.inferencebatch import (
     Work,
 )
 from headrace.api.meta import Conditions, ObjectMeta, WorkStatus
-from headrace.api.reasons import Reason
+from headrace.api.reasons import ConditionType, Reason
 from headrace.api.splitting import Split
 
 MAX_BRANCHES = 64
@@ -185,7 +185,7 @@ class FanOutJobSpec(ApiModel):
     cascade: Cascade | None = None
     """Which records go on from one stage of the branches to the next."""
     completion_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
-    """Wall clock from the creation of the object until its branches end. What they have done by then is joined."""
+    """Wall clock from the creation of the object, or its last retry, until its branches end. What they have done by then is joined."""
     suspend: bool = False
     """Have all branches put their work away; set to false to go on where they stopped."""
     cancel: bool = False
@@ -276,10 +276,15 @@ class FanOutJobStatus(WorkStatus):
     summary: Summary = Field(default_factory=Summary)
 
     @property
-    def lacks_branches(self) -> bool:
-        """Whether it is over without some branches that a retry could still bring. Those that were cancelled stay so."""
-        cancelled = sum(branch.reason == Reason.CANCELLED for branch in self.branches)
-        return self.finished and self.branch_counts.failed > cancelled
+    def retriable(self) -> bool:
+        """Whether it is over, and a retry could bring more: it has failed, or branches or records of them have.
+
+        Branches that were cancelled stay so.
+        """
+        left = [branch for branch in self.branches if branch.reason != Reason.CANCELLED]
+        cancelled = len(self.branches) - len(left)
+        lacking = self.branch_counts.failed > cancelled or any(branch.records.failed for branch in left)
+        return self.is_true(ConditionType.FAILED) or (self.finished and lacking)
 
 
 class FanOutJob(ApiModel):
@@ -316,6 +321,12 @@ class FanOutJob(ApiModel):
     def retries_asked(self) -> int:
         """How often a retry has been asked for, by annotation; anything that is not a number is none."""
         return labels.retries_asked(self.metadata.annotations)
+
+    @property
+    def retry_asked(self) -> bool:
+        """Whether there is a retry to begin. One that is complete begins one for branches and records that have failed."""
+        asked = self.retries_asked > self.status.retries
+        return asked and (not self.status.is_true(ConditionType.COMPLETE) or self.status.retriable)
 
     @property
     def records_input(self) -> Input:

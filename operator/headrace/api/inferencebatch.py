@@ -13,6 +13,7 @@ from headrace.api.engines import Engine
 from headrace.api.freeobjects import Parameters
 from headrace.api.meta import Conditions, ObjectMeta, WorkStatus
 from headrace.api.model import Model
+from headrace.api.reasons import ConditionType
 
 MAX_NAME_LENGTH = 52
 """Children add a suffix, and a pod's host name ends at 63 characters; CronJob has the same limit."""
@@ -75,7 +76,8 @@ class Work(ApiModel):
     retries: Retries = Field(default_factory=Retries)
     failure_policy: FailurePolicy = Field(default_factory=FailurePolicy)
     completion_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
-    """Wall clock from the creation of the object to its end, suspended time included. What is not done by then is an error line."""
+    """Wall clock from the creation of the object, or its last retry, to its end, suspended time included. What is not done by then is an
+    error line."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     """How long a worker may take to put its work away when it is told to stop."""
     bulkhead_name: Name = "default"
@@ -296,6 +298,11 @@ class InferenceBatchStatus(WorkStatus):
     """When the batch is given up, on the wall clock."""
     summary: Summary = Field(default_factory=Summary)
 
+    @property
+    def retriable(self) -> bool:
+        """Whether it is over, and a retry could bring more: it has failed, or records have."""
+        return self.is_true(ConditionType.FAILED) or (self.finished and self.records.failed > 0)
+
 
 class InferenceBatch(ApiModel):
     """One input of records, one model, sharded over GPU pods, one result or error per record."""
@@ -324,3 +331,9 @@ class InferenceBatch(ApiModel):
     def retries_asked(self) -> int:
         """How often a retry has been asked for, by annotation; anything that is not a number is none."""
         return labels.retries_asked(self.metadata.annotations)
+
+    @property
+    def retry_asked(self) -> bool:
+        """Whether there is a retry to begin. One that is complete begins one for the records that have failed."""
+        asked = self.retries_asked > self.status.retries
+        return asked and (not self.status.is_true(ConditionType.COMPLETE) or self.status.retriable)

@@ -89,6 +89,8 @@ class WorkStatus(ApiModel):
     """The generation of the spec that this status speaks of."""
     retries: Count = 0
     """How many of the retries asked for have been begun."""
+    retry_time: Time | None = None
+    """When the last of them was begun; from then on its deadline is counted."""
     conditions: Conditions = ()
 
     def condition(self, kind: ConditionType) -> Condition | None:

@@ -143,6 +143,8 @@ class WorkerConfig(ApiModel):
     max_failed_records: Count | None = None
     """Failed records in this shard alone after which the whole batch is given up."""
     gpus: Count = 0
+    round: Count = 0
+    """Which retry of the batch; what has failed in an earlier one is tried once more."""
     stop_reason: str | None = None
     """For `finalize`: the error code of the records that were never worked on."""
     fan_out: FanOutConfig | None = None

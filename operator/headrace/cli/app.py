@@ -221,7 +221,7 @@ def retry(
     *,
     failed: Failed = True,  # noqa: ARG001 - nothing else is ever retried; the word says so
 ) -> int:
-    """Try what has failed once more, with what is done kept: a batch, or the failed branches of a fan-out, which is joined again."""
+    """Try what has failed once more, with what is done kept: a batch, single records, or branches of a fan-out, which is joined again."""
     return _call("lifecycle.retry", Where(state_dir, namespace, context, kubeconfig), name, output, quiet=quiet)
 
 

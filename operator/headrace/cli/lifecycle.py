@@ -53,7 +53,7 @@ def resume(where: Where, name: str, output: JsonOutput, *, quiet: bool) -> int:
 
 
 def retry(where: Where, name: str, output: JsonOutput, *, quiet: bool) -> int:
-    """Try a failed batch once more; the exit code is that of `run`."""
+    """Try once more what has failed of a batch; the exit code is that of `run`."""
     with open_target(where) as target:
         ref = named_batch(target, name)
         target.edit(ref, edits.retry)

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Any
 
 from headrace.api import labels
-from headrace.api.fanoutjob import FanOutJob
 from headrace.api.kinds import OurObject, forbidden_changes
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
@@ -51,9 +50,8 @@ def resume(batch: OurObject) -> Edit:
 
 
 def retry(batch: OurObject) -> Edit:
-    """One more round of a batch that has failed, or of the failed branches of a fan-out that is complete without them."""
-    lacks_branches = isinstance(batch, FanOutJob) and batch.status.lacks_branches
-    if not batch.status.is_true(ConditionType.FAILED) and not lacks_branches:
+    """One more round for what has failed: the whole, branches of a fan-out, or records."""
+    if not batch.status.retriable:
         state_word = "is complete" if batch.status.finished else "has not failed"
         raise EditRefused("NotFailed", f"{batch.metadata.name} {state_word}: there is nothing to retry")
     return Edit(annotations={labels.RETRY: str(batch.status.retries + 1)})

@@ -7,14 +7,15 @@ done, so that any of them may be repeated, and a process may die between any two
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from zlib import crc32
 
-from headrace.api.inferencebatch import Admission, InferenceBatch, InferenceBatchStatus
+from headrace.api.inferencebatch import Admission, CountedShards, InferenceBatch, InferenceBatchStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
 from headrace.core.admission.demand import held_pods
 from headrace.core.check import spec_problems
-from headrace.core.conditions import false, transition_events, with_findings
+from headrace.core.conditions import transition_events, with_findings
 from headrace.core.counts import tally
 from headrace.core.ending import ending
 from headrace.core.holding import holding
@@ -23,7 +24,7 @@ from headrace.core.observed import Observed
 from headrace.core.plan import Plan
 from headrace.core.planning import planning
 from headrace.core.progress import summary
-from headrace.core.step import Step, failed
+from headrace.core.step import Step, failed, retrying
 from headrace.core.stopping import deadline, find_stop
 from headrace.core.working import complete, working
 
@@ -38,13 +39,13 @@ def reconcile(observed: Observed) -> Plan:
     batch = observed.batch
     if batch.metadata.deletion_timestamp is not None:
         return Plan(status=batch.status, children=None)  # owner references take the children along
-    if batch.status.finished and not _retry_asked(batch):
+    if batch.status.finished and not batch.retry_asked:
         return _plan(observed, Step())
     problems = spec_problems(batch, observed.installation)
     if problems:
         return _plan(observed, failed(Reason.INVALID_SPEC, "; ".join(map(str, problems))))
-    if _retry_asked(batch):
-        return _plan(observed, _retry(batch))
+    if batch.retry_asked:
+        return _plan(observed, _retry(observed))
     return _plan(observed, _next_step(observed))
 
 
@@ -63,15 +64,23 @@ def _next_step(observed: Observed) -> Step:
     return working(observed, counts, inline)
 
 
-def _retry_asked(batch: InferenceBatch) -> bool:
-    return batch.retries_asked > batch.status.retries and not batch.status.is_true(ConditionType.COMPLETE)
+def _retry(observed: Observed) -> Step:
+    """Begin anew with what is on disk: the Jobs of the last round go, those of this round follow at the next look.
 
-
-def _retry(batch: InferenceBatch) -> Step:
-    """Begin anew with what is on disk: the Jobs of the last round go, those of this round follow at the next look."""
-    message = f"retry {batch.retries_asked}: what is done is kept"
-    again = false(ConditionType.FAILED, Reason.RETRYING, message)
-    return Step((), (again,), {"retries": batch.retries_asked, "completion_time": None, "validation": None})
+    Where records have failed their shards are not done any more, and so all are counted once more.
+    """
+    batch, records = observed.batch, observed.batch.status.records
+    changes: dict[str, Any] = {
+        "retries": batch.retries_asked,
+        "retry_time": observed.now,
+        "completion_time": None,
+        "validation": None,
+    }
+    if records.failed:
+        pending = records.pending + records.failed
+        changes["records"] = records.model_copy(update={"failed": 0, "pending": pending})
+        changes["counted_shards"] = CountedShards()
+    return Step((), retrying(batch), changes)
 
 
 def _plan(observed: Observed, step: Step) -> Plan:

@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import Queue, ShardCounts
+from headrace.api.kinds import OurObject
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
@@ -39,6 +40,14 @@ class Step:
 def failed(reason: Reason, message: str, changes: Mapping[str, Any] | None = None) -> Step:
     """The end of a batch that is not complete."""
     return Step((), (true(ConditionType.FAILED, reason, message),), changes or {})
+
+
+def retrying(batch: OurObject) -> tuple[Finding, ...]:
+    """That the object is at work once more, and so neither failed nor complete."""
+    message = f"retry {batch.retries_asked}: what is done is kept"
+    complete = batch.status.is_true(ConditionType.COMPLETE)
+    over = (ConditionType.FAILED, ConditionType.COMPLETE) if complete else (ConditionType.FAILED,)
+    return tuple(false(kind, Reason.RETRYING, message) for kind in over)
 
 
 def input_children(observed: Observed, inline: InlinePlan | None) -> tuple[JsonObject, ...]:

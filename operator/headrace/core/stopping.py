@@ -40,12 +40,12 @@ _ERROR_CODES = {
 
 
 def deadline(batch: InferenceBatch, now: datetime) -> datetime | None:
-    """When the batch is given up: counted from its creation, on the wall clock, so that suspending it gains nothing."""
+    """When the batch is given up, on the wall clock: counted from its creation or its last retry, so that suspending it gains nothing."""
     seconds = batch.spec.completion_deadline_seconds
     if seconds is None:
         return None
-    created = batch.metadata.creation_timestamp or batch.status.start_time or now
-    return created + timedelta(seconds=seconds)
+    begun = batch.status.retry_time or batch.metadata.creation_timestamp or batch.status.start_time or now
+    return begun + timedelta(seconds=seconds)
 
 
 def find_stop(observed: Observed, counts: Tally) -> Stop | None:

@@ -32,5 +32,6 @@ def worker_config(
         retries=spec.retries,
         max_failed_records=spec.failure_policy.tolerated(batch.status.records.total),
         gpus=spec.gpus,
+        round=batch.retries_asked,
         stop_reason=stop_reason,
     )

@@ -144,8 +144,9 @@ class Mock:
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) % 100
 
     def _outcome(self, work: Work) -> Outcome:
-        percent = self._settings.error_percent
-        if percent and self._draw("error", work) < percent:
+        percent, most = self._settings.error_percent, self._settings.error_attempts
+        lasting = most is None or work.attempt <= most
+        if percent and lasting and self._draw("error", work) < percent:
             message = f"the mock engine fails {percent} percent of the records, and this is one of them"
             return Outcome(work, error=RecordError(ErrorCode.MOCK_ERROR, message), prompt_tokens=work.tokens)
         body, completion_tokens = self._answer(work)

@@ -47,9 +47,10 @@ class BranchView:
     @property
     def succeeded(self) -> bool:
         """Whether it has done its work. One whose `when` is true for no record had none."""
-        return self.spared or (
-            self.child is not None and (self.child.status.is_true(ConditionType.COMPLETE) or self.took_nothing)
-        )
+        child = self.child
+        if child is None or self.took_nothing:
+            return self.spared or self.took_nothing
+        return child.status.is_true(ConditionType.COMPLETE) and not self._goes_on
 
     @property
     def took_nothing(self) -> bool:
@@ -69,16 +70,20 @@ class BranchView:
         child = self.child
         if child is None or not child.status.finished:
             return self.spared
-        retried = child.retries_asked > child.status.retries and not child.status.is_true(ConditionType.COMPLETE)
-        return not (retried or self.due_for_retry)
+        return not self._goes_on
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether it has ended, but not for good."""
+        return self.child is not None and (self.child.retry_asked or self.due_for_retry)
 
     @property
     def due_for_retry(self) -> bool:
-        """Whether it has failed in an earlier round than this. A branch that was cancelled stays so."""
+        """Whether it, or records of it, failed in an earlier round than this. A branch that was cancelled stays so."""
         child = self.child
-        if child is None or self.succeeded or child.spec.cancel:
+        if child is None or self.took_nothing or child.spec.cancel:
             return False
-        return child.status.is_true(ConditionType.FAILED) and self.last_round < self.round
+        return child.status.retriable and self.last_round < self.round
 
     @property
     def last_round(self) -> int:

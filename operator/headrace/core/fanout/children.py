@@ -145,12 +145,14 @@ def _going_on(
 
 
 def _deadline_seconds(observed: FanOutObserved, view: BranchView) -> int | None:
-    """The branch's own deadline, or that of the whole, whichever comes first; both count from the child's creation there."""
+    """The branch's own deadline, or that of the whole, whichever comes first; both count from when the child was begun."""
     own, child = view.branch.completion_deadline_seconds, view.child
     whole = deadline(observed.fan_out, observed.now)
     if whole is None:
         return own
-    since = (child.metadata.creation_timestamp if child is not None else None) or observed.now
+    since = observed.now
+    if child is not None and not (view.due_for_retry or child.retry_asked):
+        since = child.status.retry_time or child.metadata.creation_timestamp or observed.now
     left = max(1, round((whole - since).total_seconds()))
     seconds = left if own is None else min(own, left)
     told = child.spec.completion_deadline_seconds if child is not None else None

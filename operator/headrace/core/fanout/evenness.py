@@ -26,14 +26,15 @@ def laggards(branches: tuple[BranchView, ...], now: datetime) -> tuple[str, ...]
 
 
 def _seconds(branches: Iterable[BranchView], now: datetime) -> tuple[dict[str, int], dict[str, int]]:
-    """How long the branches took that have succeeded, and how long those have been at work that have not ended."""
+    """How long the branches took that have succeeded, and how long those have been at work that have not ended; since their last retry."""
     ended, running = {}, {}
     for view in branches:
         status = view.child.status if view.child is not None else None
         if status is None or status.start_time is None or view.took_nothing:
             continue
+        since = status.retry_time or status.start_time
         if view.succeeded and status.completion_time is not None:
-            ended[view.branch.name] = round((status.completion_time - status.start_time).total_seconds())
+            ended[view.branch.name] = round((status.completion_time - since).total_seconds())
         elif not view.finished:
-            running[view.branch.name] = round((now - status.start_time).total_seconds())
+            running[view.branch.name] = round((now - since).total_seconds())
     return ended, running

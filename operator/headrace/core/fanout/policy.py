@@ -25,11 +25,12 @@ def _needed(fan_out: FanOutJob) -> int:
 
 
 def deadline(fan_out: FanOutJob, now: datetime) -> datetime | None:
-    """When the branches are ended: counted from the creation, on the wall clock, so that suspending gains nothing."""
+    """When the branches are ended, on the wall clock: counted from the creation or the last retry, so that suspending gains nothing."""
     seconds = fan_out.spec.completion_deadline_seconds
     if seconds is None:
         return None
-    return (fan_out.metadata.creation_timestamp or fan_out.status.start_time or now) + timedelta(seconds=seconds)
+    begun = fan_out.status.retry_time or fan_out.metadata.creation_timestamp or fan_out.status.start_time or now
+    return begun + timedelta(seconds=seconds)
 
 
 def expired(observed: FanOutObserved) -> bool:

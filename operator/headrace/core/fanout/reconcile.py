@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from headrace.api.aggregation import AggregationType
-from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
+from headrace.api.fanoutjob import FanOutJobStatus
 from headrace.api.inferencebatch import OutputStatus, RecordCounts
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import PlanReport, Role
@@ -33,7 +33,7 @@ from headrace.core.fanout.policy import deadline, decided, expired, over
 from headrace.core.fanout.progress import listed, progress, summary
 from headrace.core.plan import Plan
 from headrace.core.planning import refused, shown_records
-from headrace.core.step import Step, failed, readiness
+from headrace.core.step import Step, failed, readiness, retrying
 from headrace.core.stopping import find_stop
 
 LOOK = timedelta(seconds=15)
@@ -45,12 +45,12 @@ def reconcile(observed: FanOutObserved) -> Plan[FanOutJobStatus]:
     fan_out = observed.fan_out
     if fan_out.metadata.deletion_timestamp is not None:
         return Plan(status=fan_out.status, children=None)  # owner references take the children along
-    if fan_out.status.finished and not _retry_asked(fan_out):
+    if fan_out.status.finished and not fan_out.retry_asked:
         return _plan(observed, Step())
     problems = fan_out_problems(fan_out, observed.installation)
     if problems:
         return _plan(observed, failed(Reason.INVALID_SPEC, "; ".join(map(str, problems))))
-    if _retry_asked(fan_out):
+    if fan_out.retry_asked:
         return _plan(observed, _retry(observed))
     return _plan(observed, _next_step(observed))
 
@@ -135,22 +135,18 @@ def _suspension(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> t
     return (true(ConditionType.SUSPENDED, Reason.SUSPENDED, "no GPU is held; set spec.suspend to false to go on"),)
 
 
-def _retry_asked(fan_out: FanOutJob) -> bool:
-    """Whether there is a round to begin. One that is complete begins one for the branches that it is complete without."""
-    asked = fan_out.retries_asked > fan_out.status.retries
-    return asked and (not fan_out.status.is_true(ConditionType.COMPLETE) or fan_out.status.lacks_branches)
-
-
 def _retry(observed: FanOutObserved) -> Step:
-    """Begin anew with what is there: branches that have succeeded stay as they are, the others are run once more at the next look."""
+    """Begin anew with what is there: branches without a failed record stay as they are, the others go on at the next look."""
     fan_out, branches = observed.fan_out, views(observed)
-    message = f"retry {fan_out.retries_asked}: what is done is kept"
-    findings = [false(ConditionType.FAILED, Reason.RETRYING, message)]
-    if fan_out.status.is_true(ConditionType.COMPLETE):
-        findings.append(false(ConditionType.COMPLETE, Reason.RETRYING, message))
+    findings = [*retrying(fan_out)]
     if fan_out.status.condition(ConditionType.JOINED) is not None:
         findings.append(unknown(ConditionType.JOINED, Reason.RETRYING, "the branches are not done"))
-    changes = {"retries": fan_out.retries_asked, "completion_time": None, "validation": None}
+    changes = {
+        "retries": fan_out.retries_asked,
+        "retry_time": observed.now,
+        "completion_time": None,
+        "validation": None,
+    }
     kept = branch_children(observed, branches) if fan_out.status.is_true(ConditionType.INPUT_VALIDATED) else ()
     return Step((*own_children(observed, lay_out(observed)), *kept), tuple(findings), changes)
 

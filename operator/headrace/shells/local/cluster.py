@@ -50,8 +50,9 @@ class LocalCluster:
         return tuple(JobSnapshot.from_object(job) for job in self._jobs.values())
 
     def reports(self) -> tuple[WorkerReport, ...]:
-        """What the pods of these Jobs have said."""
-        return self.pods.reports()
+        """What the pods of these Jobs have said; those of a Job that is being deleted are of an earlier round."""
+        kept = {job["metadata"]["uid"] for job in self._jobs.values() if "deletionTimestamp" not in job["metadata"]}
+        return self.pods.reports(kept)
 
     def apply(self, desired: Sequence[JsonObject] | None, now: datetime) -> bool:
         """Make the children what they should be; None leaves them alone. Says whether anything was to be done."""

@@ -13,7 +13,6 @@ from headrace.api.base import JsonObject
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject, OurStatus
-from headrace.api.reasons import ConditionType
 from headrace.core.changes import child_patch
 from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.fanout.reconcile import reconcile
@@ -168,8 +167,7 @@ class _EventsOnly:
 
 
 def _is_over(batch: OurObject) -> bool:
-    asked = batch.retries_asked > batch.status.retries and not batch.status.is_true(ConditionType.COMPLETE)
-    return batch.status.finished and not asked
+    return batch.status.finished and not batch.retry_asked
 
 
 def _patched(batch: OurObject, patch: JsonObject) -> OurObject:

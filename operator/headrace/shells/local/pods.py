@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -127,11 +127,12 @@ class Pods:
             if report is not None:
                 self._live[record.name] = report
 
-    def reports(self) -> tuple[WorkerReport, ...]:
-        """What the pods have said, oldest first."""
+    def reports(self, jobs: Container[str] | None = None) -> tuple[WorkerReport, ...]:
+        """What the pods have said, oldest first; `jobs`: only those of the Jobs with these uids."""
         heard = (
             weighed(record, self._last_words.get(record.name), self._live.get(record.name))
             for record in self._records.values()
+            if jobs is None or record.job_uid in jobs
         )
         return tuple(report for report in heard if report is not None)
 
