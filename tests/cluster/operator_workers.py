@@ -1,7 +1,7 @@
 """What hollow workers say: the contract of the workers without any work, driven by a script.
 
 A test says by script how a pod lives; everything else is as a real worker would do it. What shards have committed is kept as on a disk:
-a second pod of a committed shard is done at once, and `finalize` adds up what is there.
+a second pod of a committed shard is done at once, in a retry if no record of it has failed, and `finalize` adds up what is there.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Script:
     go: asyncio.Event = field(default_factory=asyncio.Event)
     committed: dict[tuple[str, int], ShardReport] = field(default_factory=dict)
     """The disk: what is committed, by batch and shard."""
+    rounds: dict[tuple[str, int], int] = field(default_factory=dict)
+    """In which retry of the batch that was."""
     pods: list[Pod] = field(default_factory=list)
     """All that ever lived, oldest first."""
 
@@ -142,8 +144,16 @@ def work(pod: Pod, script: Script, fate: Fate) -> Report:
         spared = script.records - script.disputed
         return SelectReport(stage=pod.config.fan_out.stage, records=script.disputed, spared=spared)
     if pod.role == Role.RUN:
-        return script.committed.setdefault((pod.config.batch.uid, pod.shard), _commit(pod, script, fate))
+        return _do_shard(pod, script, fate)
     return _sums(script, pod.config.batch.uid)
+
+
+def _do_shard(pod: Pod, script: Script, fate: Fate) -> ShardReport:
+    """What is committed already, unless records of it have failed in an earlier retry than this pod's."""
+    where, round_ = (pod.config.batch.uid, pod.shard), pod.config.round
+    if where not in script.committed or (script.committed[where].records.failed and script.rounds[where] < round_):
+        script.committed[where], script.rounds[where] = _commit(pod, script, fate), round_
+    return script.committed[where]
 
 
 def _commit(pod: Pod, script: Script, fate: Fate) -> ShardReport:
