@@ -11,12 +11,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from builders import NOON, BatchBuilder, a_batch
-from fanout_builders import a_fan_out
+from fanout_builders import a_child, a_fan_out, ended, joined, look_at
 from headrace.api.bulkhead import BudgetUse, Bulkhead, BulkheadStatus
 from headrace.api.fanoutjob import BranchCounts, FanOutJobStatus
 from headrace.api.inferencebatch import CountedShards, InferenceBatch, InferenceBatchStatus, RecordCounts, Usage
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
+from headrace.api.worker import Role
+from headrace.core.fanout.reconcile import reconcile
+from headrace.core.observed import JobSnapshot
 from headrace.shells.kube.cache import Parent
 from headrace.shells.kube.metrics import Metrics
 from headrace_worker.metrics import Metrics as WorkerMetrics
@@ -77,6 +80,7 @@ def test_no_label_is_the_name_of_an_object() -> None:
     labels = set(re.findall(r'(\w+)="', metrics.text().decode()))
     assert labels <= {
         "namespace", "kind", "state", "bulkhead", "reason", "engine", "task", "outcome", "direction", "condition", "le",
+        "part",
     }  # fmt: skip
     assert "batch-7" not in metrics.text().decode()
     assert "model-7" not in metrics.text().decode()
@@ -213,3 +217,48 @@ def documented(page: str) -> set[str]:
 def test_every_metric_is_documented_and_every_documented_one_is_there(page: str, registry: CollectorRegistry) -> None:
     there = {f"{it.name}_total" if it.type == "counter" else it.name for it in registry.collect()}
     assert documented(page) == there
+
+
+def test_a_planted_straggler_is_counted_while_it_lags_behind_and_its_fan_out_is_uneven() -> None:
+    """Two branches take a minute, the third is planted: it is still at work after five, and takes six in the end."""
+    metrics, fan_out = Metrics(), a_fan_out("one", "two", "three").validated().build()
+    key, namespace = Parent.of(fan_out), fan_out.metadata.namespace
+    slow = a_child("three").model_copy(update={"status": InferenceBatchStatus(start_time=NOON)})
+    lagging = reconcile(look_at(fan_out, ended("one"), ended("two"), slow, after=300)).status
+    metrics.of_objects.seen(key, fan_out, lagging)
+    assert value(metrics, "headrace_stragglers", namespace=namespace, part="branch") == 1
+
+    join = JobSnapshot("answers-join", "uid-join", Role.JOIN, complete=True)
+    all_three = (ended("one"), ended("two"), ended("three", seconds=360))
+    at_end = reconcile(look_at(fan_out, *all_three, jobs=[join], reports=[joined()], after=400)).status
+    metrics.of_objects.seen(key, fan_out, at_end)
+    metrics.of_objects.wrote(fan_out, at_end, NOON)
+    assert at_end.stragglers == ("three",)
+    assert value(metrics, "headrace_stragglers", namespace=namespace, part="branch") == 0, (
+        "it lags behind nobody any more"
+    )
+    jain = (60 + 60 + 360) ** 2 / (3 * (60**2 + 60**2 + 360**2))
+    found = value(metrics, "headrace_fanout_evenness_ratio_sum", namespace=namespace)
+    assert found == pytest.approx(jain, abs=0.01)
+
+
+def test_a_shard_that_lags_behind_is_counted_once() -> None:
+    """At its batch, and not at the fan-out whose branch that is."""
+    metrics, fan_out = Metrics(), a_fan_out("one").validated().build()
+    branch = a_child("one")
+    slow = InferenceBatchStatus(stragglers=("7",), evenness_percent=60)
+    metrics.of_objects.seen(Parent.of(branch), branch, slow)
+    metrics.of_objects.seen(Parent.of(fan_out), fan_out, FanOutJobStatus(stragglers=("one/7",)))
+    namespace = branch.metadata.namespace
+    counted = {
+        part: value(metrics, "headrace_stragglers", namespace=namespace, part=part) for part in ("shard", "branch")
+    }
+    assert counted == {"shard": 1, "branch": 0}
+    complete = Condition(
+        type=ConditionType.COMPLETE,
+        status=ConditionStatus.TRUE,
+        reason=Reason.RECORDS_PROCESSED,
+        last_transition_time=NOON,
+    )
+    metrics.of_objects.wrote(branch, slow.model_copy(update={"conditions": (complete,)}), NOON)
+    assert value(metrics, "headrace_batch_evenness_ratio_sum", namespace=namespace) == 0.6

@@ -20,6 +20,9 @@ from headrace.shells.kube.cache import Parent
 
 _WORK = ("namespace", "bulkhead", "engine", "task")
 _WAIT_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14_400, 43_200, 86_400)
+_PARTS = {"InferenceBatch": "shard", "FanOutJob": "branch"}
+_SHARD_OF_A_BRANCH = "/"
+"""In the name of a straggler of a fan-out; the shard is counted at the branch's own batch."""
 _EVENNESS_BUCKETS = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 
 
@@ -32,6 +35,8 @@ class _Place(NamedTuple):
     bulkhead: str
     reason: str
     """Why it waits; empty when it does not."""
+    stragglers: int
+    """Its own parts that lag behind while it is at work: branches of a fan-out, shards of a batch."""
 
 
 class ObjectMetrics:
@@ -50,6 +55,12 @@ class ObjectMetrics:
             "headrace_batches_waiting",
             "Batches that wait to be admitted, by reason",
             ["bulkhead", "reason"],
+            registry=registry,
+        )
+        self._stragglers = Gauge(
+            "headrace_stragglers",
+            "Parts of objects at work that take more than twice as long as half of the others",
+            ["namespace", "part"],
             registry=registry,
         )
         self._records = counter("headrace_records", "Records finished", *_WORK, "outcome")
@@ -79,12 +90,20 @@ class ObjectMetrics:
             buckets=_EVENNESS_BUCKETS,
             registry=registry,
         )
+        self._shard_evenness = Histogram(
+            "headrace_batch_evenness_ratio",
+            "Jain's index over the durations of the shards of ended batches",
+            ["namespace"],
+            buckets=_EVENNESS_BUCKETS,
+            registry=registry,
+        )
 
     def seen(self, key: Parent, parent: OurObject, status: OurStatus) -> None:
         """An object stands like this now."""
         bulkhead = parent.spec.bulkhead_name if isinstance(parent, InferenceBatch) else ""
         reason = waits_for(status) or ""
-        self._places[key] = _Place(key.namespace, parent.kind, standing(status), bulkhead, reason)
+        lagging = 0 if status.finished else sum(_SHARD_OF_A_BRANCH not in name for name in status.stragglers)
+        self._places[key] = _Place(key.namespace, parent.kind, standing(status), bulkhead, reason, lagging)
 
     def gone(self, key: Parent) -> None:
         """There is no such object any more."""
@@ -97,6 +116,8 @@ class ObjectMetrics:
             self._finished.labels(parent.metadata.namespace, parent.kind, end.type, end.reason).inc()
         if isinstance(parent, InferenceBatch) and isinstance(status, InferenceBatchStatus):
             self._wrote_batch(parent, status, now)
+            if end is not None and status.evenness_percent is not None:
+                self._shard_evenness.labels(parent.metadata.namespace).observe(status.evenness_percent / 100)
         elif isinstance(parent, FanOutJob) and isinstance(status, FanOutJobStatus) and end is not None:
             self._ended_fan_out(parent, status)
 
@@ -104,6 +125,10 @@ class ObjectMetrics:
         """Bring up to date what says how many there are; of what there is none any more nothing is said."""
         standings = Multiset((place.namespace, place.kind, place.standing) for place in self._places.values())
         reasons = Multiset((place.bulkhead, place.reason) for place in self._places.values() if place.reason)
+        stragglers: Multiset[tuple[str, str]] = Multiset()
+        for place in self._places.values():
+            stragglers[place.namespace, _PARTS[place.kind]] += place.stragglers
+        _set(self._stragglers, stragglers)
         _set(self._objects, standings)
         _set(self._waiting, reasons)
 
