@@ -31,7 +31,7 @@ demo: $(READY) ## Summarise 32 real documents with a real language model, here a
 	@$(BIN)/headrace results summaries --limit 4
 
 demo-embed: $(READY) ## Embed the same documents
-	@$(BIN)/headrace run -f manifests/examples/02-embed.yaml
+	@$(BIN)/headrace run -f manifests/examples/05-embed.yaml
 
 test: $(READY) ## Run every test tier that can run here, and name those that cannot
 	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup

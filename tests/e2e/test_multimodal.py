@@ -27,7 +27,7 @@ def best(answer: dict[str, Any]) -> list[str]:
 
 def test_run_of_the_multimodal_example_answers_each_part_of_each_event(tmp_path: Path) -> None:
     desk = Desk(tmp_path, uuid.uuid4().hex)
-    code, _, err = desk.do("run", "-f", str(REPOSITORY / "manifests" / "examples" / "06-multimodal.yaml"))
+    code, _, err = desk.do("run", "-f", str(REPOSITORY / "manifests" / "examples" / "03-multimodal.yaml"))
     assert code == 0, err
     code, out, err = desk.do("results", "events", "-o", "json")
     assert code == 0, err
