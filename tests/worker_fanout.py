@@ -64,6 +64,7 @@ class FanOut(Folder):
         parts = [items[start : start + size] for start in range(0, len(items), size)]
         out = self.output / "branches" / branch
         manifest = _manifest(self.config(), [_write_shard(out, index, part) for index, part in enumerate(parts)])
+        out.mkdir(parents=True, exist_ok=True)
         (out / "manifest.json").write_bytes(orjson.dumps(manifest))
 
     def join(self) -> None:

@@ -187,6 +187,16 @@ def test_the_join_is_told_which_branches_have_left_an_output(child: InferenceBat
     assert told == {"one": joins, "two": True, "three": False}
 
 
+def test_records_that_no_branch_has_taken_are_joined_to_error_lines() -> None:
+    nothing = tuple(took_nothing(name) for name in ("one", "two", "three"))
+    job = (reconcile(look_at(RUNNING, *nothing)).children or ())[-1]
+    assert job["metadata"]["name"] == "answers-join"
+    told = json.loads(job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])["fanOut"]["branches"]
+    assert {(branch["joined"], branch["reason"]) for branch in told} == {(False, "not_routed")}
+    at_end = look_at(RUNNING, *nothing, jobs=[JOIN], reports=[joined(succeeded=0, failed=100)])
+    assert end(at_end) == ("RecordsProcessedWithErrors", "0 of 100 records have an answer, 100 have none")
+
+
 def test_a_deadline_of_the_whole_is_one_of_each_branch() -> None:
     fan_out = RUNNING.with_spec(completionDeadlineSeconds=600).with_branch("two", completionDeadlineSeconds=30)
     made = reconcile(look_at(fan_out, after=100)).children or ()

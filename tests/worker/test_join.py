@@ -80,6 +80,49 @@ def test_join_says_of_a_record_that_no_branch_takes_just_that(tmp_path: Path) ->
     assert (row["custom_id"], row["error"]["code"]) == ("b", "not_routed")
 
 
+@pytest.mark.parametrize(
+    "branches",
+    [
+        pytest.param({"one": {}, "two": {}}, id="each has left an empty output"),
+        pytest.param({"one": None, "two": None}, id="none has taken a record"),
+        pytest.param({"one": {}, "two": None}, id="some of both"),
+    ],
+)
+@pytest.mark.parametrize("aggregation", ["first", "concat", "vote", "merge", "collect"])
+def test_join_with_every_branch_empty_gives_every_record_an_error_line(
+    tmp_path: Path, branches: dict[str, dict[str, str] | None], aggregation: str
+) -> None:
+    fan_out = a_fan_out(tmp_path, "abc", type=aggregation)
+    for name, answers in branches.items():
+        if answers is None:
+            fan_out.branches[name] = {"joined": False, "reason": "not_routed"}
+        else:
+            fan_out.answer(name, dict(answers))
+    fan_out.join()
+    assert fan_out.lines("results") == []
+    errors = {row["custom_id"]: row["error"]["code"] for row in fan_out.lines("errors")}
+    assert errors == dict.fromkeys("abc", "not_routed")
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        pytest.param({"a": "1", "b": "1", "z": "1"}, "the branch one has a line of the record z", id="one too many"),
+        pytest.param({"z": "1"}, "the branch one has a line of the record z", id="only an id that it was not given"),
+        pytest.param({"b": "1", "a": "1"}, "the branch one has a line of the record a", id="another order"),
+        pytest.param({"a": "1", "a ": "1"}, "the branch one has a line of the record a ", id="an id that was changed a little"),
+    ],
+)  # fmt: skip
+def test_join_refuses_a_branch_that_returns_other_ids_than_it_was_given(
+    tmp_path: Path, answers: dict[str, str], said: str
+) -> None:
+    fan_out = a_fan_out(tmp_path, "ab")
+    fan_out.answer("one", answers)
+    with pytest.raises(JobFailed, match=f"InputChanged: {said}"):
+        fan_out.join()
+    assert not (fan_out.output / "manifest.json").exists()
+
+
 def test_join_refuses_branches_that_have_read_another_input(tmp_path: Path) -> None:
     fan_out = a_fan_out(tmp_path, "abc")
     fan_out.answer("one", {"a": "1", "c": "1", "b": "1"})

@@ -19,10 +19,10 @@ from headrace.core.stopping import failure_of
 
 
 def joining(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> Step:
-    """No branch will come to anything more: join what there is."""
+    """No branch will come to anything more: join what there is. Of records that no branch has taken that is error lines."""
     cancelled = observed.fan_out.spec.cancel
     found = _branches_complete(observed, branches)
-    if not any(view.joined(cancelled=cancelled) for view in branches):
+    if not any(view.joined(cancelled=cancelled) or view.took_nothing for view in branches):
         return _ended(observed, branches, (found,), progress(branches, observed.now))
     report, job = observed.join_report, observed.job(Role.JOIN)
     if report is not None:
