@@ -11,7 +11,7 @@ import yaml
 
 from documents import ROOT, Snippet, merged, resolved, snippets
 from headrace.api.base import ApiModel
-from headrace.api.fanoutjob import FanOutJobSpec
+from headrace.api.fanoutjob import Branch, FanOutJobSpec
 from headrace.api.inferencebatch import InferenceBatchSpec
 from headrace.api.kinds import KINDS
 
@@ -45,14 +45,22 @@ def objects() -> Iterator[Snippet]:
 
 
 def whole(document: dict[str, Any]) -> dict[str, Any]:
-    """The object, or one that has the fragment in its spec."""
+    """The object, or one that has the fragment in its spec or in a branch."""
     if "apiVersion" in document:
         return document
     for kind, (model, base) in BASES.items():
-        if document.keys() <= {field.alias for field in model.model_fields.values()}:
-            head = {"apiVersion": "headrace.dev/v1alpha1", "kind": kind, "metadata": {"name": "fragment"}}
-            return {**head, "spec": merged(base, document)}
-    pytest.fail(f"{sorted(document)} are fields of no one kind")
+        if document.keys() <= fields(model):
+            return fragment(kind, merged(base, document))
+    assert document.keys() <= fields(Branch), f"{sorted(document)} are fields of no one kind"
+    return fragment("FanOutJob", {"branches": [{"name": "one", **WORK, **document}], "input": INPUT})
+
+
+def fields(model: type[ApiModel]) -> set[str | None]:
+    return {field.alias for field in model.model_fields.values()}
+
+
+def fragment(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "headrace.dev/v1alpha1", "kind": kind, "metadata": {"name": "fragment"}, "spec": spec}
 
 
 @pytest.mark.parametrize("snippet", [pytest.param(it, id=it.where) for it in objects()])
