@@ -22,7 +22,7 @@ from headrace.core.kueue.verdict import kueue_verdict
 from headrace.core.kueue.workload import KueueView, Workload
 from headrace.core.observed import JobSnapshot, Observed
 from headrace.core.plan import Activation, Plan
-from headrace.core.reconcile import reconcile
+from headrace.core.reconcile import WAITING_LOOK, reconcile
 
 BATCH = a_batch().sharded(4).with_spec(queueName="team-a").validated()
 SHORT = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu, 1 more needed"
@@ -107,6 +107,12 @@ def test_kueues_words_and_the_position_are_mirrored() -> None:
     assert plan.status.queue is not None
     assert (plan.status.queue.position, plan.status.queue.ahead) == (3, 2)
     assert plan.status.summary.state == "Waiting"
+
+
+def test_who_waits_in_a_line_of_kueue_is_looked_at_again_soon_enough_to_see_it_move() -> None:
+    waiting = reconcile(seen(WAITING, HELD)).status
+    assert waiting.queue is not None
+    assert reconcile(seen(WAITING, HELD, batch=replace(BATCH, status=waiting))).look_again_after == WAITING_LOOK
 
 
 def test_new_words_of_kueue_are_mirrored_though_the_position_stays() -> None:

@@ -136,7 +136,7 @@ def _look_again(observed: Observed, status: InferenceBatchStatus) -> timedelta |
 def _usual_look(batch: InferenceBatch, status: InferenceBatchStatus) -> timedelta:
     if status.shards.active:
         return PROGRESS_LOOK
-    if status.queue is None:
+    if status.queue is None or batch.spec.queue_name is not None:  # nobody tells of a step in a line of Kueue's
         return WAITING_LOOK
     # Those that were made together should not be looked at together.
     return IN_LINE_LOOK * (1 + crc32(batch.metadata.uid.encode()) / 2**32)
