@@ -81,7 +81,8 @@ def test_the_job_is_made_suspended_and_with_the_label_of_its_queue() -> None:
     assert job is not None
     assert job["metadata"]["labels"][labels.QUEUE_NAME] == "team-a"
     assert (job["spec"]["suspend"], job["spec"]["parallelism"]) == (True, 4)
-    assert "annotations" not in job["metadata"]
+    assert "annotations" not in job["metadata"], "nothing says that it holds something of a Bulkhead"
+    assert "annotations" not in job["spec"]["template"]["metadata"]
 
 
 def test_only_the_work_goes_through_the_queue() -> None:

@@ -127,7 +127,7 @@ def _job(
         told = {"aggregation": volumes.aggregation, "exchange": EXCHANGE if image is not None else None}
         config = config.model_copy(update={"fan_out": work.config.model_copy(update=told)})
     pod = _pod(batch, place, role, config, volumes)
-    counted = role == Role.RUN and batch.spec.queue_name is None
+    counted = role == Role.RUN and batch.spec.queue_name is None  # Kueue counts what it admits, and no Bulkhead does
     annotations = {"annotations": {labels.HOLDS: mark(batch)}} if counted else {}
     return {
         "apiVersion": "batch/v1",
