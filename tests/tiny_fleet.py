@@ -1,4 +1,4 @@
-"""A cluster reduced to what admission sees of it, so that a hundred thousand of them can be lived through in minutes.
+"""A cluster reduced to what admission sees of it, so that very many of them can be lived through.
 
 `Fleet` runs the whole decision about each batch; here a batch is its demand, its Job is a few numbers, and only admission itself, with what
 a status must hold while a Job drains, is the real code. It is as unkind: news come late or are lost, pods take their time to stop, models
