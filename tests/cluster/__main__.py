@@ -82,7 +82,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     loads.add_argument("--as", dest="reference", help="the image's name and tag, if the source is a folder")
     commands.add_parser("deploy", help="install Headrace there, from build/images and charts/headrace")
     commands.add_parser("status", help="say what runs")
-    commands.add_parser("compiled", help="exit 0 if the programs are there, 1 if they would have to be compiled first")
+    asks = commands.add_parser(
+        "compiled", help="exit 0 if the programs are there, 1 if they would have to be compiled first"
+    )
+    asks.add_argument("module", choices=("kubernetes", "kueue"))
     names = commands.add_parser("kubeconfig", help="print the path of a kubeconfig")
     names.add_argument("--service-account", metavar="[NAMESPACE/]NAME", help="for this account, not the administrator")
     commands.add_parser("down", help="end everything that this cluster started")
@@ -110,7 +113,7 @@ def main(arguments: list[str]) -> int:
         case "status":
             return status(cluster)
         case "compiled":
-            return 0 if binaries.ready() else 1
+            return 0 if binaries.ready(binaries.KUEUE if chosen.module == "kueue" else binaries.KUBERNETES) else 1
         case "kubeconfig":
             kubeconfig(cluster, chosen.service_account)
         case "down":

@@ -86,12 +86,8 @@ def find(programs: tuple[str, ...], say: Say) -> Path:
     return compiled(KUBERNETES, say)
 
 
-def ready(*modules: Module) -> bool:
-    """Tell whether those modules are compiled already; by default all that a run of the tests starts."""
-    return all(map(_is_ready, modules or (KUBERNETES, KUEUE)))
-
-
-def _is_ready(module: Module) -> bool:
+def ready(module: Module) -> bool:
+    """Tell whether a module is compiled already, or need not be."""
     if module is KUBERNETES and os.environ.get("KUBEBUILDER_ASSETS"):
         return True
     stamp = _cache(module) / module.version / "built-from"
