@@ -57,7 +57,7 @@ class Sees:
         for workload in workloads:
             self.cache.put(WORKLOADS, workload)
 
-    def _heard(self, resource: Resource, key: tuple[str, str]) -> None:
+    def _heard(self, resource: Resource, key: tuple[str, str], _: Parent | None) -> None:
         assert resource is WORKLOADS
         self.kueue.heard(key)
 

@@ -55,6 +55,9 @@ class Parent(NamedTuple):
         return f"{self.resource.kind} {self.namespace}/{self.name}"
 
 
+Heard = Callable[[Resource, Key, Parent | None], None]
+"""Takes the kind of an object, where it is among those, and whose child it is."""
+
 _OWNER_LABELS = ((FAN_OUTS, labels.FAN_OUT_JOB), (BATCHES, labels.INFERENCE_BATCH))
 
 TOMBSTONES = 20_000
@@ -111,7 +114,7 @@ class Cache:
         self._objects: dict[Resource, dict[Key, _Kept]] = defaultdict(dict)
         self._children: dict[tuple[Resource, Parent], dict[Key, _Kept]] = defaultdict(dict)
         self._dead: OrderedDict[str, None] = OrderedDict()
-        self.heard: Callable[[Resource, Key], None] = lambda _resource, _key: None
+        self.heard: Heard = lambda _resource, _key, _owner: None
         """Told of each object that has come, changed or gone."""
         self.absent: set[Resource] = set()
         """Kinds that the cluster does not know, as far as it was asked."""
@@ -130,7 +133,7 @@ class Cache:
         owner = _owner(resource, obj)
         if owner is not None:
             self._children[resource, owner][key] = kept
-        self.heard(resource, key)
+        self.heard(resource, key, owner)
         return True
 
     def remove(self, resource: Resource, obj: JsonObject) -> None:
@@ -147,7 +150,7 @@ class Cache:
             siblings.pop(key, None)
             if not siblings:
                 del self._children[resource, owner]
-        self.heard(resource, key)
+        self.heard(resource, key, owner)
 
     def has(self, resource: Resource, key: Key) -> bool:
         """Whether there is an object of that key."""

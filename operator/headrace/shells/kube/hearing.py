@@ -31,8 +31,6 @@ class Hearing:
         """Batches that were deleted and have left pods, or a Job that may still start some."""
         self._news: dict[Resource, Callable[[Key], None]] = {
             BATCHES: self._batch,
-            JOBS: self._child,
-            PODS: self._child,
             BULKHEADS: self._bulkhead,
             NAMESPACES: self._namespace,
             WORKLOADS: kueue.heard,
@@ -47,16 +45,16 @@ class Hearing:
         self._leaving = {(it.namespace, it.key.partition("/")[2]) for it in left}
         self._admission.load(batches, bulkheads, self._now(), left)
         for key in self._cache.keys(WORKLOADS):
-            self.news(WORKLOADS, key)
+            self.news(WORKLOADS, key, None)
         self._cache.heard = self.news
 
-    def news(self, resource: Resource, key: Key) -> None:
+    def news(self, resource: Resource, key: Key, owner: Parent | None) -> None:
         """An object has come, changed or gone. One that cannot be taken in must not end the watch: it is not admitted, that is all."""
-        tell = self._news.get(resource)
-        if tell is None:
-            return
         try:
-            tell(key)
+            if resource in self._news:
+                self._news[resource](key)
+            elif owner is not None:
+                self._child(owner)
         except Exception:
             logger.exception("%s %s: this is a bug; admission does not know of its last change", resource.kind, key)
 
@@ -69,11 +67,11 @@ class Hearing:
         else:
             self._admission.gone(key, self._now())
 
-    def _child(self, _: Key) -> None:
-        """A Job or a pod has changed, perhaps the last that a batch has left."""
-        for key in [key for key in self._leaving if not self._has_children(key)]:
-            self._leaving.remove(key)
-            self._admission.gone(key, self._now())
+    def _child(self, owner: Parent) -> None:
+        """A child has changed, perhaps the last that a batch has left."""
+        if owner.key in self._leaving and owner.resource is BATCHES and not self._has_children(owner.key):
+            self._leaving.remove(owner.key)
+            self._admission.gone(owner.key, self._now())
 
     def _has_children(self, key: Key) -> bool:
         return self._cache.has_children((JOBS, PODS), Parent(BATCHES, *key))
