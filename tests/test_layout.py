@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -104,3 +106,22 @@ def test_the_worker_knows_the_vocabulary_and_nothing_else_of_headrace() -> None:
         return any(top_level(name) == "headrace" and not name.startswith("headrace.api") for name in imports(path))
 
     assert offenders(WORKER, knows_more) == []
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "extra", "spared"),
+    [
+        pytest.param(
+            "operator/Dockerfile", "operator", {"obstore"}, id="operator: only workers read and write objects"
+        ),
+        pytest.param("worker-image/Dockerfile", "worker", set(), id="worker"),
+    ],
+)
+def test_images_have_what_the_package_depends_on(dockerfile: str, extra: str, spared: set[str]) -> None:
+    """The images are built from lists of their own, so that each has no more than it needs: and no less."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {
+        re.split(r"[<>=]", one)[0] for one in (*project["dependencies"], *project["optional-dependencies"][extra])
+    }
+    installed = set(re.split(r"[\s\"'=,<>\[\]]+", (ROOT / dockerfile).read_text()))
+    assert wanted - installed == spared

@@ -239,6 +239,13 @@ FAN_OUT = Dashboard(
             "Of fan-outs that have ended within an hour.",
         ),
         _panel(
+            "Stragglers",
+            "short",
+            f"sum by (part) (headrace_stragglers{HERE})",
+            "{{part}}",
+            "Branches and shards at work that take more than twice as long as half of the others; the status names them.",
+        ),
+        _panel(
             "Ends of fan-outs",
             "short",
             'sum by (reason) (increase(headrace_finished_total{namespace=~"$namespace",kind="FanOutJob"}[1h]))',
