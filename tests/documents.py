@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from headrace.shells.manifests import work_specs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -36,8 +39,13 @@ def snippets() -> Iterator[Snippet]:
 
 def resolved(document: dict[str, Any]) -> dict[str, Any]:
     """The document with a path beside the manifest, which only a laptop has, as the URI that `headrace run` makes of it."""
-    uri = (document.get("spec") or {}).get("input", {}).get("uri", "")
-    return document if not uri or "://" in uri else merged(document, {"spec": {"input": {"uri": f"file:///{uri}"}}})
+    whole = copy.deepcopy(document)
+    for _, spec in work_specs(whole):
+        for field, key in (("input", "uri"), ("evaluation", "reference")):
+            uri = (spec or {}).get(field, {}).get(key, "")
+            if uri and "://" not in uri:
+                spec[field][key] = f"file:///{uri}"
+    return whole
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

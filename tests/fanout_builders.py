@@ -113,6 +113,20 @@ def ended(branch: str, reason: Reason | None = None, seconds: int = 60, round_: 
     return child.model_copy(update={"status": builder.with_condition(end[0], ConditionStatus.TRUE, end[1]).status})
 
 
+def drifted(child: InferenceBatch, status: ConditionStatus) -> InferenceBatch:
+    """The same, having been compared with a reference."""
+    reason = Reason.NOT_COMPARED if status == ConditionStatus.UNKNOWN else Reason.DISTRIBUTION_CHANGED
+    said = Condition(
+        type=ConditionType.DATA_DRIFT,
+        status=status,
+        reason=reason,
+        message=f"it is {status}",
+        last_transition_time=NOON,
+    )
+    conditions = (*child.status.conditions, said)
+    return child.model_copy(update={"status": child.status.model_copy(update={"conditions": conditions})})
+
+
 def lost_records(child: InferenceBatch, failed: int = 10) -> InferenceBatch:
     """The same, but so many of its records have failed."""
     records = RecordCounts(total=100, succeeded=100 - failed, failed=failed)

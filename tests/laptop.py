@@ -91,7 +91,9 @@ class Laptop:
     @property
     def place(self) -> Installation:
         """Where it runs."""
-        return Installation(default_output=self.state.default_output, files_root=str(self.folder.files))
+        return Installation(
+            default_output=self.state.default_output, files_root=str(self.folder.files), secrets_root=None
+        )
 
     def converger(self) -> Converger:
         """A process that takes the batch over."""

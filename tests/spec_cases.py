@@ -122,6 +122,18 @@ def _split(**split: Any) -> JsonObject:
     return {"input": {**_URI, "format": "jsonl", "split": split}}
 
 
+def _split_files(**split: Any) -> JsonObject:
+    return {"input": {**_URI, "format": "text", "split": split}}
+
+
+_HALF_AN_HOUR = {"startTime": "2026-01-15T12:00:00Z", "endTime": "2026-01-15T12:30:00Z"}
+
+
+def _windowed(times: tuple[str, str]) -> JsonObject:
+    start, end = (f"2026-01-15T{time}:00Z" for time in times)
+    return {"input": {**_URI, "window": {"startTime": start, "endTime": end}}}
+
+
 _WRONG_TOLERANCES: tuple[Any, ...] = (-1, "101%", "1.5%", "-1%", "10", "%", "", "٣%", "5%\n", 0.01, True, [], {})
 _WRONG_AMOUNTS: tuple[Any, ...] = (-1, "-1", "two", "2 cores", "1e3", "", "٢", 0.5, [])
 
@@ -130,6 +142,30 @@ BAD = (
     Bad("no input", "spec.input", without="input"),
     Bad("a model that is null", "spec.model", {"model": None}),
     Bad("a model without a name", "spec.model.name", {"model": {}}),
+    # the window of the data
+    Bad("a window that ends before it starts", "spec.input.window", _windowed(("12:30", "12:00"))),
+    Bad("labels without the match that needs them", "spec.evaluation.labels", {"evaluation": {"labels": ["yes", "no"]}}),
+    Bad("a match that needs labels without any", "spec.evaluation.labels", {"evaluation": {"match": "Label"}}),
+    Bad("an unknown match", "spec.evaluation.match", {"evaluation": {"match": "Fuzzy"}}),
+    Bad("an empty label", "spec.evaluation.labels[0]", {"evaluation": {"match": "Label", "labels": [""]}}),
+    Bad("more labels than anybody counts", "spec.evaluation.labels",
+        {"evaluation": {"match": "Label", "labels": [f"label {number}" for number in range(101)]}}),
+    Bad("a reference that is no folder", "spec.evaluation.reference", {"evaluation": {"reference": "january"}}),
+    Bad("no drift at all", "spec.evaluation.maxPsiPercent", {"evaluation": {"maxPsiPercent": 0}}),
+    Bad("vectors of a model that makes none", "spec.evaluation.embedding.model.task",
+        {"evaluation": {"embedding": {"model": {"name": "m"}}}}),
+    Bad("records taken up beside inline ones", "spec.input.carriedFrom",
+        {"input": {"inline": [RECORD], "format": "jsonl", "carriedFrom": "s3://out/earlier/"}}),
+    Bad("parts taken up", "spec.input.carriedFrom",
+        {"input": {**_URI, "format": "jsonl", "split": {"by": "lines", "size": 1}, "carriedFrom": "s3://out/earlier/"}}),
+    Bad("records taken up from a package", "spec.input.carriedFrom", {"input": {**_URI, "carriedFrom": "package://m/f"}}),
+    Bad("what was modified, and no window", "spec.input.objects", {"input": {**_URI, "objects": "ModifiedInWindow"}}),
+    Bad("what was modified of records in the object", "spec.input.objects",
+        {"input": {"inline": [RECORD], "objects": "ModifiedInWindow", "window": _HALF_AN_HOUR}}),
+    Bad("what was modified of a package", "spec.input.objects",
+        {"input": {"uri": "package://m/f", "objects": "ModifiedInWindow", "window": _HALF_AN_HOUR}}),
+    Bad("a window without a time zone", "spec.input.window.startTime",
+        {"input": {**_URI, "window": {"startTime": "2026-01-15T12:00:00", "endTime": "2026-01-15T12:30:00Z"}}}),
     # names
     Bad("an unknown field", "spec.shard", {"shard": 3}),
     Bad("an unknown field of a part", "spec.model.nmae", {"model": {"name": "m", "nmae": "m"}}),
@@ -198,7 +234,11 @@ BAD = (
     # splitting
     Bad("a split without a size", "spec.input.split.size", _split(by="lines")),
     Bad("a split by nothing", "spec.input.split.by", _split(size=5)),
-    Bad("a split by what there is no text of", "spec.input.split.by", _split(by="tiles", size=5)),
+    Bad("a split by what there is none of", "spec.input.split.by", _split(by="scenes", size=5)),
+    Bad("tiles of a text", "spec.input.split.field", _split(by="tiles", size=5, field="body")),
+    Bad("more frames than a record may have images", "spec.input.split.size", _split(by="frames", size=65)),
+    Bad("tiles of files of text", "spec.input.format", _split_files(by="tiles", size=64)),
+    Bad("frames that overlap whole", "spec.input.split.overlap", _split(by="frames", size=4, overlap=4)),
     Bad("parts of nothing", "spec.input.split.size", _split(by="chunks", size=0)),
     Bad("parts larger than any record", "spec.input.split.size", _split(by="chunks", size=16_777_217)),
     Bad("a negative overlap", "spec.input.split.overlap", _split(by="chunks", size=5, overlap=-1)),
@@ -245,6 +285,15 @@ BAD = (
     Bad("an endpoint that is not HTTP", "spec.engine.openai.endpoints[1].url", {"engine": endpoints("https://a", "grpc://b")}),
     Bad("an endpoint's name in capitals", "spec.engine.openai.endpoints[0].name", _endpoint(name="A")),
     Bad("a negative weight", "spec.engine.openai.endpoints[0].weight", _endpoint(weight=-1)),
+    Bad("an endpoint with a password in its URL", "spec.engine.openai.endpoints[0].url", _endpoint(url="https://me:secret@a")),
+    Bad("an endpoint with a query", "spec.engine.openai.endpoints[0].url", _endpoint(url="https://a/v1?key=secret")),
+    Bad("an endpoint without a host", "spec.engine.openai.endpoints[0].url", _endpoint(url="https:///v1")),
+    Bad("a tier above the highest", "spec.engine.openai.endpoints[0].tier", _endpoint(tier=10)),
+    Bad("an endpoint that may never be asked", "spec.engine.openai.endpoints[0].maxConcurrentRequests",
+        _endpoint(maxConcurrentRequests=0)),
+    Bad("a key in the open", "spec.engine.openai.endpoints[0].apiKey", _endpoint(apiKey="sk")),
+    Bad("requests without time", "spec.engine.openai.requestTimeoutSeconds",
+        {"engine": {"name": "openai", "openai": {**OPENAI["openai"], "requestTimeoutSeconds": 0}}}),
     Bad("an unknown load balancing", "spec.engine.openai.loadBalancing",
         {"engine": {"name": "openai", "openai": {**OPENAI["openai"], "loadBalancing": "Random"}}}),
     Bad("an unknown dtype", "spec.engine.transformers.dtype", {"engine": {"transformers": {"dtype": "int8"}}}),
@@ -279,8 +328,15 @@ BAD = (
 
 GOOD = (
     Good("the least that can be said", {}),
+    Good("an endpoint with all that can be said about it", _endpoint(
+        url="https://a.example:8443/openai/v1", weight=0, model="org/m", responseModel="m-2", tier=9, zone="eu-1a",
+        maxConcurrentRequests=4, apiKeySecretRef={"name": "keys", "key": "a"})),
     Good("chunks", _split(by="chunks", size=2000, overlap=1999)),
     Good("lines of a field", _split(by="lines", size=1, field="body")),
+    Good("tiles", _split(by="tiles", size=224, overlap=16)),
+    Good("frames", _split(by="frames", size=64, overlap=63)),
+    Good("what was modified within half an hour",
+         {"input": {**_URI, "objects": "ModifiedInWindow", "window": _HALF_AN_HOUR}}),
     Good("a condition on records", {"input": {**_URI, "when": "has(record.language) && record.language == 'de'"}}),
     Good("media from a few places", _media(
         allowedHosts=["media.example.org", "*.cdn.example", "localhost"],
@@ -316,6 +372,17 @@ GOOD = (
             "prompt": {"template": "{{ text }}\n", "system": "Be brief."},
         },
     }),
+    Good("an evaluation of which nothing is said", {"evaluation": {}}),
+    Good("an evaluation of which all is said", {
+        "evaluation": {
+            "match": "Label",
+            "labels": ["positive", "negative"],
+            "reference": "s3://out/january/",
+            "maxPsiPercent": 25,
+            "embedding": {"model": {"name": "minilm", "task": "embedding"}, "engine": {"name": "mock"}},
+        },
+    }),
+    Good("records taken up from an earlier batch", {"input": {**_URI, "carriedFrom": "s3://out/earlier/"}}),
     Good("records in a ConfigMap", {"input": {"configMapRef": {"name": "records.v1", "key": "a.jsonl"}}}),
     *(
         Good(f"an input at {uri}", {"input": {"uri": uri, "format": "text"}})
@@ -364,9 +431,15 @@ _STAGES: JsonObject = {
 }
 
 BAD_FAN_OUTS = (
+    BadFanOut("more answers than branches", "spec.completionPolicy.minAnswers", {"completionPolicy": {"minAnswers": 2}}),
+    BadFanOut("no answer", "spec.completionPolicy.minAnswers", {"completionPolicy": {"minAnswers": 0}}),
+    BadFanOut("answers of branches that are cancelled", "spec.completionPolicy.minAnswers",
+              {"branches": _STAGES["branches"], "completionPolicy": {"mode": "Any", "minAnswers": 2}}),
     BadFanOut("a split of requests", "spec.split", {"input": _URI, "split": _SPLIT}),
     BadFanOut("a split of one batch", "spec.input.split", _split(**_SPLIT)),
     BadFanOut("a split that is none", "spec.split.overlap", {"split": {**_SPLIT, "overlap": 100}}),
+    BadFanOut("tiles of files of text", "spec.input.format",
+              {"input": {**_URI, "format": "text"}, "split": {"by": "tiles", "size": 64}}),
     BadFanOut("parts that nobody has made", "spec.aggregation.type", {"aggregation": _REDUCE}),
     BadFanOut("settings of another aggregation", "spec.aggregation.reduce", {"aggregation": {"type": "first", "reduce": {}}}),
     BadFanOut("no such end of a hole", "spec.aggregation.reduce.missingParts",
@@ -381,8 +454,10 @@ GOOD_FAN_OUTS: tuple[JsonObject, ...] = (
     {},
     {"split": _SPLIT},
     {"split": {**_SPLIT, "overlap": 99}, "aggregation": _REDUCE},
+    {"split": {"by": "frames", "size": 8}, "aggregation": _REDUCE},
     {"split": _SPLIT, "aggregation": {**_REDUCE, "reduce": {"separator": "", "missingParts": "Fail"}}},
     {"split": _SPLIT, "aggregation": {"type": "vote"}, **_STAGES},
+    {"aggregation": {"type": "vote"}, **_STAGES, "completionPolicy": {"minAnswers": 2}},
 )
 """Fields of FanOutJobs that are taken."""
 
@@ -397,6 +472,7 @@ UNSET = (
 _BODY = RECORD["body"]
 
 CHANGES = (
+    Change("another evaluation", {"evaluation": {"match": "Exact"}}, {"evaluation": {}}, forbidden="evaluation"),
     Change("more pods", {"parallelism": 4}),
     Change("another priority", {"priority": 5}),
     Change("other limits", {"limits": {"pods": 2}, "minParallelism": 1, "budget": {"maxTokens": 5}}, {"limits": {"gpus": 2}}),

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 import bulkhead_cases
+import schedule_cases
 from builders import NOON, PLACE
 from documents import resolved
 from headrace.api.base import ApiModel, InvalidSpec
@@ -23,11 +24,14 @@ from headrace.api.bulkhead import Bulkhead
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import Kind, kind_named
+from headrace.api.scheduledgeneration import ScheduledGeneration
 from headrace.core.admission.book import Book
 from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.fanout.reconcile import reconcile as reconcile_fan_out
 from headrace.core.observed import Observed
 from headrace.core.reconcile import reconcile
+from headrace.core.schedule.observed import ScheduleObserved
+from headrace.core.schedule.reconcile import reconcile as reconcile_schedule
 from spec_cases import GOOD
 
 JsonObject = dict[str, Any]
@@ -69,7 +73,8 @@ def seeds() -> list[JsonObject]:
         for file in sorted(EXAMPLES.glob("*.yaml"))
         for document in yaml.safe_load_all(file.read_text())
     ]
-    found = [*batches, {**head, "spec": bulkhead_cases.EVERYTHING}, *examples]
+    schedules = [schedule_cases.manifest(case.values[0]) for case in schedule_cases.GOOD]  # type: ignore[arg-type]
+    found = [*batches, *schedules, {**head, "spec": bulkhead_cases.EVERYTHING}, *examples]
     return [document for document in found if len(str(document)) < LARGE]
 
 
@@ -172,6 +177,8 @@ def _decide(found: Any) -> None:
             reconcile(Observed(found, NOON, installation=PLACE))
         case FanOutJob():
             reconcile_fan_out(FanOutObserved(found, NOON, installation=PLACE))
+        case ScheduledGeneration():
+            reconcile_schedule(ScheduleObserved(found, NOON, installation=PLACE))
         case Bulkhead():
             Book().put_bulkhead(found, NOON)
 

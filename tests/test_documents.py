@@ -11,14 +11,18 @@ import pytest
 
 from documents import PAGES, ROOT, Snippet, resolved, snippets
 from generate.values import Values
+from headrace.api.asking import Webhooks
+from headrace.api.gateway import ServedModels
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import kind_named
 from headrace.api.reasons import Reason
+from headrace.core.asking.requests import route_faults
+from headrace.core.openai.models import model_faults
 
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 SETTING = re.compile(r"--set(?:-string|-json)?[ =](?:\"|')?([a-zA-Z.]+)=")
 VALUE = re.compile(
-    r"`((?:image|worker|metrics|networkPolicy|crds|rbac|defaultBulkhead|namespaces)\.?[a-zA-Z.]*)(?:=[^`]*)?`"
+    r"`((?:image|worker|metrics|tracing|networkPolicy|crds|rbac|defaultBulkhead|namespaces)\.?[a-zA-Z.]*)(?:=[^`]*)?`"
 )
 
 
@@ -29,6 +33,11 @@ def test_object_in_the_documentation_fits_the_models(snippet: Snippet) -> None:
         kind.model.parse(resolved(snippet.document))
     elif "networkPolicy" in snippet.document:
         Values.parse(snippet.document)
+    elif "models" in snippet.document:
+        models = ServedModels.parse(snippet.document)
+        assert [*model_faults(models), *route_faults(models)] == []
+    elif "webhooks" in snippet.document:
+        Webhooks.parse(snippet.document["webhooks"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

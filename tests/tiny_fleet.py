@@ -93,7 +93,7 @@ class Task:
         least = max(1, min(self.at_least, status.left))
         return replace(
             self.asked,
-            shape=self.asked.shape._replace(min_pods=least),
+            shape=Shape(*self.asked.shape.of_one_pod, least, self.asked.shape.breakers),
             pods=max(1, status.left),
             since=status.since,
             wants=status.ended is None,
@@ -190,7 +190,7 @@ class TinyFleet:
                 self.probes.setdefault((name, breaker.opened_at), set()).add(key)
 
     def _spread(self) -> None:
-        if self.book.changed:
+        if self.book.decided or self.book.outdated:
             self.dirty |= dict.fromkeys(key for key in sorted(self.book.take_changed()) if key in self.seen)
 
     def _may_die(self) -> None:

@@ -35,13 +35,19 @@ class FanOut(Folder):
     branches: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Each branch as the join is told of it."""
     aggregation: dict[str, Any] = field(default_factory=lambda: {"type": "first"})
+    min_answers: int = 1
     round: int = 0
 
     def config_json(self) -> bytes:
         """What `HEADRACE_CONFIG` says."""
         told = orjson.loads(super().config_json())
         branches = [{"name": name, "weight": 1, "joined": True, **more} for name, more in self.branches.items()]
-        told["fanOut"] = {"aggregation": self.aggregation, "branches": branches, "round": self.round}
+        told["fanOut"] = {
+            "aggregation": self.aggregation,
+            "branches": branches,
+            "minAnswers": self.min_answers,
+            "round": self.round,
+        }
         return orjson.dumps(told)
 
     def plan(self, records: Iterable[str]) -> None:

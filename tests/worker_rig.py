@@ -258,6 +258,9 @@ class MortalStore:
     def list(self, pattern: str) -> Iterator[StoredObject]:
         return self._store.list(pattern)
 
+    def scan(self, pattern: str) -> Iterator[StoredObject]:
+        return self._store.scan(pattern)
+
     def open(self, uri: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
         return self._store.open(uri, start)
 

@@ -56,9 +56,9 @@ def _panel(title: str, unit: Unit, expression: str, legend: str, description: st
     return Panel(title, unit, (Query(expression, legend),), description)
 
 
-def _quantiles(title: str, metric: str, where: str, description: str = "") -> Panel:
+def _quantiles(title: str, metric: str, where: str, description: str = "", span: str = RANGE) -> Panel:
     def query(percent: int) -> Query:
-        buckets = f"sum by (le) (rate({metric}_bucket{where}{RANGE}))"
+        buckets = f"sum by (le) (rate({metric}_bucket{where}{span}))"
         return Query(f"histogram_quantile({percent / 100}, {buckets})", f"p{percent}")
 
     return Panel(title, "s", (query(50), query(95), query(99)), description)
@@ -123,6 +123,12 @@ FLEET = Dashboard(
             "Batches that lost what they held",
             "ops",
             f'sum by (bulkhead, reason) (rate(headrace_evictions_total{{bulkhead=~"$bulkhead"}}{RANGE}))',
+            "{{bulkhead}}: {{reason}}",
+        ),
+        _panel(
+            "GPUs that were given back and not yet free",
+            "short",
+            f'sum by (bulkhead, reason) (rate(headrace_lost_gpu_seconds_total{{bulkhead=~"$bulkhead"}}{RANGE}))',
             "{{bulkhead}}: {{reason}}",
         ),
         _quantiles("Looks of the operator", "headrace_reconcile_seconds", ""),
@@ -202,6 +208,58 @@ BATCH = Dashboard(
             "{{reason}}",
             "Within an hour.",
         ),
+        _panel(
+            "Scores of answers",
+            "percentunit",
+            f"sum by (score) (increase(headrace_evaluation_score_ratio_sum{HERE}[1d]))"
+            f" / sum by (score) (increase(headrace_evaluation_score_ratio_count{HERE}[1d]))",
+            "{{score}}",
+            "Of batches whose records say what is expected; mean of a day.",
+        ),
+        _panel(
+            "Answers that are what was expected",
+            "short",
+            f"sum by (verdict) (increase(headrace_evaluated_records_total{HERE}[1d]))",
+            "{{verdict}}",
+            "Within a day.",
+        ),
+        _panel(
+            "Data drift",
+            "short",
+            f"sum by (feature) (increase(headrace_data_drift_psi_sum{HERE}[1d]))"
+            f" / sum by (feature) (increase(headrace_data_drift_psi_count{HERE}[1d]))",
+            "{{feature}}",
+            "Population stability index against the reference, mean of a day: below 0.1 is alike, above 0.2 is not.",
+        ),
+        _panel(
+            "Batches that have drifted",
+            "short",
+            f"sum by (feature) (increase(headrace_data_drifts_total{HERE}[1d]))",
+            "{{feature}}",
+            "Within a day, by what has changed.",
+        ),
+        _panel(
+            "Requests to endpoints",
+            "reqps",
+            _rate("headrace_worker_endpoint_requests_total", "endpoint, outcome"),
+            "{{endpoint}} {{outcome}}",
+        ),
+        Panel(
+            "Requests in flight at endpoints",
+            "short",
+            (
+                Query(f"sum by (endpoint) (headrace_worker_endpoint_in_flight{HERE})", "{{endpoint}}"),
+                Query(f"sum by (endpoint) (headrace_worker_endpoint_limit{HERE})", "{{endpoint}} may have"),
+            ),
+            "What it may have follows from how it answers.",
+        ),
+        _panel(
+            "Workers that send an endpoint nothing",
+            "short",
+            f"sum by (endpoint) (headrace_worker_endpoint_open{HERE})",
+            "{{endpoint}}",
+            "Its breaker is open, or somebody must mend something.",
+        ),
     ),
     ("namespace",),
 )
@@ -262,7 +320,36 @@ FAN_OUT = Dashboard(
     ("namespace",),
 )
 
-DASHBOARDS = (FLEET, BATCH, FAN_OUT)
+SCHEDULE = Dashboard(
+    "schedule",
+    "Headrace / Schedules",
+    (
+        _panel(
+            "Schedules by state",
+            "short",
+            f"sum by (state) (headrace_schedules{HERE})",
+            "{{state}}",
+            "Late: see DriftExceeded.",
+        ),
+        _quantiles(
+            "Drift",
+            "headrace_schedule_drift_seconds",
+            HERE,
+            "From when runs were due, jitter included, to their first record. Of six hours.",
+            "[6h]",
+        ),
+        _panel(
+            "Runs begun",
+            "short",
+            f"sum by (namespace) (increase(headrace_schedule_drift_seconds_count{HERE}[1h]))",
+            "{{namespace}}",
+            "Within an hour.",
+        ),
+    ),
+    ("namespace",),
+)
+
+DASHBOARDS = (FLEET, BATCH, FAN_OUT, SCHEDULE)
 
 
 def render_dashboards() -> dict[str, str]:

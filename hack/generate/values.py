@@ -13,6 +13,7 @@ from headrace.api.bulkhead import BulkheadSpec
 FreeObjects = tuple[FreeObject, ...]
 Labels = dict[str, str]
 Port = Annotated[int, Field(ge=1, le=65535)]
+_RATIO = r"0(\.[0-9]+)?|1(\.0+)?"
 PUBLIC_V4 = (
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -59,6 +60,17 @@ class DefaultBulkhead(ApiModel):
     """Whether to make it."""
     spec: BulkheadSpec = Field(default_factory=BulkheadSpec)
     """Its limits."""
+
+
+class LeaderElection(ApiModel):
+    """How long the Lease holds by which replicas take turns: each of these must be longer than the next."""
+
+    lease_seconds: Annotated[int, Field(ge=3, le=3600)] = 15
+    """How long a silent leader stays leader."""
+    give_up_seconds: Annotated[int, Field(ge=2, le=3600)] = 10
+    """A leader that could not renew for so long stops, and starts again as a follower."""
+    renew_seconds: Annotated[int, Field(ge=1, le=3600)] = 2
+    """How often it renews."""
 
 
 class Budget(ApiModel):
@@ -142,6 +154,36 @@ class Metrics(ApiModel):
     dashboards: Dashboards = Field(default_factory=Dashboards)
 
 
+class HeadersSecret(ApiModel):
+    """Where the headers of exports are, which may be credentials."""
+
+    name: str = ""
+    """A Secret beside the operator, and one of the same name in each namespace where batches run; empty: no headers."""
+    key: Annotated[str, Field(min_length=1)] = "headers"
+    """Its key, whose value is as OTEL_EXPORTER_OTLP_HEADERS has it."""
+
+
+class Tracing(ApiModel):
+    """Spans of the operator and of the workers, by OTLP over HTTP."""
+
+    endpoint: Annotated[str, Field(pattern=r"^(https?://[^@]+)?$")] = ""
+    """URL of a collector; empty: no traces."""
+    sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = "parentbased_always_on"
+    """Which traces are kept whole; of the others only failures are."""
+    sampler_ratio: Annotated[str, Field(pattern=rf"^({_RATIO})?$")] = ""
+    """Their share, for a sampler that has one."""
+    record_ratio: Annotated[str, Field(pattern=rf"^({_RATIO})$")] = "0.01"
+    """The share of the records that have a span although they have not failed."""
+    headers_secret: HeadersSecret = Field(default_factory=HeadersSecret)
+
+
 class OperatorPolicy(ApiModel):
     """The NetworkPolicy of the operator."""
 
@@ -179,6 +221,8 @@ class NetworkPolicy(ApiModel):
     """NetworkPolicy peers that resolve names."""
     scrapers: FreeObjects = ()
     """NetworkPolicy peers that may read metrics; by default anybody in the cluster may."""
+    collector: FreeObjects = ()
+    """NetworkPolicy egress rules that lead to the collector of traces, for the operator and for the workers."""
 
 
 class Values(ApiModel):
@@ -195,6 +239,7 @@ class Values(ApiModel):
     default_bulkhead: DefaultBulkhead = Field(default_factory=DefaultBulkhead)
     replicas: Annotated[int, Field(ge=0, le=10)] = 2
     """One acts, the others wait for its Lease."""
+    leader_election: LeaderElection = Field(default_factory=LeaderElection)
     pod_disruption_budget: Budget = Field(default_factory=Budget)
     resources: FreeObject = Field(
         default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
@@ -216,6 +261,7 @@ class Values(ApiModel):
     rbac: Rbac = Field(default_factory=Rbac)
     crds: Crds = Field(default_factory=Crds)
     metrics: Metrics = Field(default_factory=Metrics)
+    tracing: Tracing = Field(default_factory=Tracing)
     network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy)
     global_: Annotated[FreeObject, Field(alias="global")] = Field(default_factory=dict)
     """Values of a chart that has this one as a part; none of them is looked at."""

@@ -111,8 +111,8 @@ def bounds_needed(node: Node) -> set[str]:
     if "enum" in node.schema:
         return set()
     match node.schema.get("type"):
-        case "string":
-            return {"maxLength"}
+        case "string":  # the server knows how long a time can be
+            return set() if node.schema.get("format") == "date-time" else {"maxLength"}
         case "integer":
             return {"minimum", "maximum"}
         case "array":

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from headrace.api.base import InvalidSpec
 from headrace.api.common import Input
+from headrace.api.content import MAX_MEDIA
 from headrace.api.model import Model, Task
 from headrace.api.parts import part_reader
 from headrace.api.records import RecordError
-from headrace.api.splitting import Split, SplitBy, parent_of, part_id, spans
+from headrace.api.splitting import MOST_FRAMES, Split, SplitBy, parent_of, part_id, runs, spans, tile_count, tiles
 
 TEXTS = st.text(alphabet="ab .!?\n\f\r\t。é👋", max_size=120) | st.text(max_size=60)
 UNIT_END = {SplitBy.LINES: "\n", SplitBy.PAGES: "\f"}
@@ -22,9 +23,16 @@ UNIT_END = {SplitBy.LINES: "\n", SplitBy.PAGES: "\f"}
 
 @st.composite
 def splits(draw: st.DrawFn) -> Split:
-    """Any split that the schema takes, the sizes small enough to matter."""
+    """Any split of texts that the schema takes, the sizes small enough to matter."""
     size = draw(st.integers(1, 40))
-    return Split(by=draw(st.sampled_from(SplitBy)), size=size, overlap=draw(st.integers(0, size - 1)))
+    kinds = st.sampled_from([by for by in SplitBy if not by.of_images])
+    return Split(by=draw(kinds), size=size, overlap=draw(st.integers(0, size - 1)))
+
+
+@st.composite
+def image_splits(draw: st.DrawFn, by: SplitBy) -> Split:
+    size = draw(st.integers(1, 20))
+    return Split(by=by, size=size, overlap=draw(st.integers(0, size - 1)))
 
 
 def parts(text: str, **split: object) -> list[str]:
@@ -122,8 +130,9 @@ def test_ids_of_parts_are_those_of_the_documentation() -> None:
         pytest.param({"by": "chunks", "size": 0}, "size: must be greater than or equal to 1, not 0", id="size 0"),
         pytest.param({"by": "lines", "size": 5, "overlap": 5}, "overlap: overlap must be less than size", id="all overlap"),
         pytest.param({"by": "lines", "size": 5, "overlap": -1}, "overlap: must be greater", id="a negative overlap"),
-        pytest.param({"by": "tiles", "size": 5}, "by: must be 'chunks', 'lines' or 'pages', not \"tiles\"", id="tiles"),
-        pytest.param({"by": "frames", "size": 5}, "by: must be 'chunks', 'lines' or 'pages'", id="frames"),
+        pytest.param({"by": "scenes", "size": 5}, "by: must be 'chunks', 'lines', 'pages', 'tiles' or 'frames'", id="scenes"),
+        pytest.param({"by": "frames", "size": 65}, "size: size must be at most 64 when by is frames", id="too many frames"),
+        pytest.param({"by": "tiles", "size": 5, "field": "body"}, "field: field is about texts", id="a field of tiles"),
         pytest.param({"by": "pages", "size": 1, "field": "part"}, "field: field must not be custom_id or part", id="its own field"),
     ],
 )  # fmt: skip
@@ -156,3 +165,38 @@ def test_a_record_that_cannot_be_split_says_why(line: bytes, complaint: str) -> 
     spec = Input.parse({"uri": "file:///in", "format": "jsonl", "split": {"by": "lines", "size": 1}})
     with pytest.raises(RecordError, match=complaint):
         list(part_reader(spec, None)("", line, 0))
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 60), st.integers(1, 60), image_splits(SplitBy.TILES))
+def test_tiles_cover_their_image_and_each_has_a_pixel_that_no_earlier_one_has(
+    width: int, height: int, split: Split
+) -> None:
+    seen: set[tuple[int, int]] = set()
+    found = list(tiles(width, height, split))
+    for x, y, wide, high in found:
+        assert 1 <= wide <= split.size
+        assert 1 <= high <= split.size
+        own = {(x + right, y + down) for right in range(wide) for down in range(high)}
+        assert own - seen
+        seen |= own
+    assert seen == {(x, y) for x in range(width) for y in range(height)}
+    assert len(found) == tile_count(width, height, split)
+
+
+def test_tiles_without_overlap_lie_side_by_side() -> None:
+    found = list(tiles(5, 3, Split(by=SplitBy.TILES, size=2)))
+    assert found == [(0, 0, 2, 2), (2, 0, 2, 2), (4, 0, 1, 2), (0, 2, 2, 1), (2, 2, 2, 1), (4, 2, 1, 1)]
+    assert sum(wide * high for _, _, wide, high in found) == 5 * 3
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 60), image_splits(SplitBy.FRAMES))
+def test_runs_of_frames_are_those_of_as_many_lines(frames: int, split: Split) -> None:
+    text, lines = "x\n" * frames, split.model_copy(update={"by": SplitBy.LINES})
+    expected = [list(range(start // 2, end // 2)) for start, end in spans(text, lines)]
+    assert list(runs(range(frames), split)) == expected
+
+
+def test_a_part_has_no_more_frames_than_a_task_answers_images() -> None:
+    assert MOST_FRAMES == MAX_MEDIA

@@ -32,7 +32,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import orjson
-import psutil  # type: ignore[import-untyped]
+import psutil
 from kubernetes.aio import client
 
 from builders import BatchBuilder, a_batch
@@ -41,7 +41,7 @@ from cluster.operator_rig import RECORDS, Plane, Rig, eventually, manifest, star
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType
-from headrace.core.observed import Installation, Observed
+from headrace.core.observed import LET_IN, Installation, Observed, Verdict
 from headrace.core.reconcile import reconcile
 from headrace.shells.kube import memory as memory_tidying
 from headrace.shells.kube.api import Api
@@ -54,7 +54,7 @@ BATCH = a_batch().inline(*RECORDS).sharded(4)
 OURS = tuple(resource.plural for resource in (BATCHES, JOBS, PODS, CONFIG_MAPS))
 """What comes and goes with batches."""
 JOB_CONTROLLER = "kube-controller-manager"
-"""While it is away, Jobs get no pods."""
+"""While it is away, Jobs get no pods. It is never started again: it would first have to make the pods of thousands of Jobs."""
 _FORKS = multiprocessing.get_context("forkserver")
 
 
@@ -82,11 +82,11 @@ QUICK = Settings(rounds=1, burst=60, steady_seconds=4.0, finished=150, idle_seco
 # the bare client, in a process of its own
 
 
-def steps(batch: InferenceBatch) -> list[JsonObject]:
-    """What the operator writes for a batch, in order: children as they are, a status by itself."""
+def steps(batch: InferenceBatch, verdict: Verdict = LET_IN) -> list[JsonObject]:
+    """What the operator writes for a batch that gets that verdict, in order: children as they are, a status by itself."""
     now, written, found = datetime.now(UTC), set[str](), list[JsonObject]()
     while True:
-        plan = reconcile(Observed(batch, now, installation=PLACE))
+        plan = reconcile(Observed(batch, now, verdict=verdict, installation=PLACE))
         for child in plan.children or ():
             if child["metadata"]["name"] not in written:
                 written.add(child["metadata"]["name"])
@@ -373,8 +373,7 @@ def memory(plane: Plane, folder: Path, settings: Settings, contender: str) -> di
 
 
 def writes_each(plane: Plane, folder: Path) -> float:
-    """Requests that change something, for one batch of four shards with pods."""
-    plane.cluster.start(JOB_CONTROLLER)
+    """Requests that change something, for one batch of four shards with pods. While the Job controller has nothing else to do."""
     rig, count = Rig(plane, folder), 10
     operator = an_operator(rig).start().wait_ready()
     names = [f"b{number}" for number in range(count)]
@@ -400,6 +399,9 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def measure(plane: Plane, folder: Path, settings: Settings) -> JsonObject:
     """All figures."""
+    writes = writes_each(plane, folder)
+    say(f"writes, operator: {writes:.1f} a batch")
+    plane.cluster.kill(JOB_CONTROLLER)
     bursts: dict[str, list[float]] = {contender: [] for contender in settings.contenders}
     delays: dict[str, list[float]] = {contender: [] for contender in settings.contenders}
     for turn in range(settings.rounds):
@@ -423,7 +425,7 @@ def measure(plane: Plane, folder: Path, settings: Settings) -> JsonObject:
             for name in acting
         },
         "memory": {name: memory(plane, folder, settings, name) for name in acting},
-        "writes_each": writes_each(plane, folder),
+        "writes_each": writes,
     }
 
 
@@ -468,7 +470,6 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, and print."""
     settings, file = parse(arguments)
     with tempfile.TemporaryDirectory() as folder, started_plane(Path(folder) / "plane", print) as plane:
-        plane.cluster.kill(JOB_CONTROLLER)
         found = measure(plane, Path(folder), settings)
     print(table(found))
     if file is not None:

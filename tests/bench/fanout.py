@@ -56,6 +56,8 @@ class Settings:
     records: int = 400
     branches: int = 50
     shards: int = 20
+    at_once: int = 10
+    """Branches at work at once: the hollow pods of all share one process, which should not be what is measured."""
     joined: int = 1_000_000
 
 
@@ -112,7 +114,8 @@ def writes(settings: Settings) -> int:
         for branch in wanted.spec["branches"]:
             wanted = wanted.with_branch(branch["name"], shards=settings.shards, parallelism=settings.shards)
         records = [{"custom_id": f"r{number}", "text": "say"} for number in range(10 * settings.shards)]
-        rig.create(FAN_OUTS, fan_out_manifest(wanted.with_spec(input={"inline": records, "format": "jsonl"})))
+        source = {"inline": records, "format": "jsonl"}
+        rig.create(FAN_OUTS, fan_out_manifest(wanted.with_spec(input=source, maxParallelBranches=settings.at_once)))
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (state := rig.state(FAN_OUTS, "answers")) != "Complete":
             if time.monotonic() > deadline:

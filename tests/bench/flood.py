@@ -2,9 +2,16 @@
 
     python tests/bench/flood.py [--rounds 5] [--flood 200] [--batches 40] [--json FILE]
 
-Bulkhead `b` gets batches at a steady pace; each is let in at once. In every second round, bulkhead `a`, which has room for one batch, gets
-hundreds at the same moment. The time to start of a batch is that from its creation until it is admitted and its run Job is released. The
-rounds take turns, so that a busy moment of the machine hits both kinds. There are no pods: only the operator and the API server work.
+Bulkhead `b` gets batches at a steady pace; each is let in at once. The time to start of a batch is that from its creation until it is
+admitted and its run Job is there. There are four kinds of rounds, which take turns, so that a busy moment of the machine hits all:
+
+- alone: nothing else happens
+- beside: hundreds wait in bulkhead `a`, which has room for one batch
+- flooded: those hundreds come at this very moment
+- floor: the same flood beside the operator, in a namespace that it does not serve; a bare client writes what it would have written
+
+The floor is what sharing the machine and the API server costs in any case. The flood comes from a process of its own, so that whoever
+measures is not held up by it. There are no pods: only the operator and the API server work.
 """
 
 from __future__ import annotations
@@ -17,8 +24,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -26,19 +35,33 @@ from bench.cluster_operator import (
     BATCH,
     JOB_CONTROLLER,
     PATIENCE_SECONDS,
-    Spectator,
+    Bare,
     an_operator,
-    create,
     percentile,
     run,
     say,
+    steps,
+    write,
 )
 from cluster.operator_rig import Plane, Rig, eventually, manifest, started_plane
 from headrace.api.base import JsonObject
-from headrace.shells.kube.resources import BATCHES, BULKHEADS
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.meta import ConditionStatus
+from headrace.api.reasons import ConditionType, Reason
+from headrace.core.observed import Verdict
+from headrace.shells.kube.api import Api
+from headrace.shells.kube.operator import AT_WORK_FOR_ONE
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, Resource
 
+KINDS = ("alone", "beside", "flooded", "floor")
 A_SECOND = 5.0
 """Batches of `b`."""
+CREATES_AT_ONCE = 32
+"""Of the flood."""
+MARK = {"bench": "calm"}
+WAITS = Verdict(
+    admitted=False, reason=Reason.QUOTA_EXCEEDED, message="needs 1 batch, 1 of 1 used", position=100, ahead=99
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +73,44 @@ class Settings:
     batches: int
 
 
+class Starts:
+    """Notes when each batch of `b` was created, was admitted and got its run Job."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self.created: dict[str, float] = {}
+        self._ends: dict[Resource, dict[str, float]] = {BATCHES: {}, JOBS: {}}
+        self._watching = [rig.plane.background.start(self._watch(resource)) for resource in self._ends]
+
+    @property
+    def done(self) -> bool:
+        """Whether all that were created have started."""
+        return all(self.created.keys() <= ends.keys() for ends in self._ends.values())
+
+    def milliseconds(self) -> list[float]:
+        """The time to start of each; nothing is noted any more."""
+        for watch in self._watching:
+            watch.cancel()
+        ends = {name: max(ends[name] for ends in self._ends.values()) for name in self.created}
+        return [1000 * max(0.0, ends[name] - at) for name, at in self.created.items()]
+
+    async def _watch(self, resource: Resource) -> None:
+        selector = ",".join(f"{name}={value}" for name, value in MARK.items()) if resource is BATCHES else ""
+        version = "0"
+        while True:
+            async for event in self._rig.plane.api.watch(resource, self._rig.namespace, selector, version, 3600):
+                obj = event["object"]
+                version = obj["metadata"]["resourceVersion"]
+                if event["type"] in ("ADDED", "MODIFIED") and (resource is JOBS or _admitted(obj)):
+                    name = obj["metadata"]["name"].removesuffix("-run")
+                    self._ends[resource].setdefault(name, time.perf_counter())
+
+
+def _admitted(batch: JsonObject) -> bool:
+    found = {it["type"]: it["status"] for it in batch.get("status", {}).get("conditions", ())}
+    return found.get(ConditionType.ADMITTED) == ConditionStatus.TRUE
+
+
 def bulkhead(rig: Rig, short: str, **capacity: int) -> str:
     """Make a Bulkhead for one round; its name."""
     name = f"{rig.namespace}-{short}"
@@ -58,67 +119,88 @@ def bulkhead(rig: Rig, short: str, **capacity: int) -> str:
     return name
 
 
-async def submit_steadily(rig: Rig, name: str, count: int, spectator: Spectator) -> None:
+async def submit_steadily(rig: Rig, name: str, count: int, starts: Starts) -> None:
     """Batches for `b`, one after the other."""
     began = time.perf_counter()
     for number in range(count):
         await asyncio.sleep(began + number / A_SECOND - time.perf_counter())
         batch = BATCH.with_spec(bulkheadName=name)
-        body = manifest(batch) | {"metadata": {"name": f"calm-{number}"}}
+        body = manifest(batch) | {"metadata": {"name": f"calm-{number}", "labels": MARK}}
         await rig.plane.api.create(BATCHES, rig.namespace, body)
-        spectator.created[f"calm-{number}"] = time.perf_counter()
+        starts.created[f"calm-{number}"] = time.perf_counter()
 
 
-async def together(rig: Rig, settings: Settings, flood: int, spectator: Spectator) -> None:
-    """The flood all at once, and beside it the steady ones."""
-    narrow, wide = bulkhead_names(rig)
-    names = [f"flood-{number}" for number in range(flood)]
-    await asyncio.gather(
-        create(rig, names, BATCH.with_spec(bulkheadName=narrow)),
-        submit_steadily(rig, wide, settings.batches, spectator),
-    )
+async def _flood(count: int, bulkhead: str, api: Api, namespace: str, ready: Any, go: Any, *, answered: bool) -> None:
+    """All at once; `answered` by what the operator would write, with as many hands as it has for one flow."""
+    bodies = [
+        manifest(replace(BATCH.with_spec(bulkheadName=bulkhead), name=f"flood-{number}")) for number in range(count)
+    ]
+    ready.set()
+    go.wait()
+    gate, hands = asyncio.Semaphore(CREATES_AT_ONCE), asyncio.Semaphore(AT_WORK_FOR_ONE)
+
+    async def one(body: JsonObject) -> None:
+        async with gate:
+            made = await api.create(BATCHES, namespace, body)
+        if answered:
+            async with hands:
+                batch = InferenceBatch.parse(made)
+                await write(api, batch, steps(batch, WAITS))
+
+    await asyncio.gather(*map(one, bodies))
 
 
-def bulkhead_names(rig: Rig) -> tuple[str, str]:
-    """Of `a` and `b`."""
-    return f"{rig.namespace}-a", f"{rig.namespace}-b"
-
-
-def one_round(plane: Plane, folder: Path, settings: Settings, flood: int) -> list[float]:
+def one_round(plane: Plane, folder: Path, settings: Settings, kind: str) -> list[float]:
     """Milliseconds to the start of each batch of `b`."""
     rig = Rig(plane, folder)
-    bulkhead(rig, "a", batches=1)
-    bulkhead(rig, "b", batches=10 * settings.batches)
+    narrow, wide = bulkhead(rig, "a", batches=1), bulkhead(rig, "b", batches=10 * settings.batches)
     operator = an_operator(rig).start().wait_ready()
-    spectator = Spectator(rig)
-    run(rig, together(rig, settings, flood, spectator))
+    flooded = Rig(plane, folder) if kind == "floor" else rig
+    flood = Bare(flooded, partial(_flood, settings.flood, narrow, answered=kind == "floor"))
+    starts = Starts(rig)
+    if kind != "alone":
+        flood.go()
+    if kind == "beside":
+        eventually(lambda: answered(rig) == settings.flood, "the flood waits", lambda: answered(rig), PATIENCE_SECONDS)
+    run(rig, submit_steadily(rig, wide, settings.batches, starts))
 
     def started() -> bool:
         assert operator.alive, operator.log
-        return set(spectator.created) <= set(spectator.run_job) & set(spectator.admitted)
+        return starts.done
 
-    eventually(started, "all of b started", lambda: len(spectator.run_job), PATIENCE_SECONDS)
-    spectator.end()
-    if flood:
+    eventually(started, "all of b started", lambda: len(starts.created), PATIENCE_SECONDS)
+    found = starts.milliseconds()
+    if kind == "flooded":
         show(rig)
-    rig.close()
-    ends = {name: max(spectator.run_job[name], spectator.admitted[name]) for name in spectator.created}
-    return [1000 * max(0.0, ends[name] - at) for name, at in spectator.created.items()]
+    flood.end()
+    for used in {rig, flooded}:
+        used.close()
+    return found
+
+
+def answered(rig: Rig) -> int:
+    """How many batches there are of which the operator has said whether they may start."""
+    return sum(
+        any(it["type"] == ConditionType.ADMITTED for it in batch.get("status", {}).get("conditions", ()))
+        for batch in rig.all(BATCHES)
+    )
 
 
 def show(rig: Rig) -> None:
     """What a user sees of the flood."""
-    say(str(rig.kubectl("get", "bh", *bulkhead_names(rig))))
+    say(str(rig.kubectl("get", "bh", f"{rig.namespace}-a", f"{rig.namespace}-b")))
     say("\n".join(str(rig.kubectl("get", "ib", f"--namespace={rig.namespace}")).splitlines()[:8]))
 
 
 def measure(plane: Plane, folder: Path, settings: Settings) -> JsonObject:
     """All rounds."""
-    kinds: dict[str, list[list[float]]] = {"alone": [], "flooded": []}
+    kinds: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+    one_round(plane, folder, replace(settings, batches=5), "alone")  # whatever is slow the first time
     for number in range(settings.rounds):
         for kind, found in kinds.items():
-            found.append(one_round(plane, folder, settings, settings.flood if kind == "flooded" else 0))
-            say(f"{number + 1} of {settings.rounds}, {kind}: p95 {percentile(found[-1], 95):.0f} ms")
+            found.append(one_round(plane, folder, settings, kind))
+            shown = ", ".join(f"p{n} {percentile(found[-1], n):.0f} ms" for n in (50, 95))
+            say(f"{number + 1} of {settings.rounds}, {kind}: {shown}")
     p95s = {kind: [percentile(each, 95) for each in found] for kind, found in kinds.items()}
     figures = {kind: [each for one in found for each in one] for kind, found in kinds.items()}
     return {
@@ -127,10 +209,14 @@ def measure(plane: Plane, folder: Path, settings: Settings) -> JsonObject:
             kind: {"p50": percentile(all_, 50), "p95": percentile(all_, 95)} for kind, all_ in figures.items()
         },
         "p95_of_rounds": p95s,
-        "p95_ratio": statistics.median(
-            after / before for before, after in zip(p95s["alone"], p95s["flooded"], strict=True)
-        ),
+        "p95_ratio_to_alone": {kind: ratio(p95s[kind], p95s["alone"]) for kind in KINDS[1:]},
+        "p95_ratio_to_floor": ratio(p95s["flooded"], p95s["floor"]),
     }
+
+
+def ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """The median over the rounds."""
+    return statistics.median(one / other for one, other in zip(these, those, strict=True))
 
 
 def main(arguments: Sequence[str]) -> int:

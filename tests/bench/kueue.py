@@ -1,6 +1,6 @@
 """The same GPU Jobs through a Bulkhead and through Kueue, on one real control plane: how long until all are admitted, and what lies idle.
 
-    python tests/bench/kueue.py [--quick] [--rounds 2] [--json FILE]
+    python tests/bench/kueue.py [--quick] [--jobs 500] [--rounds 1] [--json FILE]
 
 - headrace: batches in a Bulkhead that has so many GPUs
 - kueue: their run Jobs alone, as plain Jobs with a queue name, in a ClusterQueue that has as many; no Headrace at work
@@ -49,7 +49,7 @@ CREATES_AT_ONCE = 32
 class Settings:
     """How much is measured."""
 
-    rounds: int = 2
+    rounds: int = 1
     jobs: int = 500
     gpus: int = 16
     seconds: float = 2.0
@@ -97,7 +97,7 @@ class Releases:
     """Notes when each Job was seen released for the first time."""
 
     def __init__(self, rig: Rig) -> None:
-        self._rig, self.at = rig, dict[str, float]()
+        self._rig, self.at, self._shown = rig, dict[str, float](), 0
         self._watching = rig.plane.background.start(self._watch())
 
     def wait(self, count: int, operator: OperatorProcess | None) -> float:
@@ -106,11 +106,18 @@ class Releases:
         def done() -> bool:
             if operator is not None and not operator.alive:
                 operator.start()  # it has lost its lease on a busy machine, and begins again as a pod would
+            self._show(count)
             return len(self.at) >= count
 
         eventually(done, f"{count} Jobs released", lambda: len(self.at), PATIENCE_SECONDS)
         self._watching.cancel()
         return max(self.at.values())
+
+    def _show(self, count: int) -> None:
+        """Say how far it is, ten times in all."""
+        if len(self.at) >= self._shown + count / 10:
+            self._shown = len(self.at)
+            print(f"  {self._shown} of {count} released", file=sys.stderr, flush=True)
 
     async def _watch(self) -> None:
         version = "0"
@@ -198,18 +205,32 @@ def table(found: dict[str, list[Figures]], settings: Settings) -> str:
         lines.append(
             f"  {contender:9} all admitted after {seconds:6.1f} s   {idle:6.0f} GPU-seconds idle ({percent:.0f} %)"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *compared(found)])
+
+
+def compared(found: dict[str, list[Figures]]) -> list[str]:
+    """Each contender beside Kueue alone; below 1 it is ahead."""
+    alone = found["kueue"]
+    seconds = statistics.median(it.admitted_seconds for it in alone)
+    idle = statistics.median(it.idle_gpu_seconds for it in alone)
+    return [
+        f"  {contender} / kueue: {statistics.median(it.admitted_seconds for it in turns) / seconds:.2f} of the time, "
+        f"{statistics.median(it.idle_gpu_seconds for it in turns) / idle:.2f} of the idle GPU time"
+        for contender, turns in found.items()
+        if contender != "kueue"
+    ]
 
 
 def parse(arguments: Sequence[str]) -> tuple[Settings, Path | None]:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few Jobs, one round")
+    parser.add_argument("--jobs", type=int, help="Jobs of each turn")
     parser.add_argument("--rounds", type=int, help="turns of each contender")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     chosen = parser.parse_args(arguments)
     settings = QUICK if chosen.quick else Settings()
-    return replace(settings, rounds=chosen.rounds or settings.rounds), chosen.json
+    return replace(settings, rounds=chosen.rounds or settings.rounds, jobs=chosen.jobs or settings.jobs), chosen.json
 
 
 def main(arguments: Sequence[str]) -> int:

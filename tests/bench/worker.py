@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 from transformers import AutoModelForCausalLM
 

@@ -20,10 +20,12 @@ from headrace.api.base import JsonObject
 from headrace.api.bulkhead import DEFAULT_BULKHEAD, Bulkhead
 from headrace.api.crd import render_crds
 from headrace.core.children import run_job
+from headrace.core.tracing.settings import tracing_of
 from headrace.shells.kube import rbac
 
 CHART = Path(__file__).parents[2] / "charts" / "headrace"
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+ON_BY_DEFAULT = {"crds.install", "defaultBulkhead.create", "podDisruptionBudget.create", "metrics.service.create"}
 USER_ROLES = {"headrace-admin", "headrace-edit", "headrace-view"}
 
 
@@ -72,6 +74,37 @@ def test_chart_passes_the_linter(helm: Path, values: Path | None) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all values that are not made of others."""
+    if isinstance(value, dict) and value:
+        for name, inside in value.items():
+            yield from leaves(inside, (*path, name))
+    else:
+        yield path
+
+
+def at(values: Any, path: tuple[str, ...]) -> Any:
+    """What is there; None when nothing is."""
+    for name in path:
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
+def test_values_of_the_tests_set_all_that_there_is_to_something_of_their_own() -> None:
+    """So a template that breaks for a value is found where they are rendered, checked by an API server and installed."""
+    defaults, files = (
+        shown_defaults() | {"defaultBulkhead": Values().to_object()["defaultBulkhead"]},
+        list(map(read, VALUES)),
+    )
+    unset = [path for path in leaves(defaults) if all(at(it, path) in (None, at(defaults, path)) for it in files)]
+    assert {".".join(path) for path in unset} == ON_BY_DEFAULT
+
+
+def read(path: Path) -> JsonObject:
+    found: JsonObject = yaml.safe_load(path.read_text())
+    return found
+
+
 @pytest.mark.parametrize("values", [None, *VALUES], ids=lambda values: values.stem if values else "default")
 def test_chart_objects_carry_the_labels_and_the_namespace_of_the_release(helm: Path, values: Path | None) -> None:
     for found in render(helm, *([f"--values={values}"] if values is not None else [])):
@@ -101,6 +134,8 @@ def shown_defaults() -> JsonObject:
         pytest.param("image.pullPolicy=Sometimes", "/image/pullPolicy", id="no such word"),
         pytest.param("defaultBulkhead.spec.capacity.gpu=8", "gpu", id="no such field of a Bulkhead"),
         pytest.param("image.digest=1234", "/image/digest", id="no digest"),
+        pytest.param("tracing.endpoint=collector:4318", "/tracing/endpoint", id="no URL"),
+        pytest.param("tracing.recordRatio=2", "/tracing/recordRatio", id="more than all records"),
         pytest.param("networkPolicy.workers.create=true", "networkPolicy.workers.namespaces", id="no namespaces"),
     ],
 )
@@ -154,7 +189,7 @@ def test_chart_alerts_and_dashboards_are_those_of_the_files(helm: Path) -> None:
     data = {name: json.loads(text) for it in maps for name, text in it["data"].items()}
     files = (CHART / "files/dashboards").glob("*.json")
     assert data == {f"headrace-{file.name}": json.loads(file.read_text()) for file in files}
-    assert {it["metadata"]["labels"]["grafana_dashboard"] for it in maps} == {"1"}
+    assert {it["metadata"]["labels"]["grafana_dashboard"] for it in maps} == {"yes"}
 
 
 def test_chart_images_are_pinned_by_a_digest_where_one_is_given(helm: Path) -> None:
@@ -201,6 +236,29 @@ def environment(objects: list[JsonObject]) -> dict[str, Any]:
     (deployment,) = of_kind(objects, "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     return {variable["name"]: variable for variable in container["env"]}
+
+
+def test_chart_tells_the_operator_of_a_collector_in_words_that_it_understands(helm: Path) -> None:
+    variables = environment(render(helm, f"--values={VALUES[0]}"))
+    said = {name: it["value"] for name, it in variables.items() if "value" in it}
+    tracing = tracing_of(said)
+    assert tracing is not None
+    assert (tracing.sampler.ratio, tracing.sampler.parent_based) == (0.1, True)
+    assert tracing.variables == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.monitoring:4318",
+        "HEADRACE_TRACE_RECORD_RATIO": "0.001",
+    }
+    of_workers = tracing.references["OTEL_EXPORTER_OTLP_HEADERS"]["secretKeyRef"]
+    of_operator = variables["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"]["secretKeyRef"]
+    assert of_workers == {**of_operator, "optional": True}
+    assert not any(name.startswith("OTEL_") for name in environment(render(helm)))
+
+
+def test_chart_lets_spans_through_where_network_policies_are_made(helm: Path) -> None:
+    policies = list(of_kind(render(helm, f"--values={VALUES[0]}"), "NetworkPolicy"))
+    assert len(policies) == 3
+    for policy in policies:
+        assert policy["spec"]["egress"][-1]["ports"] == [{"protocol": "TCP", "port": 4318}]
 
 
 def test_chart_has_the_crds_of_this_version_and_keeps_them(helm: Path) -> None:

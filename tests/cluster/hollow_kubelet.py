@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp import web
 
 from headrace.api import labels
-from headrace.api.worker import Env, ExitCode, Report, Role, WorkerConfig, termination_message
+from headrace.api.worker import Env, ExitCode, Report, Role, WorkerConfig, shard_at, termination_message
 
 from .operator_workers import Fate, Pod, Script, giving_up, so_far, work
 
@@ -102,7 +102,9 @@ class HollowKubelet:
     def _born(self, obj: JsonObject) -> Pod:
         metadata = obj["metadata"]
         told = {item["name"]: item.get("value", "") for item in obj["spec"]["containers"][0]["env"]}
-        shard = int(metadata["labels"].get("batch.kubernetes.io/job-completion-index", 0))
+        config = WorkerConfig.parse(json.loads(told[Env.CONFIG]))
+        index = int(metadata["labels"].get("batch.kubernetes.io/job-completion-index", 0))
+        shard = shard_at(index, config.retried_shards if metadata["labels"][labels.ROLE] == Role.RUN else None)
         place = (metadata["namespace"], metadata["labels"]["batch.kubernetes.io/job-name"], shard)
         self._attempts[place] += 1
         pod = Pod(
@@ -112,7 +114,7 @@ class HollowKubelet:
             role=Role(metadata["labels"][labels.ROLE]),
             shard=shard,
             attempt=self._attempts[place],
-            config=WorkerConfig.parse(json.loads(told[Env.CONFIG])),
+            config=config,
             address=next(self._addresses),
         )
         self._scripts[pod.namespace].pods.append(pod)
@@ -130,6 +132,8 @@ class HollowKubelet:
         pod.said = so_far(pod, script, fate) if pod.role == Role.RUN else None
         await self._set_status(pod, {"phase": "Running", **_container({"running": {"startedAt": _now()}})})
         await asyncio.sleep(fate.seconds)
+        if fate.lingers:
+            await script.go.wait()
         drains = fate.waits and not await pod.waits_for(script)
         await self._end(pod, script, fate, drains=drains)
         if not fate.evicted and fate.last_word:

@@ -22,8 +22,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from headrace.core.election import LeaseTerms
 from headrace.core.observed import Installation
+from headrace.core.tracing.settings import tracing_of
 from headrace.shells.kube.operator import Options, run_operator
+from headrace.tracing import Silent, open_tracer
 
 from .processes import free_ports, tail
 
@@ -41,10 +44,13 @@ class Setup:
     identity: str = "operator-1"
     namespaces: tuple[str, ...] = ()
     lease_namespace: str = "default"
+    lease_terms: LeaseTerms = field(default_factory=LeaseTerms)
     metrics_port: int = 9400
     port: int = field(default_factory=lambda: free_ports(1)[0])
     more: dict[str, Any] = field(default_factory=dict)
     """Further fields of the operator's options."""
+    traces: dict[str, str] = field(default_factory=dict)
+    """Environment variables that say where spans go."""
 
 
 def _main(setup: Setup) -> None:
@@ -54,17 +60,24 @@ def _main(setup: Setup) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    os.environ.update(setup.traces)
+    tracing = tracing_of(setup.traces)
+    tracer = open_tracer("headrace-operator") if tracing is not None else Silent()
     options = Options(
-        installation=Installation(default_output="file:///out", metrics_port=setup.metrics_port),
+        installation=Installation(default_output="file:///out", metrics_port=setup.metrics_port, tracing=tracing),
+        tracer=tracer,
         namespaces=setup.namespaces,
         lease_namespace=setup.lease_namespace,
+        lease_terms=setup.lease_terms,
         kubeconfig=setup.kubeconfig,
         host="127.0.0.1",
         port=setup.port,
         identity=setup.identity,
         **setup.more,
     )
-    sys.exit(asyncio.run(run_operator(options)))
+    code = asyncio.run(run_operator(options))
+    tracer.close()
+    sys.exit(code)
 
 
 class OperatorProcess:

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +21,12 @@ from fanout_builders import FanOutBuilder
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType
+from headrace.core.election import LeaseTerms
+from headrace.core.schedule.observed import SCHEDULED_TIMESTAMP
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import NotFound
 from headrace.shells.kube.operator import load_configuration
-from headrace.shells.kube.resources import BATCHES, EVENTS, FAN_OUTS, JOBS, NAMESPACES, PODS, Resource
+from headrace.shells.kube.resources import BATCHES, EVENTS, FAN_OUTS, JOBS, NAMESPACES, PODS, SCHEDULES, Resource
 
 from .control_plane import ControlPlane
 from .hollow_kubelet import HollowKubelet
@@ -37,6 +40,8 @@ from .proxy import Proxy, write_kubeconfig
 
 CRDS = Path(__file__).parents[2] / "crds"
 RECORDS = [{"custom_id": f"r{n}", "text": f"Say {n}."} for n in range(10)]
+PATIENT = LeaseTerms(lease_seconds=120, give_up_seconds=90, renew_seconds=2)
+"""For operators that have no rival: a machine that stands still for ten seconds is no reason to end, and nothing would start them again."""
 T = TypeVar("T")
 
 
@@ -127,6 +132,7 @@ class Rig:
         self.proxy, self.url = self.another_proxy()
         self.kubeconfig = write_kubeconfig(folder / f"{self.namespace}.kubeconfig", self.url)
         self._operators: list[OperatorProcess] = []
+        self.lease_terms = PATIENT
 
     def close(self) -> None:
         """End what was started. The namespace goes with the control plane: to empty it first takes longer than most tests."""
@@ -155,6 +161,7 @@ class Rig:
             "namespaces": (self.namespace,),
             "lease_namespace": self.namespace,
             "metrics_port": self.plane.metrics_port,
+            "lease_terms": self.lease_terms,
         }
         operator = OperatorProcess(Setup(**setup | changes))
         self._operators.append(operator)
@@ -276,6 +283,53 @@ def fan_out_manifest(fan_out: FanOutBuilder) -> JsonObject:
     """A fan-out as a user writes it."""
     head = {"apiVersion": FAN_OUTS.api_version, "kind": FAN_OUTS.kind, "metadata": {"name": fan_out.name}}
     return {**head, "spec": dict(fan_out.spec)}
+
+
+def until_ticking(rig: Rig, name: str) -> None:
+    """Wait until the CronJob of a schedule is there, and its ticks are let come."""
+
+    def ticking() -> bool:
+        found = rig.get(SCHEDULES, name).get("status", {}).get("conditions", ())
+        return any((it["type"], it["status"]) == ("Ready", "True") for it in found)
+
+    rig.eventually(ticking, f"{name} is ready")
+
+
+def ask_for_run(rig: Rig, schedule: str, name: str) -> None:
+    """Make a Job of the CronJob by hand, as a tick would."""
+    rig.kubectl("create", "job", name, f"--from=cronjob/{schedule}", "--namespace", rig.namespace)
+
+
+def second_operator(rig: Rig) -> tuple[OperatorProcess, Proxy]:
+    """Another replica with a proxy of its own, so that it is known who did what; it waits for the lease."""
+    proxy, url = rig.another_proxy()
+    kubeconfig = write_kubeconfig(rig.folder / "second.kubeconfig", url)
+    operator = rig.operator("operator-2", kubeconfig=kubeconfig).start()
+    operator.wait_until(lambda health: health["ready"] and not health["leading"])
+    return operator, proxy
+
+
+def tick_job(cron: JsonObject, name: str, time: datetime) -> JsonObject:
+    """The Job of a tick, as the CronJob controller makes it."""
+    template, metadata = cron["spec"]["jobTemplate"], cron["metadata"]
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "labels": template["metadata"]["labels"],
+            "annotations": {SCHEDULED_TIMESTAMP: f"{time:%Y-%m-%dT%H:%M:%SZ}"},
+            "ownerReferences": [owner],
+        },
+        "spec": template["spec"],
+    }
 
 
 def failed_with(batch: InferenceBatch) -> str:

@@ -9,13 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
+from headrace.api.evaluation import Feature, Scores
 from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
+from headrace.api.window import DataWindow
 from headrace.api.worker import (
+    Compared,
+    EvaluationReport,
     ExitCode,
     Failure,
     FinalizeReport,
     JoinReport,
+    ListReport,
     PlanReport,
     Report,
     Role,
@@ -40,12 +46,16 @@ class Fate:
     """Runs until the script lets go, or until it is told to stop; then it drains."""
     seconds: float = 0.0
     """How long it works; it does not hear that it is told to stop meanwhile."""
+    lingers: bool = False
+    """Told to stop, it does not end before the script lets go."""
     done_so_far: int = 0
     """Records that are on disk while it waits."""
     last_word: bool = True
     """False: it ends well, but its message is lost with it."""
     no_image: bool = False
     """It never starts: its image cannot be pulled."""
+    begins_late_seconds: float = 0.0
+    """Its first record is begun so much later than it seems: what a test would have to wait for."""
     evicted: bool = False
     """Taken off its node for no fault of its own."""
 
@@ -61,6 +71,8 @@ class Script:
     """That `plan` cuts the input into."""
     disputed: int = 3
     """Records that `select` leaves to the next stage."""
+    new_objects: Callable[[DataWindow], int] = lambda _: 0
+    """How many objects `list` finds in a window."""
     fate: Callable[[Pod], Fate] = lambda _: Fate()
     go: asyncio.Event = field(default_factory=asyncio.Event)
     committed: dict[tuple[str, int], ShardReport] = field(default_factory=dict)
@@ -128,6 +140,8 @@ def giving_up(pod: Pod, fate: Fate) -> Report | None:
         return JoinReport(failure=fate.failure)
     if pod.role == Role.SELECT:
         return SelectReport(failure=fate.failure)
+    if pod.role == Role.LIST:
+        return ListReport(failure=fate.failure)
     return ShardReport(shard=pod.shard, attempt=pod.attempt, failure=fate.failure)
 
 
@@ -143,9 +157,14 @@ def work(pod: Pod, script: Script, fate: Fate) -> Report:
         assert pod.config.fan_out is not None
         spared = script.records - script.disputed
         return SelectReport(stage=pod.config.fan_out.stage, records=script.disputed, spared=spared)
+    if pod.role == Role.LIST:
+        window = pod.config.input.window
+        assert window is not None
+        found = script.new_objects(window)
+        return ListReport(window=window, objects=found, oldest_time=window.start_time if found else None)
     if pod.role == Role.RUN:
         return _do_shard(pod, script, fate)
-    return _sums(script, pod.config.batch.uid)
+    return _sums(script, pod.config.batch.uid).model_copy(update={"evaluation": _evaluation(pod, script)})
 
 
 def _do_shard(pod: Pod, script: Script, fate: Fate) -> ShardReport:
@@ -166,6 +185,7 @@ def _commit(pod: Pod, script: Script, fate: Fate) -> ShardReport:
         usage=Usage(prompt_tokens=7 * total, completion_tokens=3 * total),
         batches=1,
         batched_records=total,
+        first_record_time=datetime.now(UTC) + timedelta(seconds=fate.begins_late_seconds),
     )
 
 
@@ -178,6 +198,16 @@ def _sums(script: Script, uid: str) -> FinalizeReport:
         batches=len(done),
         batched_records=sum(report.batched_records for report in done),
     )
+
+
+def _evaluation(pod: Pod, script: Script) -> EvaluationReport | None:
+    """Every other answer is what was expected, and where there is a reference the language has drifted."""
+    spec, half = pod.config.evaluation, script.records // 2
+    if spec is None or pod.config.stop_reason is not None:
+        return None
+    rates = dict.fromkeys(("accuracy", "precision", "recall", "f1"), "0.5000")
+    drift = (Compared(feature=Feature.LANGUAGE, psi="0.7000", chance="0.0100"),) if spec.reference is not None else ()
+    return EvaluationReport(scores=Scores(expected=script.records, correct=half, **rates), compared=drift)
 
 
 def _joined(script: Script, pod: Pod) -> JoinReport:

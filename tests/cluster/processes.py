@@ -5,6 +5,7 @@ A process is remembered by its id and its start time: an id alone may belong to 
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .messages import ClusterError, Unavailable
+
+_NOT_CHOSEN_BY_THE_KERNEL = range(20_000, 30_000)
+"""Below what Linux gives to connections that go out, unless somebody has told it otherwise."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,15 @@ def tail(log: Path, lines: int = 25) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ask the kernel for ports that nobody has, all before any is given back, so that they differ."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that nobody has.
+
+    None that the kernel would choose: those it also gives to connections that go out, and many do before somebody listens here.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(_NOT_CHOSEN_BY_THE_KERNEL, len(_NOT_CHOSEN_BY_THE_KERNEL)):
+        if len(found) == count:
+            return found
+        with contextlib.suppress(OSError), socket.socket() as trial:
+            trial.bind(("127.0.0.1", port))
+            found.append(port)
+    raise OSError(f"there are no {count} free ports on this machine")

@@ -39,6 +39,8 @@ class Call:
     body: bytes = b""
     status: int = 0
     """What the API server answered; 0 while it has not been asked or has not answered."""
+    deadly: bool = False
+    """Whoever makes it is killed."""
 
     @property
     def writes(self) -> bool:
@@ -134,7 +136,7 @@ class Proxy:
         self.watches: list[WatchStream] = []
         self._asking: set[asyncio.Task[web.StreamResponse]] = set()
         self._victim: Callable[[], int] | None = None
-        self._death: tuple[int, bool] | None = None
+        self._death: tuple[int, bool, Matches] | None = None
 
     async def start(self) -> str:
         """Open a port; returns the URL."""
@@ -161,9 +163,9 @@ class Proxy:
         self.rules.append(rule)
         return rule
 
-    def kill_at(self, number: int, victim: Callable[[], int], *, answered: bool) -> None:
-        """Kill a process at that call: before the API server is asked, or after it has answered and nobody was told."""
-        self._death, self._victim = (number, answered), victim
+    def kill_at(self, number: int, victim: Callable[[], int], *, answered: bool, among: Matches = any_call) -> None:
+        """Kill a process at that call (of those, from 1): before the API server is asked, or after it has answered and nobody was told."""
+        self._death, self._victim = (number, answered, among), victim
 
     def made(self, matches: Matches, since: int = 0) -> list[Call]:
         """The calls of that kind, after the first so many."""
@@ -201,7 +203,8 @@ class Proxy:
             return await asyncio.shield(asking)
 
         try:
-            if self._death is not None and call.number == self._death[0]:
+            if self._death is not None and self._is_deadly(call):
+                call.deadly = True
                 return await self._kill(forward, answered=self._death[1])
             for rule in self.rules:
                 if len(rule.calls) < rule.times and rule.matches(call):
@@ -218,6 +221,12 @@ class Proxy:
         if not asking.cancelled():
             asking.exception()  # the caller has it, or is dead
 
+    def _is_deadly(self, call: Call) -> bool:
+        """Whether it is the one; asked as soon as it has come, so that it is the last so far."""
+        assert self._death is not None
+        number, _, among = self._death
+        return among(call) and len(self.made(among)) == number
+
     async def _kill(self, forward: Forward, *, answered: bool) -> web.StreamResponse:
         assert self._victim is not None
         if answered:
@@ -229,13 +238,12 @@ class Proxy:
         session = self._as_caller if "Authorization" in request.headers else self._as_admin
         headers = {key: value for key, value in request.headers.items() if key.lower() not in NOT_PASSED_ON} | PLAIN
         url = self._server + request.raw_path
-        dying = self._death is not None and call.number == self._death[0]
         async with session.request(request.method, url, data=call.body or None, headers=headers) as upstream:
             call.status = upstream.status
             told = {key: value for key, value in upstream.headers.items() if key.lower() not in NOT_PASSED_ON}
-            if call.verb == "watch" and upstream.status == 200 and not dying:
+            if call.verb == "watch" and upstream.status == 200 and not call.deadly:
                 return await self._stream(call, request, upstream, told)
-            body = b"" if call.verb == "watch" and dying else await upstream.read()
+            body = b"" if call.verb == "watch" and call.deadly else await upstream.read()
             return web.Response(body=body, status=upstream.status, headers=told)
 
     async def _stream(

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from aiohttp import web
 
 from builders import BatchBuilder, a_batch
 from fanout_builders import FanOutBuilder, a_fan_out
+from headrace.api.window import DataWindow
 from headrace.api.worker import ExitCode, Failure, Role
 from headrace.cli import main
 from headrace.shells.kube import reader
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, PODS
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, PODS, SCHEDULES
+from schedule_builders import a_schedule
 
 from .kubectl import write_kubeconfig_for_token
 from .operator_rig import RECORDS, Rig, fan_out_manifest, manifest, plane, rig
@@ -222,7 +226,8 @@ def test_get_and_watch_shows_what_changes(operated: Desk) -> None:
     operated.do("delete", "reviews")
     assert started.stdout.readline().split()[:2] == ["reviews", "Deleted"]
     started.send_signal(signal.SIGINT)
-    assert started.wait() == 130
+    _, said = started.communicate()
+    assert (started.returncode, said) == (130, "")
 
 
 def test_get_and_watch_as_json_is_a_line_a_change(desk: Desk) -> None:
@@ -301,6 +306,39 @@ def test_get_bulkheads(desk: Desk) -> None:
     assert desk.do("get", "bh", "nosuch").err == "headrace: there is no Bulkhead nosuch\n"
     assert desk.do("get", "bh", "--watch").code == 2
     desk.rig.delete(BULKHEADS, name)
+
+
+def test_get_schedules(desk: Desk) -> None:
+    desk.rig.create(SCHEDULES, a_schedule("30 6 * * *", "daily").manifest)
+    header, row = desk.do("get", "sg").out.splitlines()
+    assert header.split() == ["NAME", "SCHEDULE", "ZONE", "STATE", "ACTIVE", "NEXT", "LAST", "DRIFT", "AGE"]
+    assert row.split()[:7] == ["daily", "30", "6", "*", "*", "*", "Etc/UTC"]
+    assert desk.do("get", "sg/daily", "-o", "json").json["spec"]["schedule"] == "30 6 * * *"
+    assert desk.do("get", "sg", "daily", "-o", "name").out == "scheduledgeneration.headrace.dev/daily\n"
+    assert desk.do("get", "sg", "nosuch").err == "headrace: there is no ScheduledGeneration nosuch\n"
+    desk.rig.delete(SCHEDULES, "daily")
+
+
+def test_backfill_runs_each_past_tick_once_the_oldest_first_and_with_its_own_window(operated: Desk) -> None:
+    wanted = a_schedule("0 * * * *", "hourly").of_batch(**INLINE.spec)
+    (operated.folder / "hourly.yaml").write_text(yaml.safe_dump(wanted.manifest, sort_keys=False))
+    command = ("backfill", "-f", "hourly.yaml", "--from", "2026-01-15T12:00Z", "--to", "2026-01-15T15:00Z")
+    done = operated.do(*command)
+    assert done.code == 0, done.err
+    times = [datetime(2026, 1, 15, hour, tzinfo=UTC) for hour in (12, 13, 14)]
+    names = [f"hourly-{int(time.timestamp()) // 60}" for time in times]
+    runs = {run["metadata"]["name"]: run for run in operated.rig.all(BATCHES)}
+    assert sorted(runs) == names
+    assert [line.split(":")[0] for line in done.err.splitlines() if line.endswith(": created")] == names
+    windows = [DataWindow.parse(runs[name]["spec"]["input"]["window"]) for name in names]
+    assert [(it.start_time, it.end_time) for it in windows] == [(time - timedelta(hours=1), time) for time in times]
+    for before, after in pairwise(names):
+        assert runs[before]["status"]["completionTime"] <= runs[after]["metadata"]["creationTimestamp"]
+    again = operated.do(*command)
+    assert (again.code, again.err.splitlines()) == (0, [f"{name} is there already: Complete" for name in names])
+    assert {run["metadata"]["uid"] for run in operated.rig.all(BATCHES)} == {
+        it["metadata"]["uid"] for it in runs.values()
+    }
 
 
 def test_plan_of_a_path_of_this_machine_names_the_line(desk: Desk) -> None:

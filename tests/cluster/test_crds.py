@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 import pytest
 
 import bulkhead_cases
+import schedule_cases
+from headrace.api.base import JsonObject
 from headrace.api.bulkhead import Bulkhead
 from headrace.api.engines import EngineName
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus, RecordCounts, Summary, Usage
 from headrace.api.kinds import KINDS, Kind
 from headrace.api.meta import Condition, ConditionStatus
+from headrace.api.scheduledgeneration import ScheduledGeneration
 from spec_cases import (
     BAD,
     BAD_FAN_OUTS,
@@ -34,7 +38,8 @@ from spec_cases import (
 )
 
 from .cluster import Cluster
-from .kubectl import Kubectl, KubectlError
+from .kubectl import Kubectl
+from .trial import RefusedError, Trial
 
 CRDS = Path(__file__).parents[2] / "crds"
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
@@ -48,17 +53,16 @@ def crds(cluster: Cluster) -> None:
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
 
 
-def dry_run(kubectl: Kubectl, verb: str, document: dict[str, Any], namespace: str = "default") -> dict[str, Any]:
-    """Ask the API server what it would store. Raises `KubectlError` with its words when it refuses."""
-    flags = ("--dry-run=server", "--output=json", "--namespace", namespace, "--filename=-")
-    stored: dict[str, Any] = json.loads(kubectl(verb, *flags, stdin=json.dumps(document)))
-    return stored
+@pytest.fixture(scope="module")
+def trial(cluster: Cluster) -> Trial:
+    return Trial(cluster)
 
 
-def refusal(kubectl: Kubectl, verb: str, document: dict[str, Any], namespace: str = "default") -> str:
-    with pytest.raises(KubectlError) as caught:
-        dry_run(kubectl, verb, document, namespace)
-    return caught.value.stderr
+def refusal(asked: Callable[[JsonObject], JsonObject], document: JsonObject) -> str:
+    """The words in which the API server refuses it."""
+    with pytest.raises(RefusedError) as caught:
+        asked(document)
+    return str(caught.value)
 
 
 def names_field(words: str, field: str) -> bool:
@@ -74,52 +78,69 @@ def test_the_api_server_finds_nothing_wrong_with_a_crd(kubectl: Kubectl, kind: K
 
 
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.what)
-def test_a_bad_spec_is_refused_with_the_same_field(kubectl: Kubectl, case: Bad) -> None:
-    words = refusal(kubectl, "create", case.manifest)
+def test_a_bad_spec_is_refused_with_the_same_field(trial: Trial, case: Bad) -> None:
+    words = refusal(trial.create, case.manifest)
     assert names_field(words, case.at), words
 
 
 @pytest.mark.parametrize("case", GOOD + UNSET, ids=lambda case: case.what)
-def test_a_good_spec_is_stored_as_the_models_see_it(kubectl: Kubectl, case: Good) -> None:
+def test_a_good_spec_is_stored_as_the_models_see_it(trial: Trial, case: Good) -> None:
     """With the same defaults, and with everything in parameters and inline records."""
-    stored = dry_run(kubectl, "create", case.manifest)
+    stored = trial.create(case.manifest)
     assert stored["spec"] == InferenceBatch.parse(case.manifest).to_object()["spec"]
     assert InferenceBatch.parse(stored).spec == InferenceBatch.parse(case.manifest).spec
 
 
 @pytest.mark.parametrize("case", BAD_FAN_OUTS, ids=lambda case: case.what)
-def test_a_bad_fan_out_is_refused_with_the_same_field(kubectl: Kubectl, case: BadFanOut) -> None:
-    words = refusal(kubectl, "create", case.manifest)
+def test_a_bad_fan_out_is_refused_with_the_same_field(trial: Trial, case: BadFanOut) -> None:
+    words = refusal(trial.create, case.manifest)
     assert names_field(words, case.at), words
 
 
 @pytest.mark.parametrize("spec", GOOD_FAN_OUTS)
-def test_a_good_fan_out_is_stored_as_the_models_see_it(kubectl: Kubectl, spec: dict[str, Any]) -> None:
-    stored = dry_run(kubectl, "create", fan_out_manifest(spec))
+def test_a_good_fan_out_is_stored_as_the_models_see_it(trial: Trial, spec: dict[str, Any]) -> None:
+    stored = trial.create(fan_out_manifest(spec))
     assert stored["spec"] == FanOutJob.parse(fan_out_manifest(spec)).to_object()["spec"]
 
 
 @pytest.mark.parametrize("case", CHANGES, ids=lambda case: case.what)
-def test_a_change_is_refused_or_taken(kubectl: Kubectl, namespace: str, case: Change) -> None:
-    kubectl("create", "--namespace", namespace, "--filename=-", stdin=json.dumps(case.old))
-    if case.forbidden:
-        words = refusal(kubectl, "replace", case.new, namespace)
-        assert names_field(words, f"spec.{case.forbidden}"), words
-    else:
-        stored = dry_run(kubectl, "replace", case.new, namespace)
-        assert stored["spec"] == InferenceBatch.parse(case.new).to_object()["spec"]
+def test_a_change_is_refused_or_taken(trial: Trial, case: Change) -> None:
+    with trial.holding(case.old):
+        if case.forbidden:
+            words = refusal(trial.replace, case.new)
+            assert names_field(words, f"spec.{case.forbidden}"), words
+        else:
+            assert trial.replace(case.new)["spec"] == InferenceBatch.parse(case.new).to_object()["spec"]
 
 
 @pytest.mark.parametrize(("spec", "field"), bulkhead_cases.BAD)
-def test_a_bad_bulkhead_is_refused_with_the_same_field(kubectl: Kubectl, spec: dict[str, Any], field: str) -> None:
-    words = refusal(kubectl, "create", bulkhead_cases.manifest(spec))
+def test_a_bad_bulkhead_is_refused_with_the_same_field(trial: Trial, spec: dict[str, Any], field: str) -> None:
+    words = refusal(trial.create, bulkhead_cases.manifest(spec))
     assert names_field(words, field), words
 
 
 @pytest.mark.parametrize("spec", [{}, bulkhead_cases.EVERYTHING], ids=["nothing said", "all that can be said"])
-def test_a_good_bulkhead_is_stored_as_the_models_see_it(kubectl: Kubectl, spec: dict[str, Any]) -> None:
-    stored = dry_run(kubectl, "create", bulkhead_cases.manifest(spec))
+def test_a_good_bulkhead_is_stored_as_the_models_see_it(trial: Trial, spec: dict[str, Any]) -> None:
+    stored = trial.create(bulkhead_cases.manifest(spec))
     assert stored["spec"] == Bulkhead.parse(bulkhead_cases.manifest(spec)).to_object()["spec"]
+
+
+@pytest.mark.parametrize(("spec", "field"), schedule_cases.BAD)
+def test_a_bad_schedule_is_refused_with_the_same_field(trial: Trial, spec: dict[str, Any], field: str) -> None:
+    words = refusal(trial.create, schedule_cases.manifest(spec))
+    assert names_field(words, field), words
+
+
+@pytest.mark.parametrize("name", schedule_cases.BAD_NAMES)
+def test_a_name_after_which_no_run_can_be_called_is_refused(trial: Trial, name: str) -> None:
+    words = refusal(trial.create, schedule_cases.manifest({}, name))
+    assert names_field(words, "metadata.name"), words
+
+
+@pytest.mark.parametrize("spec", schedule_cases.GOOD)
+def test_a_good_schedule_is_stored_as_the_models_see_it(trial: Trial, spec: dict[str, Any]) -> None:
+    stored = trial.create(schedule_cases.manifest(spec))
+    assert stored["spec"] == ScheduledGeneration.parse(schedule_cases.manifest(spec)).to_object()["spec"]
 
 
 def test_a_status_is_stored_whole_and_shown_in_columns(kubectl: Kubectl, namespace: str) -> None:
@@ -148,9 +169,9 @@ def test_a_status_is_stored_whole_and_shown_in_columns(kubectl: Kubectl, namespa
     assert row.split()[:-1] == ["reviews", "Running", "820/1000", "3", "97%", "4m"]
 
 
-def test_a_status_cannot_be_written_with_the_spec(kubectl: Kubectl) -> None:
+def test_a_status_cannot_be_written_with_the_spec(trial: Trial) -> None:
     document = manifest(MINIMAL) | {"status": {"summary": {"state": "Complete"}}}
-    assert "status" not in dry_run(kubectl, "create", document)
+    assert "status" not in trial.create(document)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -14,6 +14,7 @@ from headrace.api.base import ApiModel
 from headrace.api.fanoutjob import Branch, FanOutJobSpec
 from headrace.api.inferencebatch import InferenceBatchSpec
 from headrace.api.kinds import KINDS
+from headrace.api.scheduledgeneration import ScheduledGenerationSpec
 
 from .cluster import Cluster
 from .kubectl import Kubectl
@@ -21,12 +22,16 @@ from .kubectl import Kubectl
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 DRY_RUN = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts", "--filename=-")
-NO_OBJECTS = ("Kustomization", "networkPolicy")
-"""What other tests apply: a kustomization, and values of the chart."""
+NO_OBJECTS = ("Kustomization", "networkPolicy", "models", "webhooks")
+"""What other tests read: a kustomization, values of the chart, and the gateway's file of models, or a part of it."""
 WORK = {"model": {"name": "mock"}, "engine": {"name": "mock"}}
 INPUT = {"uri": "s3://in/records.jsonl", "format": "jsonl"}
 BASES: dict[str, tuple[type[ApiModel], dict[str, Any]]] = {
     "InferenceBatch": (InferenceBatchSpec, {**WORK, "input": INPUT}),
+    "ScheduledGeneration": (
+        ScheduledGenerationSpec,
+        {"schedule": "@daily", "template": {"inferenceBatch": {**WORK, "input": INPUT}}},
+    ),
     "FanOutJob": (FanOutJobSpec, {"branches": [{"name": "one", **WORK}, {"name": "two", **WORK}], "input": INPUT}),
 }
 

@@ -18,10 +18,10 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, NAMESPACES
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, NAMESPACES, PODS
 
 from .operator_process import OperatorProcess
-from .operator_rig import RECORDS, Rig, fan_out_manifest, plane, rig
+from .operator_rig import RECORDS, Rig, failed_with, fan_out_manifest, plane, rig
 from .operator_workers import Fate, Pod
 from .proxy import Act, Call, Forward, calls_to
 
@@ -152,6 +152,39 @@ def test_a_batch_whose_operator_died_after_admitting_it_still_counts(rig: Rig, b
     rig.until_state("Complete", "second")
 
 
+@pytest.mark.parametrize("away", [False, True], ids=["just before the operator dies", "while there is no operator"])
+def test_pods_of_a_batch_that_is_deleted_count_for_the_next_operator_until_they_are_gone(
+    rig: Rig, bulkheads: Compartments, *, away: bool
+) -> None:
+    rig.script.fate = lambda _: Fate(waits=True, lingers=True)
+    bulkheads.make("a", capacity={"gpus": 2})
+    operator = rig.operator().start().wait_ready()
+    rig.submit(member(bulkheads.name("a"), "first"))
+    rig.until_at_work(2)
+    if away:
+        operator.kill()
+    rig.delete(BATCHES, "first")
+    rig.eventually(lambda: leaving_pods(rig) == 2, "both pods are told to end, and do not")
+    assert rig.gone(BATCHES, "first")
+    assert rig.gone(JOBS, "first-run")
+    if not away:
+        operator.kill()
+    rig.submit(member(bulkheads.name("a"), "second"))
+    operator.start().wait_ready()
+    assert until_waits(rig, "second", Reason.QUOTA_EXCEEDED)[1].startswith("needs 1 GPU, 2 of 2 used")
+    used = bulkheads.until_waiting("a", 1).status.used
+    assert (used.gpus, used.pods, used.batches) == (2, 2, 1)
+    assert (leaving_pods(rig), rig.jobs()) == (2, {})
+    rig.script.let_go()
+    assert rig.until_state("Complete", "second").status.records.succeeded == 10
+    rig.eventually(lambda: bulkheads.get("a").status.used.pods == 0, "all is released")
+
+
+def leaving_pods(rig: Rig) -> int:
+    """Pods that were told to end and are still there."""
+    return sum("deletionTimestamp" in pod["metadata"] for pod in rig.all(PODS))
+
+
 def kills(operator: OperatorProcess) -> Act:
     """The request is lost, and its sender with it."""
 
@@ -188,6 +221,25 @@ def test_a_lower_capacity_ends_nothing(rig: Rig, bulkheads: Compartments) -> Non
 
 
 @pytest.mark.usefixtures("operator")
+def test_a_batch_starts_with_the_room_that_there_is_and_grows_when_there_is_more(
+    rig: Rig, bulkheads: Compartments
+) -> None:
+    bulkheads.make("a", capacity={"gpus": 3})
+    rig.submit(member(bulkheads.name("a"), "first"))
+    rig.until_at_work(2)
+    rig.submit(member(bulkheads.name("a"), "second"))
+    rig.until_at_work(3)
+    small = rig.until(lambda it: admission(it)[0], "second is admitted", "second")
+    assert admission(small)[2] == "1 of 2 pods; the others follow when there is room"
+    assert rig.jobs()["second-run"]["spec"]["parallelism"] == 1
+    bulkheads.change("a", capacity={"gpus": 4})
+    rig.until_at_work(4)
+    assert rig.jobs()["second-run"]["spec"]["parallelism"] == 2
+    rig.script.let_go()
+    assert rig.until_state("Complete", "second").status.records.succeeded == 10
+
+
+@pytest.mark.usefixtures("operator")
 def test_a_flood_in_one_bulkhead_does_not_hold_up_another(rig: Rig, bulkheads: Compartments) -> None:
     bulkheads.make("a", capacity={"batches": 1})
     bulkheads.make("b", capacity={"batches": 1})
@@ -201,8 +253,9 @@ def test_a_flood_in_one_bulkhead_does_not_hold_up_another(rig: Rig, bulkheads: C
     assert len([place for place in places if place is not None]) == 29
 
 
-@pytest.mark.usefixtures("operator")
-def test_a_higher_priority_has_the_lower_one_drain_first(rig: Rig, bulkheads: Compartments) -> None:
+def test_a_higher_priority_has_the_lower_one_drain_first(
+    operator: OperatorProcess, rig: Rig, bulkheads: Compartments
+) -> None:
     bulkheads.make("a", capacity={"gpus": 2})
     rig.submit(member(bulkheads.name("a"), "low"))
     rig.until_at_work(2)
@@ -218,6 +271,25 @@ def test_a_higher_priority_has_the_lower_one_drain_first(rig: Rig, bulkheads: Co
     rig.script.let_go()
     assert rig.until_state("Complete", "high").status.records.succeeded == 10
     assert rig.until_state("Complete", "low").status.records.succeeded == 10
+    cost = f'headrace_lost_gpu_seconds_total{{bulkhead="{bulkheads.name("a")}",reason="Preempted"}} '
+    assert any(line.startswith(cost) for line in operator.get("/metrics")[1].splitlines())
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_batch_that_has_used_up_its_budget_keeps_what_is_done_and_goes_on_when_it_is_raised(
+    rig: Rig, bulkheads: Compartments
+) -> None:
+    rig.script.fate = lambda pod: Fate(waits=pod.shard == 1)
+    bulkheads.make("a", capacity={"gpus": 2})
+    rig.submit(member(bulkheads.name("a"), "reviews", parallelism=1, budget={"maxTokens": 50}))
+    ended = rig.until_state("BudgetExceeded")
+    assert (ended.status.records.succeeded, ended.status.records.pending) == (5, 5)
+    assert "50 of spec.budget.maxTokens 50 are used up, 5 of 10 records are left" in failed_with(ended)
+    rig.eventually(lambda: bulkheads.get("a").status.used.gpus == 0, "its GPU is given back")
+    rig.script.let_go()
+    rig.patch("reviews", {"spec": {"budget": {"maxTokens": 1000}}})
+    done = rig.until_state("Complete").status
+    assert (done.records.succeeded, done.usage.prompt_tokens + done.usage.completion_tokens) == (10, 100)
 
 
 @pytest.mark.usefixtures("operator")

@@ -10,27 +10,24 @@ import pytest
 
 from builders import a_batch
 from headrace.api.inferencebatch import RecordCounts
+from headrace.core.election import LeaseTerms
 from headrace.shells.kube.resources import JOBS, LEASES
 
-from .operator_process import OperatorProcess
-from .operator_rig import RECORDS, Rig, plane, rig
+from .operator_rig import RECORDS, Rig, plane, rig, second_operator
 from .operator_workers import Fate
-from .proxy import Proxy, any_call, hang, write_kubeconfig
+from .proxy import Proxy, any_call, hang
 
 __all__ = ["plane", "rig"]
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("waiting")]
 
 INLINE = a_batch().inline(*RECORDS).sharded(2)
 PROMISED_SECONDS = 20.0
 
 
-def second_operator(rig: Rig) -> tuple[OperatorProcess, Proxy]:
-    """Another replica with a proxy of its own, so that it is known who did what; it waits for the lease."""
-    proxy, url = rig.another_proxy()
-    kubeconfig = write_kubeconfig(rig.folder / "second.kubeconfig", url)
-    operator = rig.operator("operator-2", kubeconfig=kubeconfig).start()
-    operator.wait_until(lambda health: health["ready"] and not health["leading"])
-    return operator, proxy
+@pytest.fixture(autouse=True)
+def terms_as_shipped(rig: Rig) -> None:
+    """What users are promised is what is tested here."""
+    rig.lease_terms = LeaseTerms()
 
 
 def writes(proxy: Proxy) -> list[str]:

@@ -247,8 +247,9 @@ def submit_what_an_older_crd_lets_pass(rig: Rig, batch: BatchBuilder) -> None:
         return True
 
     crd = rig.kubectl.get("crd", "inferencebatches.headrace.dev")
-    properties = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
-    properties["spec"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema.pop("x-kubernetes-validations", None)  # they are about fields that are unknown then
+    schema["properties"]["spec"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     del crd["metadata"]["resourceVersion"]
     rig.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=json.dumps(crd))
     try:

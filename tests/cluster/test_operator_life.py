@@ -112,8 +112,12 @@ def test_a_retry_redoes_the_records_that_have_failed(rig: Rig) -> None:
     assert rig.until_state("Complete").status.records == RecordCounts(total=10, succeeded=9, failed=1)
     rig.patch("reviews", {"metadata": {"annotations": {labels.RETRY: "1"}}})
     rig.eventually(lambda: rig.batch().status.retries == 1, "the retry begun")
-    assert rig.until_state("Complete").status.records == ALL_SUCCEEDED
+    status = rig.until_state("Complete").status
+    assert status.records == ALL_SUCCEEDED
+    assert (status.shards.total, status.shards.succeeded) == (4, 4)
     assert set(rig.jobs()) == {"reviews-run-r1"}
+    assert rig.jobs()["reviews-run-r1"]["spec"]["completions"] == 1
+    assert [pod.shard for pod in rig.script.of_role(Role.RUN) if "-r1-" in pod.name] == [2], "no other shard gets a pod"
 
 
 def test_a_shard_that_cannot_be_done_leaves_the_others_their_results(rig: Rig) -> None:

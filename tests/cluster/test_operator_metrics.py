@@ -14,11 +14,12 @@ from builders import BatchBuilder, a_batch
 from fanout_builders import a_fan_out
 from generate.dashboards import DASHBOARDS
 from headrace.api.worker import Env, ExitCode, Role
-from headrace.shells.kube.resources import BULKHEADS, FAN_OUTS
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, SCHEDULES
 from prometheus_server import Prometheus, program, scraping
+from schedule_builders import a_schedule
 from worker_rig import Folder, WorkerProcess, chat_line
 
-from .operator_rig import RECORDS, Rig, eventually, plane, rig
+from .operator_rig import RECORDS, Rig, ask_for_run, eventually, plane, rig, until_ticking
 from .operator_rig import fan_out_manifest as manifest_of
 from .operator_workers import Fate, Pod
 
@@ -30,6 +31,9 @@ INLINE = a_batch().inline(*RECORDS)
 NOTHING_TO_SHOW = {
     "Time to the first token": "the mock engine has no tokens of its own",
     "Looks that went wrong": "none did",
+    "Requests to endpoints": "the mock engine asks none",
+    "Requests in flight at endpoints": "the same",
+    "Workers that send an endpoint nothing": "the same",
 }
 """Panels that stay empty in this run, and why."""
 
@@ -58,7 +62,7 @@ def fate(pod: Pod) -> Fate:
 
 
 def live(rig: Rig) -> None:
-    """A batch that is complete, one that runs, one that waits, one that has lost what it held, and a fan-out that has ended."""
+    """Batches: complete, evaluated, at work, waiting, and one that lost what it held; a fan-out that ended, a schedule that ran."""
     bulkhead = f"{rig.namespace}-small"
     head = {"apiVersion": BULKHEADS.api_version, "kind": BULKHEADS.kind, "metadata": {"name": bulkhead}}
     budget = {"name": "day", "resource": "gpuSeconds", "limit": 100_000}
@@ -66,12 +70,19 @@ def live(rig: Rig) -> None:
     inside = INLINE.with_spec(bulkheadName=bulkhead)
     rig.submit(named("complete", inside))
     rig.until_state("Complete", "complete")
+    rig.submit(named("evaluated", inside.with_spec(evaluation={"reference": "s3://out/january/"})))
+    rig.until_state("Complete", "evaluated")
     rig.submit(named("running", inside))
     rig.until_at_work(1)
     rig.submit(named("waiting", inside))
     rig.until_state("Waiting", "waiting")
     rig.create(FAN_OUTS, manifest_of(a_fan_out("one", "two").with_spec(input={"inline": RECORDS, "format": "jsonl"})))
     rig.eventually(lambda: rig.state(FAN_OUTS, "answers") == "Complete", "the fan-out complete")
+    rig.create(SCHEDULES, a_schedule("0 0 1 1 *", "yearly").of_batch(**INLINE.spec).manifest)
+    until_ticking(rig, "yearly")
+    ask_for_run(rig, "yearly", "now")
+    rig.eventually(lambda: not rig.gone(BATCHES, "now"), "a run")
+    rig.until_state("Complete", "now")
     rig.edit("running", suspend=True)
     rig.until_state("Suspended", "running")
     rig.until_state("Complete", "waiting")

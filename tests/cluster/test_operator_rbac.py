@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,9 +13,10 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.worker import ExitCode, Role
 from headrace.shells.kube.rbac import lease_rules, rules
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, WORKLOADS
+from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, JOBS, SCHEDULES, WORKLOADS
+from schedule_builders import a_schedule
 
-from .operator_rig import RECORDS, Rig, fan_out_manifest, plane, rig
+from .operator_rig import RECORDS, Rig, ask_for_run, fan_out_manifest, plane, rig, until_ticking
 from .operator_workers import Fate, Pod
 from .proxy import answer, calls_to, verbs_used, write_kubeconfig
 
@@ -26,6 +28,7 @@ INLINE = a_batch().inline(*RECORDS).sharded(2)
 ASKED_BY_ADMISSION_ONLY = {
     ("headrace.dev", "inferencebatches/finalizers", "update"),
     ("headrace.dev", "fanoutjobs/finalizers", "update"),
+    ("headrace.dev", "scheduledgenerations/finalizers", "update"),
 }
 
 
@@ -117,6 +120,7 @@ def live_every_life(rig: Rig) -> None:
     rig.change(FAN_OUTS, "answers", {"spec": {"cancel": True}})
     rig.eventually(lambda: rig.state(FAN_OUTS, "answers") in ("Complete", "Cancelled"), "the end of the fan-out")
     wait_in_a_queue(rig)
+    live_on_schedule(rig)
     head = {"apiVersion": BULKHEADS.api_version, "kind": BULKHEADS.kind, "metadata": {"name": rig.namespace}}
     rig.create(BULKHEADS, {**head, "spec": {"capacity": {"gpus": 8}}})
     rig.eventually(lambda: "status" in rig.get(BULKHEADS, rig.namespace), "the status of the Bulkhead")
@@ -125,9 +129,29 @@ def live_every_life(rig: Rig) -> None:
     rig.eventually(lambda: rig.gone(BATCHES, "plain"), "the batch gone")
 
 
+def live_on_schedule(rig: Rig) -> None:
+    """Runs that end, that are replaced, and that history has no room for."""
+    batches = a_schedule(name="batches").of_batch(**INLINE.spec).with_spec(successfulJobsHistoryLimit=0)
+    replacing = {"concurrencyPolicy": "Replace", "failedJobsHistoryLimit": 0}
+    fan_outs = a_schedule(name="fan-outs").of_fan_out("one", input=INLINE.spec["input"]).with_spec(**replacing)
+    for schedule in (batches, fan_outs):
+        rig.create(SCHEDULES, schedule.manifest)
+        until_ticking(rig, schedule.name)
+    ask_for_run(rig, "batches", "first")
+    rig.eventually(lambda: not rig.gone(BATCHES, "first"), "a run")
+    rig.eventually(lambda: rig.gone(BATCHES, "first"), "no run is kept")
+    ask_for_run(rig, "fan-outs", "suspended-1")
+    rig.eventually(lambda: not rig.gone(FAN_OUTS, "suspended-1"), "a run")
+    begun = rig.get(JOBS, "suspended-1")["metadata"]["creationTimestamp"]
+    rig.delete(JOBS, "suspended-1")
+    rig.eventually(lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}" > begun, "another second, for a later tick")
+    ask_for_run(rig, "fan-outs", "suspended-2")
+    rig.eventually(lambda: rig.gone(FAN_OUTS, "suspended-1"), "the run is replaced, and not kept")
+
+
 def fate(pod: Pod) -> Fate:
     """The pods of `suspended` wait; those of `retried` fail in the first round."""
-    if pod.config.batch.name == "suspended":
+    if pod.config.batch.name.startswith("suspended"):
         return Fate(waits=pod.role == Role.RUN)
     failing = pod.config.batch.name == "retried" and not pod.name.startswith("retried-run-r1")
     return Fate(exit_code=ExitCode.JOB_FAILED if failing else ExitCode.DONE)
@@ -137,7 +161,13 @@ def fate(pod: Pod) -> Fate:
 def test_the_operator_uses_every_right_that_it_has_and_lacks_none(rig: Rig) -> None:
     token = grant(rig)
     rig.script.shards, rig.script.fate = 2, fate
-    for resource in ("jobs", "configmaps", "inferencebatches"):  # so that it looks who has made them
+    for resource in (
+        "jobs",
+        "cronjobs",
+        "configmaps",
+        "inferencebatches",
+        "fanoutjobs",
+    ):  # so that it looks who has made them
         rig.proxy.on(calls_to(resource, "create"), answer(409, "AlreadyExists"), times=1)
     kubeconfig = write_kubeconfig(rig.folder / "as-operator.kubeconfig", rig.url, token)
     rig.operator(namespaces=(), kubeconfig=kubeconfig).start().wait_ready()

@@ -9,12 +9,14 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builders import a_batch
 from fanout_builders import a_fan_out
-from headrace.api.worker import ExitCode, Failure, Role
+from headrace.api import labels
+from headrace.api.worker import Env, ExitCode, Failure, Role
 from headrace.shells.kube.resources import FAN_OUTS
 
 from .operator_rig import RECORDS, Rig, fan_out_manifest, plane, rig
@@ -29,6 +31,8 @@ MODEL = {
     "name": "m",
     "source": {"huggingFace": {"id": "org/model", "tokenSecretRef": {"name": "canary", "key": "TOKEN"}}},
 }
+ENDPOINT = {"name": "a", "url": "https://a.example", "apiKeySecretRef": {"name": "canary", "key": "TOKEN"}}
+ENGINE: dict[str, Any] = {"name": "openai", "openai": {"endpoints": [ENDPOINT], "loadBalancing": "Locality"}}
 EVERYTHING = (
     "inferencebatches,fanoutjobs,jobs,pods,configmaps,events,events.events.k8s.io,leases,serviceaccounts,"
     "replicasets,deployments,roles,rolebindings"
@@ -74,6 +78,8 @@ def live(rig: Rig) -> None:
     hugging = a_batch("hugging").inline(*RECORDS).with_spec(model=MODEL, engine={"name": "transformers"})
     rig.submit(hugging)
     rig.until_state("Complete", "hugging")
+    rig.submit(a_batch("asking").inline(*RECORDS).with_spec(engine=ENGINE))
+    rig.until_state("Complete", "asking")
     branch = {"name": "one", "model": {"name": "m"}, "engine": {"name": "mock"}}
     spec = {"input": {"inline": RECORDS, "format": "jsonl"}, "branches": [branch], "storage": STORAGE}
     rig.create(FAN_OUTS, fan_out_manifest(a_fan_out().with_spec(**spec)))
@@ -126,3 +132,23 @@ def test_workers_get_secrets_by_reference_and_no_token_of_the_api_server(rig: Ri
             (token,) = (it for it in container["env"] if it["name"] == "HF_TOKEN")
             assert token["valueFrom"]["secretKeyRef"] == {"name": "canary", "key": "TOKEN"}
             assert "value" not in token
+
+
+def test_workers_get_api_keys_as_files_by_reference(rig: Rig) -> None:
+    plant(rig, Canary())
+    rig.operator().start().wait_ready()
+    rig.submit(a_batch("asking").inline(*RECORDS).with_spec(engine=ENGINE))
+    rig.until_state("Complete", "asking")
+    (job,) = (it for it in rig.jobs().values() if it["metadata"]["labels"][labels.ROLE] == Role.RUN)
+    pod = job["spec"]["template"]["spec"]
+    (volume,) = (it for it in pod["volumes"] if "secret" in it)
+    assert volume["secret"]["secretName"] == "canary"
+    assert volume["secret"]["items"] == [{"key": "TOKEN", "path": "TOKEN"}]
+    (container,) = pod["containers"]
+    (mount,) = (it for it in container["volumeMounts"] if it["name"] == volume["name"])
+    variables = {it["name"]: it for it in container["env"]}
+    assert mount["mountPath"] == f"{variables[Env.SECRETS]['value']}/canary"
+    assert variables[Env.ZONE]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['topology.kubernetes.io/zone']"
+    assert json.loads(variables[Env.CONFIG]["value"])["engine"] == ENGINE | {
+        "openai": ENGINE["openai"] | {"endpoints": [ENDPOINT | {"weight": 1, "tier": 0}], "requestTimeoutSeconds": 600}
+    }

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import NOON, BatchBuilder, a_batch
-from headrace.api.fanoutjob import FanOutJobStatus
-from headrace.api.inferencebatch import CountedShards, InferenceBatchStatus, RecordCounts, Usage
+from builders import NOON, BatchBuilder, a_batch, a_job, committed, look
+from headrace.api import labels
+from headrace.api.fanoutjob import BranchStatus, FanOutJobStatus
+from headrace.api.inferencebatch import Admission, Batched, InferenceBatchStatus, RecordCounts, Usage
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.core.accounting import Done, Standing, admission_wait, done, end_of, eviction, standing, waits_for
+from headrace.api.worker import Role
+from headrace.core.accounting import (
+    Done,
+    Drained,
+    Standing,
+    admission_wait,
+    done,
+    drained,
+    end_of,
+    ended_branches,
+    eviction,
+    standing,
+    waits_for,
+)
+from headrace.core.reconcile import reconcile
 
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
 
@@ -102,6 +118,28 @@ def test_eviction_is_the_loss_of_what_was_held() -> None:
     assert eviction(held, ended) is None
 
 
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [
+        pytest.param(0, Drained("Preempted", 3 * 2 * 40), id="all pods are gone"),
+        pytest.param(1, Drained("Preempted", 2 * 2 * 40), id="one is still there"),
+        pytest.param(3, None, id="none has gone yet"),
+    ],
+)
+def test_drained_is_what_pods_have_cost_since_their_batch_lost_its_admission(
+    left: int, expected: Drained | None
+) -> None:
+    draining = waiting(Reason.PREEMPTED).with_spec(resources={"gpus": 2}).with_status(admission=Admission(pods=3))
+    after = draining.with_status(admission=Admission(pods=left)).build().status
+    assert drained(draining.build(), after, NOON + timedelta(seconds=40)) == expected
+
+
+def test_drained_is_nothing_of_a_batch_that_may_run() -> None:
+    runs = a_batch().validated().admitted().with_spec(resources={"gpus": 2}).with_status(admission=Admission(pods=3))
+    after = runs.with_status(admission=Admission(pods=1)).build().status
+    assert drained(runs.build(), after, NOON + timedelta(seconds=40)) is None
+
+
 def test_admission_wait_is_from_the_refusal_to_the_admission() -> None:
     later = NOON + timedelta(minutes=5)
     admitted = a_batch().validated().admitted().status
@@ -115,7 +153,7 @@ def status_of(numbers: list[int]) -> InferenceBatchStatus:
     return InferenceBatchStatus(
         records=RecordCounts(total=10**6, succeeded=succeeded, failed=failed),
         usage=Usage(prompt_tokens=tokens, completion_tokens=tokens // 2, gpu_seconds=seconds),
-        counted_shards=CountedShards(batches=batches, batched_records=batched, reprocessed=failed),
+        batched=Batched(batches=batches, records=batched, reprocessed=failed),
     )
 
 
@@ -133,7 +171,38 @@ def test_done_in_steps_is_done_at_once_for_whatever_never_goes_back(steps: list[
     whole = between(statuses[0], statuses[-1])
     for field in Done.__dataclass_fields__:
         assert sum(getattr(part, field) for part in parts) == getattr(whole, field)
-    assert whole.batch_places == 7 * statuses[-1].counted_shards.batches
+    assert whole.batch_places == 7 * statuses[-1].batched.batches
+
+
+def test_a_retry_of_records_counts_no_batch_and_no_loss_twice() -> None:
+    """Two shards, of which one is worked on once more: what it says then includes what it has said before."""
+    words = [committed(0, 100), committed(1, 90, 10)]
+    run = a_job(Role.RUN, complete=True, succeeded_indexes=frozenset({0, 1}))
+    running = a_batch().sharded(2).validated(200).admitted()
+    end = reconcile(look(running, jobs=[run], reports=words)).status
+    asked = running.with_meta(annotations={labels.RETRY: "1"}).build()
+    begun = reconcile(look(asked.model_copy(update={"status": end}))).status
+    word = committed(1, 100)
+    again = word.report.model_copy(update={"batches": 3, "batched_records": 110})
+    once_more = a_job(Role.RUN, name="reviews-run-r1", round=1, complete=True, succeeded_indexes=frozenset({0}))
+    retried = look(asked.model_copy(update={"status": begun}), jobs=[once_more], reports=[replace(word, report=again)])
+    last = reconcile(retried).status
+    statuses = [running.status, end, begun, last]
+    steps = [done(asked.model_copy(update={"status": a}), b) for a, b in itertools.pairwise(statuses)]
+    assert last.is_true(ConditionType.COMPLETE)
+    assert sum(step.batched_records for step in steps) == 210
+    assert sum(step.batch_places for step in steps) == 5 * asked.spec.batching.max_batch_size
+
+
+def test_ended_branches_are_those_of_the_last_round_alone() -> None:
+    def branch(name: str, reason: str | None, round_: int = 0) -> BranchStatus:
+        return BranchStatus(name=name, reason=reason, round=round_)
+
+    others = (branch("two", "RecordsProcessed"), branch("three", "not_routed"), branch("four", None))
+    first = FanOutJobStatus(branches=(branch("one", "WorkerFailed"), *others))
+    assert ended_branches(first) == (2, 1)
+    second = FanOutJobStatus(branches=(branch("one", "RecordsProcessedWithErrors", 1), *others), retries=1)
+    assert ended_branches(second) == (1, 0)
 
 
 def test_done_takes_nothing_back_when_a_retry_does() -> None:

@@ -31,6 +31,19 @@ def pods(demands: Sequence[Demand], *bulkheads: Bulkhead) -> dict[str, int]:
     return {key: verdict.pods or 0 for key, verdict in verdicts(demands, *bulkheads).items() if verdict.admitted}
 
 
+def test_admit_has_a_verdict_on_each_that_wants_something() -> None:
+    demands = [holds("team/x"), wants("team/a"), wants("team/b", bulkhead="other"), wants("team/over", wants=False)]
+    found = admit(demands[1:], demands[:1], [with_gpus(1)], NOON)
+    assert (set(found), len(found)) == ({"team/x", "team/a", "team/b"}, 3)
+    assert "team/over" not in found
+    assert "team/unheard-of" not in found
+
+
+def test_admit_counts_a_batch_once_that_is_given_twice() -> None:
+    found = admit([wants("team/a"), wants("team/b", waited=9)], [wants("team/a")], [with_gpus(1)], NOON)
+    assert [(found[key].admitted, found[key].position) for key in ("team/a", "team/b")] == [(False, 1), (True, None)]
+
+
 SELECTIVE = {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["gold"]}]}
 BUDGET = {"name": "day", "resource": "gpuSeconds", "limit": 100, "windowSeconds": 86400}
 SPENT = {"budgets": [{"name": "day", "used": 120, "slots": "1768478400:120"}]}

@@ -187,7 +187,7 @@ def test_tokens_per_minute_hold_the_next_start_and_stop_nobody() -> None:
 
 def as_said(demand: Demand, verdict: Verdict) -> Demand:
     """The batch once its status says that it waits, and where."""
-    return replace(demand, said=verdict.reason, position=verdict.position)
+    return replace(demand, said=verdict.reason, position=verdict.position, start=verdict.estimated_start)
 
 
 def test_whoever_waits_is_told_of_only_when_its_status_says_something_else() -> None:
@@ -224,6 +224,28 @@ def test_a_status_is_looked_at_when_it_says(said: dict[str, Any], told: bool) ->
     book.load([holds("b/x"), wants("a/a", **said)], [with_gpus(1)], NOON)
     book.tick(NOON)
     assert book.take_changed() == ({"a/a"} if told else set())
+
+
+@pytest.mark.parametrize(
+    ("later", "told"),
+    [
+        pytest.param(10, set[str](), id="by a trifle: nobody hears of it"),
+        pytest.param(60, {"a/00", "a/01", "a/02"}, id="by a minute: only those hear of it who start soon"),
+        pytest.param(3600, {f"a/{n:02}" for n in range(20)}, id="by an hour: all hear of it"),
+    ],
+)  # fmt: skip
+def test_whoever_waits_is_told_when_the_start_is_put_off(later: int, told: set[str]) -> None:
+    """A line of twenty, each of which takes two minutes; what runs takes longer than was thought, and nobody moves."""
+    book, now = Book(), NOON
+    runs = holds("b/x", ends=NOON + timedelta(minutes=4))
+    line = [wants(f"a/{n:02}", waited=200 - n, run_seconds=120.0) for n in range(20)]
+    book.load([runs, *line], [with_gpus(1)], now)
+    for demand in line:
+        book.put(as_said(demand, book.look(demand.key, now)), now)
+    book.take_changed()
+    book.put(replace(runs, ends=runs.ends + timedelta(seconds=later) if runs.ends else None), now)
+    book.tick(now + timedelta(seconds=6))
+    assert book.take_changed() == told
 
 
 def test_starts_are_spread_over_the_minutes() -> None:
@@ -270,6 +292,24 @@ def test_a_default_that_is_made_and_deleted_limits_as_long_as_it_is_there() -> N
     assert [book.look(it.key, NOON).admitted for it in (first, second)] == [True, False]
     book.remove_bulkhead("default", NOON)
     assert book.look("a/y", NOON).admitted
+
+
+def test_a_bulkhead_may_change_its_ordering_while_many_wait() -> None:
+    book, line = Book(), [wants(f"a/{n}", deadline=NOON + timedelta(hours=n + 1), waited=10 * n) for n in range(3)]
+    book.load([holds("b/x"), *line], [with_gpus(1, ordering=["Priority", "Deadline", "FairShare"])], NOON)
+    assert [book.look(it.key, NOON).position for it in line] == [1, 2, 3]
+    book.put_bulkhead(with_gpus(1, ordering=["Priority", "FairShare", "Age"]), NOON)
+    later = NOON + timedelta(seconds=6)
+    book.tick(later)
+    assert [book.look(it.key, later).position for it in line] == [3, 2, 1]
+
+
+def test_shape_is_the_same_object_wherever_it_is_equal() -> None:
+    first, second = wants("a/x", 2, at_least=1).shape, wants("b/y", 3, at_least=1).shape
+    assert first is second
+    assert first is not wants("a/x", 2).shape
+    assert wants("a/x", breakers=("model good",)).shape.size is wants("a/x", breakers=()).shape
+    assert (first.grown.min_pods, first.grown.grows, first.grown.breakers) == (1, True, first.breakers)
 
 
 def test_bulkhead_status() -> None:

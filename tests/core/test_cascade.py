@@ -27,6 +27,8 @@ THREE = (
 )
 RUNNING = THREE.validated()
 FIRST = (ended("small"), ended("other"))
+SELECTED = {"uri": "s3://out/f/_headrace/stages/1.jsonl", "format": "jsonl", "objects": "All"}
+"""The input of the branches of stage 1."""
 SELECTING = replace(a_job(Role.SELECT), name="answers-select-1")
 
 
@@ -81,15 +83,20 @@ def test_reconcile_asks_for_the_children_of_a_cascade(observed: FanOutObserved, 
 
 def test_a_later_branch_reads_what_was_selected_for_it() -> None:
     *_, large = reconcile(look_at(given(RUNNING.with_branch("large", when="record.n > 1"), 7), *FIRST)).children or ()
-    assert large["spec"]["input"] == {
-        "uri": "s3://out/f/_headrace/stages/1.jsonl", "format": "jsonl", "when": "record.n > 1"
-    }  # fmt: skip
+    assert large["spec"]["input"] == {**SELECTED, "when": "record.n > 1"}
 
 
 def test_files_become_objects_on_the_way_to_the_next_stage() -> None:
     fan_out = RUNNING.with_spec(input={"uri": "s3://in/*.md", "format": "text", "limit": 9})
     *_, large = reconcile(look_at(given(fan_out, 7), *FIRST)).children or ()
-    assert large["spec"]["input"] == {"uri": "s3://out/f/_headrace/stages/1.jsonl", "format": "jsonl"}
+    assert large["spec"]["input"] == SELECTED
+
+
+def test_a_later_branch_keeps_the_window_and_reads_what_was_selected_whenever_that_was_written() -> None:
+    window = {"startTime": "2026-01-15T11:30:00Z", "endTime": "2026-01-15T12:00:00Z"}
+    within = {"uri": "s3://in/*.md", "format": "text", "objects": "ModifiedInWindow", "window": window}
+    *_, large = reconcile(look_at(given(RUNNING.with_spec(input=within), 7), *FIRST)).children or ()
+    assert large["spec"]["input"] == {**SELECTED, "window": window}
 
 
 def test_a_later_branch_fetches_media_as_the_first_ones_may() -> None:
@@ -105,7 +112,7 @@ def test_parts_are_not_split_again_for_a_later_branch() -> None:
     fan_out = RUNNING.with_spec(input={"uri": "s3://in/*.md", "format": "text"}, split=split)
     small, other, large = reconcile(look_at(given(fan_out, 7), *FIRST)).children or ()
     assert [branch["spec"]["input"]["split"]["size"] for branch in (small, other)] == [100, 100]
-    assert large["spec"]["input"] == {"uri": "s3://out/f/_headrace/stages/1.jsonl", "format": "jsonl"}
+    assert large["spec"]["input"] == SELECTED
     *_, job = reconcile(look_at(fan_out, *FIRST)).children or ()
     (container,) = job["spec"]["template"]["spec"]["containers"]
     config = WorkerConfig.model_validate_json(container["env"][0]["value"])

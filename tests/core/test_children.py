@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ import yaml
 
 from builders import NOON, PLACE, BatchBuilder, a_batch, a_job, look
 from fanout_builders import FanOutBuilder, ended, look_at
+from headrace.api.aggregation import OwnImage
 from headrace.api.cascade import StageStatus
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.scheduledgeneration import ScheduledGeneration
 from headrace.api.worker import Role, WorkerConfig
 from headrace.core.children import WORKER_GROUP, finalize_job, plan_job, run_job
 from headrace.core.fanout.reconcile import reconcile as reconcile_fan_out
+from headrace.core.program import with_program
 from headrace.core.reconcile import reconcile
+from headrace.core.schedule.children import run_by_hand
 from headrace.core.volumes import Volumes
+from headrace.shells.manifests import work_specs
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "manifests/examples").glob("*.yaml"))
@@ -35,9 +41,13 @@ def load_example(path: Path) -> InferenceBatch | FanOutJob:
         "generation": 1,
         "creationTimestamp": NOON.isoformat(),
     }
-    uri = manifest["spec"]["input"].get("uri")
-    if uri is not None and "://" not in uri:
-        manifest["spec"]["input"]["uri"] = f"s3://examples/{uri}"
+    for _, spec in work_specs(manifest):
+        for field, key in (("input", "uri"), ("evaluation", "reference")):
+            uri = spec.get(field, {}).get(key)
+            if uri is not None and "://" not in uri:
+                spec[field][key] = f"s3://examples/{uri}"
+    if manifest["kind"] == "ScheduledGeneration":
+        return run_by_hand(ScheduledGeneration.parse(manifest), NOON)
     return FanOutJob.parse(manifest) if manifest["kind"] == "FanOutJob" else InferenceBatch.parse(manifest)
 
 
@@ -269,3 +279,72 @@ def test_config_map_input_is_mounted() -> None:
     assert volumes.volumes[0]["configMap"] == {"name": "docs"}
     assert volumes.input.uri == "file:///var/run/headrace/docs/"
     assert reconcile(look(batch, jobs=[a_job(Role.PLAN)])).children is not None
+
+
+def test_workers_and_programs_are_told_the_window_in_their_environment() -> None:
+    window = {"startTime": "2026-01-15T11:30:00Z", "endTime": "2026-01-15T12:00:00Z"}
+    told = {"HEADRACE_WINDOW_START": "2026-01-15T11:30:00Z", "HEADRACE_WINDOW_END": "2026-01-15T12:00:00Z"}
+    batch = a_batch().with_spec(input={"uri": "s3://in/x", "window": window}).build()
+    (container,) = plan_job(batch, PLACE)["spec"]["template"]["spec"]["containers"]
+    assert told.items() <= {it["name"]: it.get("value") for it in container["env"]}.items()
+    pod = {"containers": [dict(container)], "volumes": []}
+    _, program = with_program(pod, OwnImage(reference="registry.example/a:1"), batch.spec.input.window)[
+        "initContainers"
+    ]
+    assert {it["name"]: it["value"] for it in program["env"]} == told
+
+
+KEYED: dict[str, Any] = {
+    "name": "openai",
+    "openai": {
+        "endpoints": [
+            {"name": "a", "url": "https://a", "apiKeySecretRef": {"name": "keys", "key": "A"}},
+            {"name": "b", "url": "https://b", "apiKeySecretRef": {"name": "keys", "key": "B"}},
+            {"name": "c", "url": "https://c", "apiKeySecretRef": {"name": "others", "key": "A"}},
+            {"name": "d", "url": "https://d"},
+        ]
+    },
+}
+
+
+def test_run_job_mounts_each_secret_of_its_endpoints_once_and_no_other_key_of_it() -> None:
+    batch = a_batch().with_spec(engine=KEYED).validated(8).build()
+    pod = run_job(batch, PLACE, suspend=False)["spec"]["template"]["spec"]
+    assert [volume for volume in pod["volumes"] if "secret" in volume] == [
+        {
+            "name": "endpoints-0",
+            "secret": {"secretName": "keys", "items": [{"key": it, "path": it} for it in ("A", "B")]},
+        },
+        {"name": "endpoints-1", "secret": {"secretName": "others", "items": [{"key": "A", "path": "A"}]}},
+    ]
+    (container,) = pod["containers"]
+    assert {"name": "HEADRACE_SECRETS", "value": "/var/run/headrace-secrets"} in container["env"]
+    assert [it["mountPath"] for it in container["volumeMounts"]][-3:-1] == [
+        "/var/run/headrace-secrets/keys",
+        "/var/run/headrace-secrets/others",
+    ]
+
+
+def test_run_job_mounts_the_weights_of_endpoints_if_they_are_there() -> None:
+    engine = {"name": "openai", "openai": {**KEYED["openai"], "weightsConfigMapRef": {"name": "shares"}}}
+    pod = run_job(a_batch().with_spec(engine=engine).validated(8).build(), PLACE, suspend=False)["spec"]["template"][
+        "spec"
+    ]
+    assert {"name": "endpoints-2", "configMap": {"name": "shares", "optional": True}} in pod["volumes"]
+    (container,) = pod["containers"]
+    assert {"name": "HEADRACE_CONFIG_MAPS", "value": "/var/run/headrace/weights"} in container["env"]
+    mount = {"name": "endpoints-2", "mountPath": "/var/run/headrace/weights/shares", "readOnly": True}
+    assert mount in container["volumeMounts"]
+
+
+def test_jobs_that_ask_no_endpoint_get_no_key_of_it() -> None:
+    batch = a_batch().with_spec(engine=KEYED).validated(8).build()
+    for job in (plan_job(batch, PLACE), finalize_job(batch, PLACE, None)):
+        assert not any("secret" in volume for volume in job["spec"]["template"]["spec"]["volumes"])
+
+
+def test_run_job_where_there_are_no_secrets_mounts_none() -> None:
+    batch = a_batch().with_spec(engine=KEYED).validated(8).build()
+    pod = run_job(batch, replace(PLACE, secrets_root=None), suspend=False)["spec"]["template"]["spec"]
+    assert not any("secret" in volume for volume in pod["volumes"])
+    assert "HEADRACE_SECRETS" not in {it["name"] for it in pod["containers"][0]["env"]}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import committed, live
-from headrace.api.inferencebatch import CountedShards, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.inferencebatch import Batched, CountedShards, InferenceBatchStatus, RecordCounts, Usage
 from headrace.api.worker import ShardReport
 from headrace.core.counts import take_in, tally
 from headrace.core.observed import WorkerReport
@@ -25,6 +25,27 @@ def test_take_in_counts_a_shard_once() -> None:
 
 def test_take_in_leaves_out_what_is_not_committed() -> None:
     assert take_in(CountedShards(), reports(live(0, 50))) == CountedShards()
+
+
+def test_tally_counts_the_shards_with_errors_apart_and_each_once() -> None:
+    words = reports(committed(0, 100), committed(1, 90, 10), committed(2, 0, 7))
+    found = tally(InferenceBatchStatus(), words, 207)
+    assert (found.counted.indexes, found.failing.indexes) == ("0", "1-2")
+    assert (found.records.succeeded, found.records.failed) == (190, 17)
+    known = InferenceBatchStatus(counted_shards=found.counted, failing_shards=found.failing, batched=found.batched)
+    again = tally(known, words, 207)
+    assert (again.counted, again.failing, again.batched) == (found.counted, found.failing, found.batched)
+
+
+def test_tally_of_a_retry_takes_back_nothing_that_was_batched_and_adds_what_is_new() -> None:
+    """A shard that is worked on once more says what all its rounds together have cost."""
+    first = tally(InferenceBatchStatus(), reports(committed(0, 100), committed(1, 90, 10)), 200)
+    assert first.batched == Batched(batches=4, records=200)
+    retried = InferenceBatchStatus(counted_shards=first.counted, batched=first.batched)
+    assert tally(retried, (), 200).batched == first.batched
+    (word,) = reports(committed(1, 100))
+    word = word.model_copy(update={"batches": 5, "batched_records": 110, "reprocessed": 3})
+    assert tally(retried, (word,), 200).batched == Batched(batches=7, records=210, reprocessed=3)
 
 
 def test_tally_adds_live_words_to_final_ones() -> None:

@@ -6,19 +6,20 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import NOON, a_job, gave_up, planned
+from builders import NOON, PLACE, a_job, gave_up, planned
 from fanout_builders import a_child, a_fan_out, ended, joined, look_at, lost_records, took_nothing
 from headrace.api import labels
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.inferencebatch import InferenceBatch, Usage
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.worker import PlanReport, Role
+from headrace.api.worker import PlanReport, Role, WorkerConfig
 from headrace.core import edits
 from headrace.core.changes import child_patch
 from headrace.core.fanout.observed import FanOutObserved
@@ -105,6 +106,20 @@ def test_reconcile_asks_for_children(observed: FanOutObserved, expected: dict[st
     assert children(observed) == expected
 
 
+def test_a_place_bounds_the_branches_that_run_a_model_there_and_no_others() -> None:
+    """A branch that hangs at some endpoint takes no place from those that work."""
+    local = {"engine": {"name": "transformers"}, "model": {"name": "m", "source": {"package": {"module": "m"}}}}
+    fan_out = (
+        a_fan_out("one", "two", "three", "four").validated().with_branch("one", **local).with_branch("two", **local)
+    )
+    narrow = replace(look_at(fan_out), installation=replace(PLACE, max_parallel_branches=1))
+    assert set(children(narrow)) == {"answers-one", "answers-three", "answers-four"}
+    assert set(children(replace(narrow, fan_out=fan_out.with_spec(maxParallelBranches=2).build()))) == {
+        "answers-one",
+        "answers-three",
+    }
+
+
 def test_a_branch_is_an_inference_batch_of_its_own_on_the_common_input() -> None:
     fan_out = RUNNING.with_spec(
         input={"uri": "s3://in/x", "format": "jsonl", "prompt": {"template": "{{ a }}"}}, output={"uri": "s3://out/f/"}
@@ -117,11 +132,25 @@ def test_a_branch_is_an_inference_batch_of_its_own_on_the_common_input() -> None
     }  # fmt: skip
     assert one["spec"]["input"]["prompt"] == {"template": "{{ a }}"}
     assert two["spec"]["input"] == {
-        "uri": "s3://in/x", "format": "jsonl", "prompt": {"template": "{{ b }}"}, "when": "has(record.b)"
+        "uri": "s3://in/x", "format": "jsonl", "prompt": {"template": "{{ b }}"}, "when": "has(record.b)", "objects": "All"
     }  # fmt: skip
     assert two["spec"]["output"] == {"uri": "s3://out/f/branches/two/"}
     assert two["spec"]["shards"] == 3
     InferenceBatch.parse(two)
+
+
+def test_branches_read_the_parts_of_images_that_the_plan_has_written_down() -> None:
+    source = {"uri": "s3://in/x", "format": "jsonl", "limit": 9, "media": {"allowedHosts": ["a.example"]}}
+    fan_out = RUNNING.with_spec(
+        input=source, output={"uri": "s3://out/f/"}, split={"by": "tiles", "size": 64}
+    ).with_branch("two", prompt={"template": "{{ text }}"}, when="record.part.y == 0")
+    one, two, _ = reconcile(look_at(fan_out)).children or ()
+    parts = {"uri": "s3://out/f/_headrace/parts/uid-answers.jsonl", "format": "jsonl", "objects": "All"}
+    assert one["spec"]["input"] == parts
+    assert two["spec"]["input"] == {**parts, "prompt": {"template": "{{ text }}"}, "when": "record.part.y == 0"}
+    (plan,) = (child for child in reconcile(look_at(fan_out.with_status(conditions=()))).children or ())
+    told = WorkerConfig.parse(json.loads(plan["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]))
+    assert (told.input.uri, told.records.uri) == ("s3://in/x", parts["uri"]), "and so does its own join"
 
 
 LOSER = ended("one", Reason.CANCELLED, cancel=True)
@@ -185,6 +214,30 @@ def test_the_join_is_told_which_branches_have_left_an_output(child: InferenceBat
     config = json.loads(job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])
     told = {branch["name"]: branch["joined"] for branch in config["fanOut"]["branches"]}
     assert told == {"one": joins, "two": True, "three": False}
+
+
+def test_the_join_is_told_which_answers_each_record_must_have() -> None:
+    fan_out = RUNNING.with_spec(completionPolicy={"minAnswers": 2}).with_branch("two", required=True)
+    job = (reconcile(look_at(fan_out, *DONE)).children or ())[-1]
+    config = WorkerConfig.model_validate_json(job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])
+    assert config.fan_out is not None
+    assert config.fan_out.min_answers == 2
+    assert [branch.name for branch in config.fan_out.branches if branch.required] == ["two"]
+
+
+def has_used(child: InferenceBatch, tokens: int) -> InferenceBatch:
+    """The same, after so many tokens."""
+    usage = Usage(prompt_tokens=1, completion_tokens=tokens, gpu_seconds=tokens)
+    return child.model_copy(update={"status": child.status.model_copy(update={"usage": usage})})
+
+
+def test_what_branches_have_used_for_answers_that_do_not_count_is_told_as_wasted() -> None:
+    lost = has_used(ended("one", Reason.CANCELLED, cancel=True), 30)
+    status = reconcile(look_at(RUNNING.policy("Any"), lost, has_used(ended("two"), 70), jobs=[JOIN])).status
+    assert (status.usage.completion_tokens, status.wasted.completion_tokens) == (100, 30)
+    assert status.wasted.gpu_seconds == 30
+    at_work = reconcile(look_at(RUNNING, has_used(a_child("one"), 30), has_used(ended("two"), 70))).status
+    assert at_work.wasted == Usage(), "what is not over may count yet"
 
 
 def test_records_that_no_branch_has_taken_are_joined_to_error_lines() -> None:
@@ -436,6 +489,18 @@ def test_status_names_a_branch_that_is_still_running() -> None:
     assert reconcile(look_at(RUNNING, *quick, began, after=21)).status.stragglers == ("three",)
 
 
+def test_status_tells_when_the_first_record_of_any_branch_was_begun() -> None:
+    children = []
+    for name, after in (("one", 20), ("two", 10)):
+        child = a_child(name)
+        begun = child.status.model_copy(update={"first_record_time": NOON + timedelta(seconds=after)})
+        children.append(child.model_copy(update={"status": begun}))
+    assert reconcile(look_at(RUNNING, *children, a_child("three"))).status.first_record_time == NOON + timedelta(
+        seconds=10
+    )
+    assert reconcile(look_at(RUNNING, a_child("one"))).status.first_record_time is None
+
+
 def test_conditions_tell_the_life_of_a_fan_out() -> None:
     assert conditions(look_at(THREE))["InputValidated"] == ("Unknown", "Planning")
     assert (
@@ -471,3 +536,12 @@ def test_every_subset_of_branches_leads_to_one_end() -> None:
         assert status.is_true(ConditionType.COMPLETE) == (
             None in combination if mode != "All" else set(combination) == {None}
         )
+
+
+def test_reconcile_of_an_empty_window_is_complete_without_a_branch() -> None:
+    window = {"startTime": "2026-01-15T11:30:00Z", "endTime": "2026-01-15T12:00:00Z"}
+    spec = {"uri": "s3://in/", "format": "text", "objects": "ModifiedInWindow", "window": window}
+    plan = reconcile(look_at(a_fan_out().with_spec(input=spec), reports=[planned(records=0, shards=0)]))
+    assert plan.status.is_true(ConditionType.COMPLETE)
+    assert plan.status.summary.state == "Complete"
+    assert plan.children is None

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import NOON
+from headrace.api.ranges import parse_ranges
 from headrace.core.job_controller import JobStep, PodPhase, PodState, RestartDelay, step
-from headrace.core.ranges import parse_ranges
 
 RULES = [
     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},

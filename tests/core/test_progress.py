@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -101,6 +102,22 @@ def test_reconcile_at_the_end_has_no_speed_and_no_estimate() -> None:
     assert (status.records_per_second, status.estimated_completion_time, status.summary.eta) == (None, None, "")
     assert status.output is not None
     assert status.output.manifest == "file:///out/default/reviews/manifest.json"
+
+
+def test_reconcile_remembers_when_the_first_record_was_begun() -> None:
+    """Whatever becomes of the pod that has told it, and however early the next attempt says it was."""
+    later, earlier = NOON + timedelta(seconds=20), NOON + timedelta(seconds=10)
+    running = [a_job(Role.RUN, active=2)]
+    first = reconcile(
+        look(RUNNING, jobs=running, reports=[committed(0, 10, begun=later), committed(1, 5, begun=earlier)])
+    ).status
+    assert first.first_record_time == earlier
+    assert reconcile(look(RUNNING, jobs=running, reports=[live(0, 48)])).status.first_record_time is None
+    again = replace(RUNNING, status=first)
+    assert (
+        reconcile(look(again, jobs=running, reports=[committed(0, 10, begun=later)])).status.first_record_time
+        == earlier
+    )
 
 
 def test_write_due_is_never_for_nothing_new() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -24,7 +25,7 @@ from builders import (
 from headrace.api.inferencebatch import Admission, InferenceBatch, InferenceBatchStatus, RecordProblem, ShardCounts
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.worker import ExitCode, Role
+from headrace.api.worker import ExitCode, Role, WorkerConfig, shard_at
 from headrace.core import edits
 from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, Verdict
 from headrace.core.plan import Plan
@@ -305,7 +306,7 @@ def test_reconcile_failed_worker_keeps_its_work_for_a_retry() -> None:
     assert children(again) == {"reviews-run-r1": False}
 
 
-def test_a_retry_of_a_batch_that_is_complete_with_errors_counts_all_shards_once_more() -> None:
+def test_a_retry_of_a_batch_that_is_complete_with_errors_runs_and_counts_the_shards_with_errors_alone() -> None:
     done = reconcile(look(RUNNING, jobs=[DONE], reports=[committed(0, 100), committed(1, 70, failed=30)])).status
     assert done.is_true(ConditionType.COMPLETE)
     asked = RUNNING.with_meta(annotations=dict(edits.retry(with_status(RUNNING, done)).annotations))
@@ -314,16 +315,41 @@ def test_a_retry_of_a_batch_that_is_complete_with_errors_counts_all_shards_once_
     assert children(begun) == {}, "the Jobs of the last round go"
     records = begun.status.records
     assert (records.succeeded, records.failed, records.pending) == (170, 0, 30)
+    assert (begun.status.shards.total, begun.status.shards.succeeded) == (2, 1)
+
+    (job,) = reconcile(look(with_status(asked, begun.status), after=60)).children or ()
+    assert (job["metadata"]["name"], job["spec"]["completions"]) == ("reviews-run-r1", 1)
+    told = WorkerConfig.parse(json.loads(job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]))
+    assert [shard_at(0, told.retried_shards)] == [1], "the only index of the Job stands for the second shard"
 
     run = replace(RUN, name="reviews-run-r1", round=1)
-    half = reconcile(look(with_status(asked, begun.status), jobs=[run], reports=[committed(0, 100)], after=61)).status
-    assert half.records.succeeded == 170, "progress does not run backwards"
-    reports = [committed(0, 100), committed(1, 95, failed=5)]
-    finished = replace(DONE, name="reviews-run-r1", round=1)
-    end = reconcile(look(with_status(asked, half), jobs=[finished], reports=reports, after=90)).status
+    half = reconcile(look(with_status(asked, begun.status), jobs=[run], reports=[live(1, 75)], after=61)).status
+    assert half.records.succeeded == 175
+    assert half.shards.succeeded == 1
+    finished = a_job(Role.RUN, name="reviews-run-r1", round=1, complete=True, succeeded_indexes=frozenset({0}))
+    end = reconcile(
+        look(with_status(asked, half), jobs=[finished], reports=[committed(1, 95, failed=5)], after=90)
+    ).status
+    assert end.shards.succeeded == 2
     assert end.is_true(ConditionType.COMPLETE)
     assert (end.records.succeeded, end.records.failed, end.records.pending) == (195, 5, 0)
     assert end.completion_time == NOON + timedelta(seconds=90)
+
+
+def test_a_retry_of_a_batch_that_has_lost_a_shard_runs_that_shard() -> None:
+    reports = [committed(0, 100), gave_up(Role.RUN, "OutputDamaged", "it changed", ExitCode.SHARD_FAILED, shard=1)]
+    closed = a_job(Role.FINALIZE, complete=True)
+    lost = reconcile(look(RUNNING, jobs=[LOST_SHARD, closed], reports=[*reports, finalized(100, 100)])).status
+    assert lost.is_true(ConditionType.FAILED)
+    asked = RUNNING.with_meta(annotations={"headrace.dev/retry": "1"})
+    begun = reconcile(look(with_status(asked, lost)))
+    assert begun.status.retried_shards == "1"
+    run = replace(
+        LOST_SHARD, name="reviews-run-r1", round=1, failed_indexes=frozenset({0}), succeeded_indexes=frozenset()
+    )
+    again = reconcile(look(with_status(asked, begun.status), jobs=[run], reports=reports))
+    assert conditions(again)["Failed"] == ("False", "ShardFailed"), "index 0 of that Job is shard 1"
+    assert "shard 1: it changed" in again.status.condition(ConditionType.FAILED).message  # type: ignore[union-attr]
 
 
 def test_a_batch_of_which_no_record_has_failed_is_not_retried() -> None:
@@ -620,6 +646,32 @@ def test_reconcile_ends_what_has_used_up_its_budget(budget: dict[str, int], mess
     assert ended.status.is_true(ConditionType.FAILED) == bool(message), "what is done is kept for a retry"
 
 
+@pytest.mark.parametrize(
+    ("budget", "goes_on"),
+    [
+        pytest.param({"maxTokens": 1501}, True, id="raised above what was used"),
+        pytest.param({"maxTokens": 1500}, False, id="raised to what was used"),
+        pytest.param({"maxTokens": 1501, "maxGpuSeconds": 3}, False, id="raised, and another one is used up"),
+        pytest.param({}, True, id="taken away"),
+    ],
+)
+def test_a_batch_that_has_used_up_its_budget_goes_on_when_it_is_raised(
+    budget: dict[str, int], *, goes_on: bool
+) -> None:
+    short = held(RUNNING.with_spec(budget={"maxTokens": 1000}), 2)
+    drained = a_job(Role.RUN, suspended=True, succeeded_indexes=frozenset({0}))
+    ended = reconcile(look(short, jobs=[drained], reports=[committed(0, 100)])).status
+    assert ended.is_true(ConditionType.FAILED)
+    raised = with_status(RUNNING.with_spec(budget=budget), ended)
+    begun = reconcile(look(raised, jobs=[drained]))
+    assert conditions(begun)["Failed"] == (("False", "Retrying") if goes_on else ("True", "BudgetExceeded"))
+    assert begun.status.records.succeeded == 100, "what is done is kept"
+    if goes_on:
+        admitted = reconcile(look(raised.model_copy(update={"status": begun.status})))
+        again = reconcile(look(raised.model_copy(update={"status": admitted.status})))
+        assert children(again) == {"reviews-run-r1": False}
+
+
 def test_reconcile_does_not_write_every_step_of_a_long_line() -> None:
     def status_at(position: int, before: InferenceBatchStatus | None) -> InferenceBatchStatus:
         verdict = Verdict(
@@ -642,3 +694,42 @@ def test_reconcile_does_not_write_every_step_of_a_long_line() -> None:
     second = status_at(2, third)
     assert second.queue is not None
     assert second.queue.position == 2
+
+
+@pytest.mark.parametrize(
+    ("position", "kept_true"),
+    [pytest.param(10, True, id="near the head"), pytest.param(11, False, id="far back")],
+)
+def test_reconcile_keeps_every_number_true_near_the_head_of_a_line(position: int, *, kept_true: bool) -> None:
+    batch, statuses = WIDE.build(), list[InferenceBatchStatus]()
+    for used in (6, 7):
+        start = NOON + timedelta(minutes=100 + used)
+        said: dict[str, Any] = {
+            "message": f"needs 2 GPU, {used} of 8 used",
+            "position": position,
+            "ahead": position - 1,
+        }
+        verdict = Verdict(admitted=False, reason=Reason.QUOTA_EXCEEDED, estimated_start=start, **said)
+        plan = reconcile(look(batch, verdict=verdict))
+        statuses.append(plan.status)
+        batch = batch.model_copy(update={"status": plan.status})
+        assert plan.look_again_after is not None
+        assert (plan.look_again_after <= timedelta(seconds=15)) == kept_true
+    first, second = (status.condition(ConditionType.ADMITTED) for status in statuses)
+    assert first is not None
+    assert second is not None
+    assert second.message == ("needs 2 GPU, 7 of 8 used" if kept_true else first.message)
+    assert statuses[1].queue is not None
+    assert statuses[1].queue.estimated_start_time == NOON + timedelta(minutes=107 if kept_true else 106)
+
+
+def test_reconcile_of_an_empty_window_is_complete_without_a_pod_for_the_work() -> None:
+    window = {"startTime": "2026-01-15T11:30:00Z", "endTime": "2026-01-15T12:00:00Z"}
+    batch = a_batch().with_spec(input={"uri": "s3://in/", "objects": "ModifiedInWindow", "window": window})
+    plan = reconcile(look(batch, jobs=[a_job(Role.PLAN, complete=True)], reports=[planned(records=0, shards=0)]))
+    end = plan.status.condition(ConditionType.COMPLETE)
+    assert end is not None
+    assert (end.status, end.reason) == ("True", "NoData")
+    assert "from 2026-01-15T11:30:00Z to 2026-01-15T12:00:00Z" in end.message
+    assert plan.status.admission is None
+    assert plan.children is None

@@ -264,7 +264,9 @@ def test_cancel_and_delete_reach_the_branches(desk: FanOutDesk) -> None:
             id="an image on one machine",
         ),
         pytest.param(
-            {"split": {"by": "frames", "size": 9}}, "spec.split.by: must be 'chunks', 'lines' or 'pages'", id="frames"
+            {"split": {"by": "scenes", "size": 9}},
+            "spec.split.by: must be 'chunks', 'lines', 'pages', 'tiles' or 'frames'",
+            id="parts that nobody can make",
         ),
     ],
 )

@@ -8,7 +8,7 @@ The environment variable FAKE_WORKER has its orders as JSON, all of them optiona
 * `plan_exit`: the exit code of `plan`, with a failure that says so;
 * `serve`: pods show their progress while they wait.
 
-The word `results` is not faked: what a batch has left is read by the real worker.
+The words `results` and `list` are not faked: what a batch has left, and what is new, is read by the real worker.
 
 Each pod leaves a file `<role>-<shard>-<turn>` in the folder FAKE_WORKER_LOG, with its environment.
 """
@@ -31,8 +31,8 @@ RECORDS, SHARDS = ORDERS.get("records", 10), ORDERS.get("shards", 2)
 
 def main() -> int:
     """Play the role that the command line names."""
-    if sys.argv[1] == "results":
-        return read_results()
+    if sys.argv[1] in ("results", "list"):
+        return read_really()
     role, shard = sys.argv[1], os.environ.get("JOB_COMPLETION_INDEX", "0")
     turn = take_turn(role, shard)
     print(f"{role} {shard}, turn {turn}")
@@ -40,7 +40,7 @@ def main() -> int:
     return play(int(shard), turn)
 
 
-def read_results() -> int:
+def read_really() -> int:
     """Become the real worker."""
     roots = [str(Path(__file__).parents[2] / part) for part in ("operator", "worker-image")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -572,3 +573,246 @@ def test_results_of_refused_input_say_why_there_are_none(cli: Cli, worker: FakeW
     answer = cli("results", "reviews")
     assert answer.code == 1
     assert answer.err.startswith("headrace: reviews has no output: InputInvalid: 1 bad line")
+
+
+# schedules: inline records, whose input the core reads itself
+
+
+def write_schedule(schedule: str | None = "0 * * * *", **spec: Any) -> None:
+    """A schedule `hourly` of one small batch."""
+    records = [{"custom_id": f"r{number}", "text": "Hi"} for number in range(10)]
+    batch = {**BATCH["spec"], "input": {"inline": records, "format": "jsonl"}}  # type: ignore[dict-item]
+    template = {"inferenceBatch": batch}
+    manifest = {
+        "apiVersion": "headrace.dev/v1alpha1",
+        "kind": "ScheduledGeneration",
+        "metadata": {"name": "hourly"},
+        "spec": {"schedule": schedule, "template": template, **spec},
+    }
+    Path("hourly.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+
+
+def test_run_of_a_schedule_asks_which_tick_is_meant(cli: Cli) -> None:
+    write_schedule()
+    answer = cli("run", "-f", "hourly.yaml")
+    assert answer.code == 2
+    assert answer.err == (
+        "headrace: hourly.yaml:2: ScheduledGeneration hourly: kind: a ScheduledGeneration has no end: say --once for the run of the "
+        "tick that has come last, or --watch to run each tick as it comes\n"
+    )
+    assert cli("run", "-f", "hourly.yaml", "--once", "--watch").code == 2
+
+
+def test_run_once_runs_the_tick_that_has_come_last(cli: Cli) -> None:
+    write_schedule("0 0 1 1 *")
+    answer = cli("run", "--once", "-f", "hourly.yaml", "-o", "json", "-q")
+    new_year = datetime(datetime.now(UTC).year, 1, 1, tzinfo=UTC)
+    assert answer.code == 0, answer.err
+    assert answer.json["metadata"]["name"] == f"hourly-{int(new_year.timestamp()) // 60}"
+    assert answer.json["metadata"]["annotations"] == {"headrace.dev/tick": f"{new_year:%Y-%m-%dT%H:%M:%SZ}"}
+    window = answer.json["spec"]["input"]["window"]
+    assert window["endTime"] == f"{new_year:%Y-%m-%dT%H:%M:%SZ}"
+    assert window["startTime"] == f"{new_year.year - 1}-01-01T00:00:00Z"
+
+
+def test_run_once_names_the_line_of_what_is_wrong_in_the_template(cli: Cli) -> None:
+    write_schedule("0 0 30 2 *")
+    assert (
+        "hourly.yaml:6: ScheduledGeneration hourly: spec.schedule: never fires"
+        in cli("run", "--once", "-f", "hourly.yaml").err
+    )
+    write_schedule(template={"inferenceBatch": {**BATCH["spec"], "engine": {"name": "vllm"}}})  # type: ignore[dict-item]
+    refused = cli("run", "--once", "-f", "hourly.yaml")
+    assert refused.code == 2
+    assert "ScheduledGeneration hourly: spec.template.inferenceBatch.engine.name: " in refused.err
+
+
+def test_run_watch_of_one_run_runs_it_once_and_ends(cli: Cli, worker: FakeWorker) -> None:
+    write_schedule(None, runAt="2026-01-15T12:00:00Z")
+    answer = cli("run", "--watch", "-f", "hourly.yaml")
+    assert answer.code == 0, answer.err
+    assert "hourly-29474640 is complete" in answer.out
+    pods = len(worker.turns("run"))
+    again = cli("run", "--watch", "-f", "hourly.yaml")
+    assert (again.code, again.out, again.err) == (0, "", "hourly-29474640 is there already: Complete\n")
+    assert len(worker.turns("run")) == pods
+
+
+def test_run_watch_says_that_the_only_run_was_missed(cli: Cli) -> None:
+    write_schedule(None, runAt="2026-01-15T12:00:00Z", startingDeadlineSeconds=60)
+    answer = cli("run", "--watch", "-f", "hourly.yaml")
+    assert (answer.code, answer.err) == (0, "hourly is not run: runAt was more than startingDeadlineSeconds (60) ago\n")
+
+
+def test_run_watch_runs_what_a_run_depends_on_first(cli: Cli) -> None:
+    """In the file it comes later."""
+    once = {"schedule": None, "runAt": "2026-01-15T12:00:00Z"}
+    write_schedule(**once, dependsOn=[{"kind": "ScheduledGeneration", "name": "source", "sameWindow": True}])
+    first = Path("hourly.yaml").read_text()
+    write_schedule(**once)
+    source = Path("hourly.yaml").read_text().replace("name: hourly", "name: source")
+    Path("hourly.yaml").write_text(f"{first}\n---\n{source}")
+    answer = cli("run", "--watch", "-f", "hourly.yaml")
+    assert answer.code == 0, answer.err
+    assert "hourly-29474640 waits: ScheduledGeneration source has no complete run that covers 1970" in answer.err
+    ends = [line.split()[0] for line in answer.out.splitlines() if "is complete" in line]
+    assert ends == ["source-29474640", "hourly-29474640"]
+
+
+def test_run_watch_passes_over_what_depends_on_something_that_is_not_there(cli: Cli) -> None:
+    on_batch = [{"kind": "InferenceBatch", "name": "embeddings"}]
+    write_schedule(None, runAt="2026-01-15T12:00:00Z", dependsOn=on_batch, onUnmet="Skip")
+    answer = cli("run", "--watch", "-f", "hourly.yaml")
+    assert (answer.code, answer.out) == (0, "")
+    assert answer.err.splitlines()[-1] == "hourly-29474640 is not run: InferenceBatch embeddings does not exist"
+
+
+def write_trigger(*names: str, **new_objects: Any) -> None:
+    """A schedule `hourly` that new objects begin, and those, which have settled."""
+    documents = Path("documents")
+    documents.mkdir(exist_ok=True)
+    for name in names:
+        (documents / name).write_text("Hi")
+        os.utime(documents / name, (1_768_478_400, 1_768_478_400))
+    reads = {"uri": f"{documents.absolute().as_uri()}/*.txt", "format": "text", "objects": "ModifiedInWindow"}
+    template = {"inferenceBatch": {**BATCH["spec"], "input": reads}}  # type: ignore[dict-item]
+    write_schedule(None, template=template, trigger={"newObjects": {"settleSeconds": 1, **new_objects}})
+
+
+def test_run_watch_runs_what_is_new_and_never_again(cli: Cli, worker: FakeWorker) -> None:
+    """Nothing is remembered but the run: the second one begins where it ends."""
+    write_trigger("a.txt", "b.txt", atLeast=2)
+    started = start("run", "--watch", "-f", "hourly.yaml", stdout=subprocess.PIPE)
+    assert started.stdout is not None
+    assert "hourly-0 is complete" in next(line for line in started.stdout if "is complete" in line)
+    started.send_signal(signal.SIGINT)
+    _, said = started.communicate()
+    assert started.returncode == 130
+    assert "hourly: 2 new objects" in said
+    run = cli("get", "hourly-0", "-o", "json").json
+    assert run["spec"]["input"]["window"]["startTime"] == "1970-01-01T00:00:00Z"
+    assert worker.turns("list") == []
+    again = cli("run", "--once", "-f", "hourly.yaml")
+    assert (again.code, again.out) == (1, "")
+    assert "hourly has had a run a moment ago" in again.err
+
+
+def test_run_watch_goes_on_with_the_run_that_was_interrupted(cli: Cli, worker: FakeWorker) -> None:
+    write_trigger("a.txt")
+    worker.orders(hold=[0, 1])
+    first = start("run", "--watch", "-f", "hourly.yaml")
+    eventually(lambda: len(list(worker.log.glob("waits-*"))) == 2)
+    first.send_signal(signal.SIGINT)
+    first.communicate()
+    worker.orders()
+    started = start("run", "--watch", "-f", "hourly.yaml", stdout=subprocess.PIPE)
+    assert started.stdout is not None
+    assert "hourly-0 is complete" in next(line for line in started.stdout if "is complete" in line)
+    started.send_signal(signal.SIGINT)
+    _, said = started.communicate()
+    assert "hourly-0: goes on where it stopped" in said
+    assert [row.split()[0] for row in cli("get").out.splitlines()[1:]] == ["hourly-0"]
+
+
+def test_run_once_of_a_trigger_takes_all_there_is(cli: Cli) -> None:
+    write_trigger("a.txt", atLeast=1000)
+    answer = cli("run", "--once", "-f", "hourly.yaml", "-o", "json", "-q")
+    assert answer.code == 0, answer.err
+    assert answer.json["metadata"]["name"] == "hourly-0"
+
+
+def test_run_watch_says_that_nothing_could_be_listed(cli: Cli) -> None:
+    write_trigger("a.txt")
+    Path("documents/lost.txt").symlink_to("nowhere")
+    started = start("run", "--watch", "-f", "hourly.yaml")
+    assert started.stderr is not None
+    said = next(line for line in started.stderr if "could not be listed" in line)
+    assert "hourly: what is new could not be listed: InputUnreadable: " in said
+    started.send_signal(signal.SIGINT)
+    started.communicate()
+    assert cli("get").out == ""
+
+
+def test_run_watch_refuses_to_look_where_this_machine_cannot(cli: Cli) -> None:
+    write_trigger("a.txt", uri="claim://data/in/*")
+    answer = cli("run", "--watch", "-f", "hourly.yaml")
+    assert answer.code == 2
+    assert "ScheduledGeneration hourly: spec.trigger.newObjects.uri: a claim is there only in a cluster" in answer.err
+
+
+def test_schedule_preview_of_a_trigger_says_what_begins_a_run(cli: Cli) -> None:
+    write_trigger(atLeast=100, maxWaitSeconds=600)
+    row = cli("schedule", "preview", "-f", "hourly.yaml").out.splitlines()[1]
+    assert row.split(maxsplit=1) == ["hourly", "on 100 new objects, or when one has waited 600 s"]
+
+
+def test_schedule_preview_refuses_schedules_that_wait_for_each_other(cli: Cli) -> None:
+    write_schedule(dependsOn=[{"kind": "ScheduledGeneration", "name": "daily"}])
+    one = Path("hourly.yaml").read_text()
+    other = (
+        one.replace("name: daily", "name: other")
+        .replace("name: hourly", "name: daily")
+        .replace("name: other", "name: hourly")
+    )
+    Path("hourly.yaml").write_text(f"{one}\n---\n{other}")
+    answer = cli("schedule", "preview", "-f", "hourly.yaml")
+    assert answer.code == 2
+    assert "ScheduledGeneration hourly: spec.dependsOn: must not lead back to this schedule" in answer.err
+    assert "daily -> hourly -> daily" in answer.err
+
+
+def test_schedule_preview_of_one_run_shows_its_moment(cli: Cli) -> None:
+    write_schedule(None, runAt="2099-01-15T12:00:00Z")
+    answer = cli("schedule", "preview", "-f", "hourly.yaml", "-o", "json").json
+    assert answer["schedules"][0]["nextScheduleTimes"] == ["2099-01-15T12:00:00Z"]
+    row = cli("schedule", "preview", "-f", "hourly.yaml").out.splitlines()[1]
+    assert row.split() == ["hourly", "once,", "2099-01-15T12:00:00Z", "2099-01-15T12:00:00Z"]
+
+
+def test_backfill_runs_each_past_tick_once_the_oldest_first(cli: Cli, worker: FakeWorker) -> None:
+    write_schedule(timeZone="Europe/Berlin")
+    span = ("--from", "2026-01-15T12:00", "--to", "2026-01-15T14:00:00Z")
+    answer = cli("backfill", "-f", "hourly.yaml", *span)
+    assert answer.code == 0, answer.err
+    names = [f"hourly-{int(datetime(2026, 1, 15, hour, tzinfo=UTC).timestamp()) // 60}" for hour in (11, 12, 13)]
+    ends = [line.split()[0] for line in answer.out.splitlines() if "is complete" in line]
+    assert ends == names
+    pods = len(worker.turns("run"))
+    again = cli("backfill", "-f", "hourly.yaml", *span)
+    assert (again.code, again.out) == (0, "")
+    assert again.err.splitlines() == [f"{name} is there already: Complete" for name in names]
+    assert len(worker.turns("run")) == pods
+
+
+@pytest.mark.parametrize(
+    ("span", "said"),
+    [
+        pytest.param(
+            ("2026-01-01", "2026-01-15"), "there are more than 100 ticks of hourly in that time", id="too many"
+        ),
+        pytest.param(("yesterday", "2026-01-15"), "--from must be a time such as", id="no time"),
+        pytest.param(("2026-01-15", "2100-01-01"), "--to must not be in the future", id="what is to come"),
+    ],
+)
+def test_backfill_refuses(cli: Cli, span: tuple[str, str], said: str) -> None:
+    write_schedule()
+    answer = cli("backfill", "-f", "hourly.yaml", "--from", span[0], "--to", span[1])
+    assert answer.code == 2
+    assert said in answer.err
+
+
+def test_schedule_preview_shows_a_storm_before_it_comes(cli: Cli) -> None:
+    write_schedule(jitterSeconds=600)
+    one = Path("hourly.yaml").read_text()
+    Path("hourly.yaml").write_text("\n---\n".join(one.replace("name: hourly", f"name: hourly-{n}") for n in range(100)))
+    answer = cli("schedule", "preview", "-f", "hourly.yaml", "--count", "1", "-o", "json")
+    assert answer.code == 0, answer.err
+    starts = answer.json["startsPerMinute"]
+    assert sum(starts.values()) == 100
+    assert max(starts.values()) <= 20
+    assert [minute for minute, count in starts.items() if count] == [f"{minute:02}" for minute in range(10)]
+    assert len(answer.json["schedules"]) == 100
+    Path("hourly.yaml").write_text(one.replace("jitterSeconds: 600", "jitterSeconds: 0"))
+    text = cli("schedule", "preview", "-f", "hourly.yaml").out.splitlines()
+    assert text[1].split()[:7] == ["hourly", "0", "*", "*", "*", "*", "Etc/UTC"]
+    assert text[-1] == ":00  █ 1"

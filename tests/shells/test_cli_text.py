@@ -98,6 +98,31 @@ def test_outcome_text_of_a_complete_batch() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "reason", "line"),
+    [
+        pytest.param(ConditionType.EVALUATED, True, Reason.ANSWERS_EVALUATED, "evaluated: so it is", id="scores"),
+        pytest.param(
+            ConditionType.EVALUATED, False, Reason.EVALUATION_FAILED, "not evaluated: so it is", id="no scores"
+        ),
+        pytest.param(ConditionType.DATA_DRIFT, True, Reason.DISTRIBUTION_CHANGED, "data drift: so it is", id="drift"),
+        pytest.param(
+            ConditionType.DATA_DRIFT, False, Reason.DISTRIBUTION_UNCHANGED, "no data drift: so it is", id="none"
+        ),
+        pytest.param(ConditionType.DATA_DRIFT, None, Reason.NOT_COMPARED, "not compared: so it is", id="nobody knows"),
+    ],
+)
+def test_outcome_text_says_what_an_evaluation_has_found(
+    kind: ConditionType, status: bool | None, reason: Reason, line: str
+) -> None:
+    word = {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[status]
+    done = a_batch().with_condition(ConditionType.COMPLETE, ConditionStatus.TRUE, Reason.RECORDS_PROCESSED)
+    batch = done.with_condition(kind, word, reason).build()
+    told = [one.model_copy(update={"message": "so it is"}) for one in batch.status.conditions]
+    status_ = batch.status.model_copy(update={"conditions": tuple(told)})
+    assert f"  {line}" in outcome_text(batch.model_copy(update={"status": status_}), HERE).splitlines()
+
+
 def test_outcome_text_of_a_batch_that_waits_for_mending() -> None:
     records = RecordCounts(total=10, succeeded=5, pending=5)
     batch = a_finished_batch(ConditionType.FAILED, Reason.WORKER_FAILED, records=records)

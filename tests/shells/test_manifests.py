@@ -25,7 +25,10 @@ spec:
   input:
     uri: in.jsonl
 """
-KNOWN = "InferenceBatch (headrace.dev/v1alpha1), FanOutJob (headrace.dev/v1alpha1), ConfigMap (v1), List (v1)"
+KNOWN = (
+    "InferenceBatch (headrace.dev/v1alpha1), FanOutJob (headrace.dev/v1alpha1), "
+    "ScheduledGeneration (headrace.dev/v1alpha1), ConfigMap (v1), List (v1)"
+)
 CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: records}\ndata: {a.jsonl: '{}'}\n"
 
 
@@ -228,6 +231,23 @@ def test_on_this_machine_finds_the_models_of_a_join() -> None:
     assert scorer["judge"]["model"]["source"] == {"path": "/here/models/judge"}
 
 
+def test_on_this_machine_finds_what_runs_and_branches_are_compared_with() -> None:
+    def evaluation(reference: str, path: str) -> dict[str, Any]:
+        return {"reference": reference, "embedding": {"model": {"source": {"path": path}}}}
+
+    branches = [{"evaluation": evaluation("out/a", "models/a")}]
+    data = {"spec": {"evaluation": evaluation("out/b", "models/b"), "branches": branches}}
+    assert on_this_machine(data, Path("/here")) == []
+    assert data["spec"]["evaluation"] == evaluation("file:///here/out/b", "/here/models/b")
+    assert branches == [{"evaluation": evaluation("file:///here/out/a", "/here/models/a")}]
+
+
+def test_on_this_machine_names_the_branch_whose_reference_is_no_place() -> None:
+    data = {"spec": {"branches": [{}, {"evaluation": {"reference": "file:x"}}]}}
+    (error,) = on_this_machine(data, Path("/here"))
+    assert error.field == "spec.branches[1].evaluation.reference"
+
+
 @pytest.mark.parametrize("uri", ["file://x", "file:x", "file:/x", "file://host/x"])
 def test_on_this_machine_refuses_a_file_uri_that_is_not_absolute(uri: str) -> None:
     (error,) = on_this_machine({"spec": {"output": {"uri": uri}}}, Path("/here"))
@@ -244,3 +264,20 @@ def test_on_this_machine_leaves_alone_what_it_does_not_understand(data: dict[str
     before = json.dumps(data)
     assert on_this_machine(data, Path("/here")) == []
     assert json.dumps(data) == before
+
+
+def test_on_this_machine_finds_the_paths_of_a_template_and_leaves_what_is_filled_in() -> None:
+    batch = {"input": {"uri": "in {{ window.start.strftime('%Y/%m') }}/*.txt"}, "output": {"uri": "file:out"}}
+    data = {"kind": "ScheduledGeneration", "spec": {"template": {"inferenceBatch": batch}}}
+    (error,) = on_this_machine(data, Path("/here"))
+    assert error.field == "spec.template.inferenceBatch.output.uri"
+    assert batch["input"]["uri"] == "file:///here/in%20{{ window.start.strftime('%Y/%m') }}/*.txt"
+
+
+def test_load_tells_schedules_from_what_is_run() -> None:
+    batch = {"model": {"name": "m"}, "input": {"uri": "s3://in/x"}}
+    spec = {"schedule": "@daily", "template": {"inferenceBatch": batch}}
+    head = {"apiVersion": "headrace.dev/v1alpha1", "kind": "ScheduledGeneration", "metadata": {"name": "daily"}}
+    found = load_text(json.dumps({**head, "spec": spec}))
+    assert [it.schedule.metadata.name for it in found.schedules] == ["daily"]
+    assert found.batches == ()

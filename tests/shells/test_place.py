@@ -61,6 +61,20 @@ def test_problems_keys_in_the_environment_stand_for_the_secret(
     assert found(state, input={"uri": "s3://in/x"}, storage={"secretRef": {"name": "minio"}}) == []
 
 
+KEYED = {"name": "a", "url": "https://a", "apiKeySecretRef": {"name": "keys", "key": "east-key"}}
+
+
+def test_problems_an_api_key_comes_from_the_environment(state: StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = {"name": "openai", "openai": {"endpoints": [{"name": "b", "url": "https://b"}, KEYED]}}
+    monkeypatch.delenv("EAST_KEY", raising=False)
+    assert found(state, engine=engine) == [
+        "spec.engine.openai.endpoints[1].apiKeySecretRef: there are no Secrets on this machine: "
+        "put the key into the environment variable EAST_KEY"
+    ]
+    monkeypatch.setenv("EAST_KEY", "secret")
+    assert found(state, engine=engine) == []
+
+
 def test_problems_a_config_map_may_come_along_or_be_kept(state: StateDir) -> None:
     wanted = {"configMapRef": {"name": "records", "key": "a.jsonl"}}
     assert found(state, RECORDS, input=wanted) == []

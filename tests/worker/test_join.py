@@ -81,6 +81,39 @@ def test_join_says_of_a_record_that_no_branch_takes_just_that(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("min_answers", "failed"),
+    [
+        pytest.param(1, {"c": "no_answer"}, id="one is enough"),
+        pytest.param(2, {"b": "not_enough_answers", "c": "no_answer"}, id="two, or all that take it"),
+        pytest.param(3, {"b": "not_enough_answers", "c": "no_answer", "d": "not_enough_answers"}, id="all three"),
+    ],
+)
+def test_join_wants_enough_answers_to_each_record(min_answers: int, failed: dict[str, str], tmp_path: Path) -> None:
+    fan_out = a_fan_out(tmp_path, "abcde")
+    fan_out.min_answers = min_answers
+    fan_out.answer("one", {"a": "yes", "b": "yes", "c": LOST, "d": "yes", "e": "only I take it"})
+    fan_out.answer("two", {"a": "yes", "b": LOST, "c": LOST, "d": "yes"})
+    fan_out.answer("three", {"a": "yes", "b": LOST, "d": LOST})
+    fan_out.join()
+    assert {row["custom_id"]: row["error"]["code"] for row in fan_out.lines("errors")} == failed
+    if "b" in failed and min_answers > 1:
+        error = fan_out.rows()["b"]["error"]
+        assert error["message"].startswith(f"1 of the {min_answers} answers that must be there: two: it went wrong")
+        assert fan_out.about("b")["missing"]["one"] == "not_enough_answers", "it has answered, for nothing"
+
+
+def test_join_wants_the_answer_of_a_required_branch_to_each_record_that_it_takes(tmp_path: Path) -> None:
+    fan_out = a_fan_out(tmp_path, "abc")
+    fan_out.answer("one", {"a": "yes", "b": LOST}, required=True)
+    fan_out.answer("two", {"a": "no", "b": "no", "c": "no"})
+    fan_out.join()
+    (row,) = fan_out.lines("errors")
+    assert (row["custom_id"], row["error"]["code"]) == ("b", "required_branch_missing")
+    assert row["error"]["message"] == "no answer from one, which must be there: one: it went wrong"
+    assert [row["custom_id"] for row in fan_out.lines("results")] == ["a", "c"], "c is none of its records"
+
+
+@pytest.mark.parametrize(
     "branches",
     [
         pytest.param({"one": {}, "two": {}}, id="each has left an empty output"),

@@ -78,7 +78,8 @@ def test_main_run_twice_says_the_same_twice(tmp_path: Path, zygote: Zygote) -> N
     zygote.run(folder, Role.PLAN)
     first, second = zygote.run(folder, Role.RUN).report, zygote.run(folder, Role.RUN).report
     assert isinstance(first, ShardReport)
-    assert second == first.model_copy(update={"seconds": 0}), "but for the time: the second found it done"
+    of_nobody = {"seconds": 0, "first_record_time": None}
+    assert second == first.model_copy(update=of_nobody), "but for the times: the second found it done"
     assert first.committed
 
 
@@ -133,6 +134,12 @@ def test_load_config_refuses_an_output_that_is_a_pattern(tmp_path: Path) -> None
 def test_shard_index_that_is_no_number_is_refused(wrong: str) -> None:
     with pytest.raises(JobFailed, match="JOB_COMPLETION_INDEX must be a whole number from 0 to 9999"):
         shard_index({Env.SHARD: wrong})
+
+
+def test_shard_index_of_a_retry_stands_for_one_of_its_shards() -> None:
+    assert [shard_index({Env.SHARD: str(index)}, "1,4-5") for index in range(3)] == [1, 4, 5]
+    with pytest.raises(JobFailed, match="JOB_COMPLETION_INDEX is 3: there are not so many shards in 1,4-5"):
+        shard_index({Env.SHARD: "3"}, "1,4-5")
 
 
 def test_load_surface_with_a_port_that_is_none_is_refused() -> None:

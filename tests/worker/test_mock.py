@@ -201,7 +201,7 @@ def test_create_refuses_a_task_that_the_engine_cannot_do() -> None:
 def test_create_refuses_an_engine_that_is_not_there() -> None:
     config = a_config()
     vllm = config.engine.model_copy(update={"name": EngineName.VLLM, "mock": None})
-    with pytest.raises(JobFailed, match=r"EngineNotAvailable: engine\.name must be mock or transformers"):
+    with pytest.raises(JobFailed, match=r"EngineNotAvailable: engine\.name must be mock, openai or transformers"):
         engines.create(config.model_copy(update={"engine": vllm}), CREATED)
 
 

@@ -85,6 +85,25 @@ def test_plan_of_a_glob_of_texts(tmp_path: Path, s3: S3, zygote: Zygote) -> None
     assert [line["custom_id"] for line in folder.lines("results")] == ["a.txt", "de/b c.txt"]
 
 
+@pytest.mark.parametrize(
+    ("years", "records"),
+    [pytest.param((2020, 2200), 2, id="the window is now"), pytest.param((2020, 2021), 0, id="the window is over")],
+)
+def test_plan_takes_what_was_modified_in_the_window(
+    tmp_path: Path, s3: S3, zygote: Zygote, years: tuple[int, int], records: int
+) -> None:
+    folder = a_folder(tmp_path, s3, 0, {"input": {"format": "text"}, "engine": {"name": "mock"}})
+    for name in ("a", "b"):
+        folder.store.put(f"{folder.root}/texts/{name}.txt", b"A text.")
+    start, end = (f"{year}-01-01T00:00:00Z" for year in years)
+    window = {"objects": "ModifiedInWindow", "window": {"startTime": start, "endTime": end}}
+    folder.places = {"input": {"uri": f"{folder.root}/texts/*.txt", **window}}
+    plan = zygote.run(folder, Role.PLAN)
+    assert plan.wait() == ExitCode.DONE
+    assert isinstance(plan.report, PlanReport)
+    assert (plan.report.records, plan.report.error_count) == (records, 0)
+
+
 def test_plan_of_a_bad_input_lists_the_lines(tmp_path: Path, s3: S3, zygote: Zygote) -> None:
     folder = a_folder(tmp_path, s3, 0)
     folder.write_input(chat_line(1), b"nonsense\n", chat_line(1))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -435,3 +437,44 @@ def test_plan_finds_an_id_that_is_used_twice_among_records_that_are_passed_over(
     when = "record.body.messages[0].content == 'yes'"
     report = plan(a_config(tmp_path, input={"when": when}), None, NOW, no_progress)
     assert [(error.line, error.code) for error in report.errors] == [(2, "duplicate_custom_id")]
+
+
+# what was modified in a window
+
+HALF_PAST = {"startTime": "2026-01-15T12:00:00Z", "endTime": "2026-01-15T12:30:00Z"}
+IN_WINDOW = {"format": "text", "objects": "ModifiedInWindow", "window": HALF_PAST}
+
+
+def touched(path: Path, time: str) -> None:
+    """The file as if it had been written then."""
+    moment = datetime.fromisoformat(f"2026-01-15T{time}+00:00").timestamp()
+    os.utime(path, (moment, moment))
+
+
+def test_plan_takes_what_was_modified_in_the_window(tmp_path: Path) -> None:
+    times = {"before": "11:59:59", "first": "12:00:00", "last": "12:29:59", "after": "12:30:00"}
+    write_files(tmp_path, {f"docs/{name}.txt": b"Text." for name in times})
+    for name, time in times.items():
+        touched(tmp_path / f"docs/{name}.txt", time)
+    config = a_config(tmp_path, source="docs/*.txt", input=IN_WINDOW)
+    assert planned(config).records == 2
+    segments = [segment.custom_id for shard in iter_shards(STORE, config.plan_uri) for segment in shard.segments]
+    assert segments == ["first.txt", "last.txt"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param({}, id="there is nothing at all"),
+        pytest.param({"docs/old.txt": b"Text."}, id="all is older"),
+    ],
+)
+def test_plan_of_an_empty_window_finds_nothing_wrong_and_leaves_nothing(
+    tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    write_files(tmp_path, files)
+    for name in files:
+        touched(tmp_path / name, "11:00:00")
+    report = planned(a_config(tmp_path, source="docs/*.txt", input=IN_WINDOW))
+    assert (report.records, report.error_count, report.shards) == (0, 0, 0)
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from headrace_worker.ledger import Entry
 from headrace_worker.manifest import read_header, read_shard_entry
 from headrace_worker.plan import plan
 from headrace_worker.progress import Live, Speed
-from headrace_worker.recorder import Surroundings
+from headrace_worker.recorder import Surroundings, committed_report
 from headrace_worker.shard import FENCE_SECONDS, MOST_WAITING_BYTES, ShardRun, look_ahead, run_shard
 from headrace_worker.stores.local import LocalStore
 from worker_rig import CREATED, Folder, a_shard, chat_line
@@ -120,7 +121,11 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.around = Surroundings(
-            Live(PlanReport()), PatientDrain(self.clock), clock=self.clock, started=self.clock.now
+            Live(PlanReport()),
+            PatientDrain(self.clock),
+            clock=self.clock,
+            started=self.clock.now,
+            wall=lambda: datetime.fromtimestamp(CREATED + self.clock.now, UTC),
         )
         report = plan(self.folder.config(), None, CREATED, lambda _: None)
         assert report.error_count == 0
@@ -368,6 +373,23 @@ def test_run_says_what_its_gpus_were_held_for(tmp_path: Path) -> None:
     held = [sample.value for of in (scene, later) for it in of.around.metrics.registry.collect() for sample in it.samples
             if sample.name == "headrace_worker_gpu_seconds_total"]  # fmt: skip
     assert commit.usage.gpu_seconds == pytest.approx(sum(held), abs=1)
+
+
+def test_run_tells_when_its_first_record_was_begun(tmp_path: Path) -> None:
+    """A record is begun when the model is loaded, and not before."""
+    scene = a_scene(tmp_path)
+
+    class SlowToLoad(ScriptedEngine):
+        def load(self) -> None:
+            super().load()
+            assert scene.report.first_record_time is None
+            self.clock.now += 30.0
+
+    loaded = datetime.fromtimestamp(CREATED + scene.clock.now + 30.0, UTC)
+    commit = scene.work(SlowToLoad(scene.clock))
+    assert scene.report.first_record_time == loaded
+    assert committed_report(commit, scene.around).first_record_time == loaded
+    assert committed_report(commit).first_record_time is None, "a worker that finds the shard done has begun nothing"
 
 
 def test_run_measures_the_time_to_the_first_token_where_the_engine_tells_it(tmp_path: Path) -> None:

@@ -300,3 +300,10 @@ def test_list_says_sizes_and_its_uris_can_be_opened(place: Place) -> None:
     found = list(place.store.list(place.root))
     assert [len(place.store.read(item.uri)) for item in found] == [item.size for item in found]
     assert sum(item.size for item in found) == 15
+
+
+@pytest.mark.parametrize("pattern", ["", "/a", "/**/*.txt", "/a/1.txt", "/nothing"])
+def test_scan_tells_of_the_same_objects_as_list(place: Place, pattern: str) -> None:
+    place.write({"a/1.txt": b"1", "a/b/2.txt": b"22", "a/.hidden": b"", "c.json": b"{}"})
+    uri = f"{place.root}{pattern}"
+    assert sorted(place.store.scan(uri), key=lambda found: found.uri) == list(place.store.list(uri))

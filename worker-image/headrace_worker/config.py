@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 
 from headrace.api.base import InvalidSpec
-from headrace.api.worker import Env, WorkerConfig
+from headrace.api.worker import Env, WorkerConfig, shard_at
 from headrace_worker.errors import JobFailed
 from headrace_worker.stores.patterns import is_glob
 
@@ -68,9 +68,13 @@ def load_surface(env: Mapping[str, str]) -> Surface:
     )
 
 
-def shard_index(env: Mapping[str, str]) -> int:
-    """Which shard. Raises `JobFailed` when that is not said."""
-    return _number(env, Env.SHARD, _MOST_SHARDS - 1)
+def shard_index(env: Mapping[str, str], retried_shards: str | None = None) -> int:
+    """Which shard, of all or of those that are retried. Raises `JobFailed` when that is not said."""
+    index = _number(env, Env.SHARD, _MOST_SHARDS - 1)
+    try:
+        return shard_at(index, retried_shards)
+    except IndexError as error:
+        raise bad_config(f"{Env.SHARD} is {index}: there are not so many shards in {retried_shards}") from error
 
 
 def _number(env: Mapping[str, str], name: Env, most: int) -> int:

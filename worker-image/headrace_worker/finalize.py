@@ -13,6 +13,7 @@ from headrace.api.records import ErrorCode, RecordError, error_line
 from headrace.api.worker import FinalizeReport, ManifestHeader, Shard, WorkerConfig
 from headrace_worker.commit import ShardCommit, same_batch
 from headrace_worker.errors import JobFailed, ShardFailed
+from headrace_worker.evaluation.evaluate import evaluate
 from headrace_worker.failures import output_failures
 from headrace_worker.formats.shards import read_shard, verify_shard
 from headrace_worker.journal import ShardJournal
@@ -33,7 +34,7 @@ _SENTENCES = {
 
 
 def finalize(config: WorkerConfig) -> FinalizeReport:
-    """Commit every shard and write the manifest of the batch; returns its sums.
+    """Commit every shard and write the manifest of the batch; returns its sums. A run that is done is evaluated, if it is to be.
 
     A batch that was stopped before it was planned has no records that anybody knows of: nothing is written, all sums are 0.
     Raises `JobFailed`: `InputChanged` when the ids of the missing records cannot be had any more, and what `plan` raises.
@@ -48,12 +49,15 @@ def finalize(config: WorkerConfig) -> FinalizeReport:
         for shard in iter_shards(plans, config.plan_uri):
             _close_shard(config, header, shard, error)
         manifest = write_batch_manifest_if_complete(open_store(config.output_uri), config)
-    assert manifest is not None
+        assert manifest is not None
+        done = config.stop_reason is None
+        evaluated = evaluate(config, config.evaluation, header) if done and config.evaluation is not None else None
     return FinalizeReport(
         records=manifest.records,
         usage=manifest.usage,
         batches=manifest.batches,
         batched_records=manifest.batched_records,
+        evaluation=evaluated,
     )
 
 
@@ -88,8 +92,8 @@ def _missing(config: WorkerConfig, shard: Shard, journal: ShardJournal, error: R
     if not journal.ledger.pending:
         return
     store = open_store(shard.segments[0].uri)
-    verify_shard(store, shard, config.input)  # what is journaled stays, so no line may come from a changed input
-    for position, request in read_shard(store, shard, config.input, config.model):
+    verify_shard(store, shard, config.records)  # what is journaled stays, so no line may come from a changed input
+    for position, request in read_shard(store, shard, config.records, config.model):
         if not journal.ledger.is_finished(position):
             tries = journal.ledger.tries(position)
             line = error_line(record_id(shard, position), request.custom_id, error, attempts=tries)

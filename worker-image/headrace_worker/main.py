@@ -17,6 +17,7 @@ from headrace.api.worker import (
     Failure,
     FinalizeReport,
     JoinReport,
+    ListReport,
     PlanReport,
     Report,
     Role,
@@ -34,6 +35,7 @@ from headrace_worker.finalize import finalize
 from headrace_worker.joining.join import join
 from headrace_worker.joining.program import collect
 from headrace_worker.joining.select import select
+from headrace_worker.listing import list_objects
 from headrace_worker.manifest import read_header, read_shard_entry, write_batch_manifest_if_complete
 from headrace_worker.metrics import MetricsServer, write_port
 from headrace_worker.owner import claim_output
@@ -43,6 +45,7 @@ from headrace_worker.recorder import Surroundings
 from headrace_worker.shard import run_shard
 from headrace_worker.stores import open_store
 from headrace_worker.stores.base import Unreachable
+from headrace_worker.traces import Playing, open_traces
 
 CRASHED = 1
 """Exit code of a worker that met something nobody has thought of, or that may pass; another is started, a limited number of times."""
@@ -61,10 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if word == "hold":
         return results.hold()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    around = Surroundings(Live(PlanReport()))
+    around = Surroundings(Live(PlanReport()), traces=open_traces(os.environ))
     exit_code, failure = _guarded(lambda: _play(argv, os.environ, around))
     report = around.live.report
     _say_last_word(report if failure is None else report.model_copy(update={"failure": failure}), os.environ)
+    around.traces.close(around.playing, report, failure)
     return exit_code
 
 
@@ -111,6 +115,7 @@ def _play(argv: Sequence[str] | None, env: Mapping[str, str], around: Surroundin
     around.live.report = _FIRST_REPORTS[role]
     around.drain.install()
     config, surface = load_config(env), load_surface(env)
+    around.playing = Playing(role, config.batch)
     if surface.drain_on_eof:
         drain_on_end_of_input()
     with _shown(surface, around):
@@ -128,6 +133,7 @@ _FIRST_REPORTS: Mapping[Role, Report] = {
     Role.JOIN: JoinReport(),
     Role.COLLECT: JoinReport(),
     Role.SELECT: SelectReport(),
+    Role.LIST: ListReport(),
 }
 
 
@@ -162,7 +168,7 @@ def _plan(config: WorkerConfig, live: Live) -> None:
 
 
 def _run(config: WorkerConfig, env: Mapping[str, str], around: Surroundings) -> None:
-    index = shard_index(env)
+    index = shard_index(env, config.retried_shards)
     around.live.report = ShardReport(shard=index)
     with input_failures():
         plans = open_store(config.plan_uri)
@@ -198,11 +204,16 @@ def _select(config: WorkerConfig, live: Live) -> None:
     live.report = select(config, progress)
 
 
+def _list(config: WorkerConfig, live: Live) -> None:
+    live.report = list_objects(config)
+
+
 _ALONE: Mapping[Role, Callable[[WorkerConfig, Live], None]] = {
     Role.PLAN: _plan,
     Role.FINALIZE: _finalize,
     Role.JOIN: _join,
     Role.COLLECT: _collect,
     Role.SELECT: _select,
+    Role.LIST: _list,
 }
 """Roles that may be interrupted anywhere: what they write appears whole or not at all."""

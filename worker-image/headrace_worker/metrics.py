@@ -1,7 +1,7 @@
 """Prometheus metrics of one worker, and the small server that shows them and the live report.
 
-The registry is the process's own and holds nothing else. Labels are bounded: outcomes and error codes are enumerated, and no
-record, batch or custom id is ever a label; the scrape adds the pod.
+The registry is the process's own and holds nothing else. Labels are bounded: outcomes and error codes are enumerated, endpoints are in
+the spec, and no record, batch or custom id is ever a label; the scrape adds the pod.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +20,7 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from headrace.api.worker import Report
+from headrace_worker.engines.base import EndpointStats
 from headrace_worker.errors import JobFailed
 
 _FILL_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -74,9 +75,43 @@ class Metrics:
             ["activity"],
             registry=registry,
         )
+        self.endpoints = EndpointMetrics(registry)
         self.queue_depth = Gauge("headrace_worker_queue_depth", "Records that wait in the worker", registry=registry)
         self.succeeded = self.records.labels("succeeded")
         self.failed = self.records.labels("failed")
+
+
+class EndpointMetrics:
+    """What a worker sends to endpoints. Their names are labels: they are in the spec, and 64 at most."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "headrace_worker_endpoint_requests",
+            "Requests to endpoints that have ended, by what came of them",
+            ["endpoint", "outcome"],
+            registry=registry,
+        )
+        self._gauges = {
+            field: Gauge(f"headrace_worker_endpoint_{field}", meaning, ["endpoint"], registry=registry)
+            for field, meaning in _ENDPOINT_GAUGES.items()
+        }
+        self._shown: dict[tuple[str, str], int] = {}
+
+    def show(self, endpoints: Mapping[str, EndpointStats]) -> None:
+        """Show the newest counts."""
+        for name, stats in endpoints.items():
+            for field, gauge in self._gauges.items():
+                gauge.labels(name).set(getattr(stats, field))
+            for outcome, count in stats.outcomes.items():
+                self._requests.labels(name, outcome).inc(count - self._shown.get((name, outcome), 0))
+                self._shown[name, outcome] = count
+
+
+_ENDPOINT_GAUGES = {
+    "in_flight": "Requests to an endpoint under way",
+    "limit": "Requests in flight that an endpoint is thought to bear",
+    "open": "1 while nothing is sent to an endpoint: its breaker is open, or somebody must mend something",
+}
 
 
 class MetricsServer:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from math import ceil
 from time import monotonic
@@ -20,6 +21,7 @@ from headrace_worker.layout import record_id
 from headrace_worker.ledger import Entry, Used
 from headrace_worker.metrics import Metrics
 from headrace_worker.progress import Live, Speed
+from headrace_worker.traces import NOT_TRACED, Playing, Traces
 
 LOG_SECONDS = 30.0
 """How often a worker says in its log how far it is."""
@@ -53,6 +55,17 @@ class Surroundings:
     """Seconds that do not go back."""
     started: float = field(default_factory=monotonic)
     """When this worker began to hold its GPUs, by the same clock."""
+    wall: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """What a clock on the wall shows."""
+    first_record_time: datetime | None = None
+    """When this worker has begun its first record."""
+    traces: Traces = NOT_TRACED
+    playing: Playing | None = None
+    """What this worker does, once it has been told."""
+
+
+_STEPS = {Activity.LOAD: "load", Activity.RELOAD: "reload"}
+"""What is worth a span of its own: once in the life of a worker."""
 
 
 class Recorder:
@@ -63,7 +76,7 @@ class Recorder:
     ) -> None:
         self._shard, self._journal, self._engine = shard, journal, engine
         self._gpus, self._batching = config.gpus, config.batching
-        self._live, self._metrics = around.live, around.metrics
+        self._around, self._live, self._metrics, self._traces = around, around.live, around.metrics, around.traces
         self._started = self._told = around.started
         self._before = replace(journal.ledger.used)
         self._seen = EngineStats()
@@ -78,8 +91,9 @@ class Recorder:
         """Records that have their result or their error."""
         return len(self._journal.ledger) - self._journal.ledger.pending
 
-    def begin(self, batch: Iterable[Work], now: float, *, again: Callable[[int], bool]) -> None:
+    def begin(self, batch: Sequence[Work], now: float, *, again: Callable[[int], bool]) -> None:
         """Records go to the engine; `again` says whether this attempt has tried one before."""
+        self._around.first_record_time = self._around.first_record_time or self._around.wall()
         counts = self._journal.ledger.counts
         reprocessed, fresh = counts.reprocessed, []
         for work in batch:
@@ -89,6 +103,7 @@ class Recorder:
         if fresh:
             self._journal.begin(fresh)
         self._metrics.reprocessed.inc(counts.reprocessed - reprocessed)
+        self._traces.begin(batch, now)
 
     def came_back(self, outcome: Outcome, now: float) -> None:
         """The engine has handed back a record."""
@@ -96,9 +111,12 @@ class Recorder:
         self._metrics.latency.observe(now - submitted)
         if outcome.first_token is not None:
             self._metrics.first_token.observe(outcome.first_token - submitted)
+        self._traces.came_back(outcome, now)
 
     def held(self, activity: Activity, now: float) -> None:
         """The GPUs were held for this since it was last said what they were held for."""
+        if activity in _STEPS:
+            self._traces.step(_STEPS[activity], self._told, now)
         self._metrics.gpu_seconds.labels(activity).inc((now - self._told) * self._gpus)
         self._told = now
 
@@ -110,13 +128,15 @@ class Recorder:
         """So many records wait in this worker."""
         self._metrics.queue_depth.set(records)
 
-    def finish(self, outcomes: Iterable[Outcome]) -> None:
+    def finish(self, outcomes: Sequence[Outcome]) -> None:
         """Journal what will not be tried again."""
         self._record([self._entry(outcome) for outcome in outcomes])
+        self._traces.finish(outcomes)
 
-    def refuse(self, refused: Iterable[tuple[int, Request, RecordError]]) -> None:
+    def refuse(self, refused: Sequence[tuple[int, Request, RecordError]]) -> None:
         """Journal records that the engine would not take; they were never worked on, so they have no attempts."""
         self._record([self._error(*one, attempts=0) for one in refused])
+        self._traces.refuse(refused)
 
     def keep(self, now: float) -> None:
         """Make durable what is due, and only then say that it is done."""
@@ -136,7 +156,7 @@ class Recorder:
             error = self._error(work.position, work.request, outcome.error, attempts=work.attempt)
             return error._replace(prompt_tokens=outcome.prompt_tokens, completion_tokens=outcome.completion_tokens)
         record = record_id(self._shard, work.position)
-        line = result_line(record, work.request.custom_id, outcome.body or {}, work.attempt)
+        line = result_line(record, work.request.custom_id, outcome.body or {}, work.attempt, outcome.about)
         return Entry(
             work.position, line, prompt_tokens=outcome.prompt_tokens, completion_tokens=outcome.completion_tokens
         )
@@ -175,6 +195,7 @@ class Recorder:
         )
 
     def _publish(self, now: float) -> None:
+        self._metrics.endpoints.show(self._engine.stats.endpoints)
         speed = self._speed.measure(now, self.finished)
         self._live.report = self._report(f"{speed:.2f}", now)
         if now - self._logged >= LOG_SECONDS:
@@ -203,11 +224,12 @@ class Recorder:
             reprocessed=durable.reprocessed,
             records_per_second=speed,
             seconds=ceil(now - self._started),
+            first_record_time=self._around.first_record_time,
         )
 
 
-def committed_report(commit: ShardCommit, seconds: float = 0) -> ShardReport:
-    """The last word about a shard; `seconds`: how long the worker that says it has worked on it."""
+def committed_report(commit: ShardCommit, around: Surroundings | None = None) -> ShardReport:
+    """The last word about a shard, of the worker that has worked on it in these surroundings or has found it done."""
     return ShardReport(
         shard=commit.shard,
         attempt=commit.attempt,
@@ -217,5 +239,6 @@ def committed_report(commit: ShardCommit, seconds: float = 0) -> ShardReport:
         batches=commit.batches,
         batched_records=commit.batched_records,
         reprocessed=commit.reprocessed,
-        seconds=ceil(seconds),
+        seconds=ceil(around.clock() - around.started) if around is not None else 0,
+        first_record_time=around.first_record_time if around is not None else None,
     )

@@ -13,7 +13,7 @@ from headrace_worker import engines
 from headrace_worker.batcher import Batcher, BatchLimits
 from headrace_worker.commit import ShardCommit
 from headrace_worker.engines.base import Engine, Outcome
-from headrace_worker.errors import Drained, JobFailed
+from headrace_worker.errors import Drained, JobFailed, WorkerError
 from headrace_worker.formats.shards import read_shard, verify_shard
 from headrace_worker.intake import Intake
 from headrace_worker.journal import ShardJournal
@@ -50,7 +50,7 @@ def run_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, around
         "shard %d: %d results and %d errors committed by attempt %d",
         shard.index, commit.records.succeeded, commit.records.failed, commit.attempt,
     )  # fmt: skip
-    return committed_report(commit, around.clock() - around.started)
+    return committed_report(commit, around)
 
 
 def look_ahead(shard: Shard, batch_size: int) -> int:
@@ -69,7 +69,7 @@ class ShardRun:
         self._clock, self._drain = around.clock, around.drain
         self._recorder = Recorder(config, shard, journal, engine, around)
         self._input = open_store(shard.segments[0].uri)
-        records = read_shard(self._input, shard, config.input, config.model)
+        records = read_shard(self._input, shard, config.records, config.model)
         self._intake = Intake(records, journal.ledger, config.parameters, engine.prepare)
         self._batcher = Batcher(BatchLimits.of(config.batching))
         self._retries = RetryQueue(config.retries, seed=config.batch.uid)
@@ -81,7 +81,7 @@ class ShardRun:
         """Work until the shard is committed, by this attempt or by another."""
         self._greet()
         with self._drain.interrupting():
-            verify_shard(self._input, self._shard, self._config.input)
+            verify_shard(self._input, self._shard, self._config.records)
         while not self._done:
             if self._fenced():
                 return self._journal.concede()
@@ -171,14 +171,22 @@ class ShardRun:
         """Let the engine work; when it has nothing to do, wait until there is something."""
         self._recorder.held(Activity.OTHER, self._clock())
         if self._engine.running:
-            outcomes = self._engine.step()
-            self._recorder.held(Activity.WORK, self._clock())
-            self._settle(outcomes)
+            self._settle(self._worked())
         elif self._intake.exhausted and not self._done:
             now = self._clock()
             moments = (self._batcher.next_deadline(), self._retries.next_due(), now + LONGEST_WAIT_SECONDS)
             self._drain.wait(min(moment for moment in moments if moment is not None) - now)
             self._recorder.held(Activity.WAIT, self._clock())
+
+    def _worked(self) -> list[Outcome]:
+        """What the engine hands back. It may find that nobody can be asked any more: then with the books closed."""
+        try:
+            outcomes = self._engine.step()
+        except WorkerError:
+            self._recorder.close_books(self._clock())
+            raise
+        self._recorder.held(Activity.WORK, self._clock())
+        return outcomes
 
     def _settle(self, outcomes: Iterable[Outcome]) -> None:
         """Park what is worth another try; the rest is finished."""

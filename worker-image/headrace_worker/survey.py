@@ -7,21 +7,24 @@ hashes, and about how many tokens there are.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from headrace.api.base import JsonObject
 from headrace.api.common import InputFormat
+from headrace.api.expected import expected_answer
 from headrace.api.manifest import duplicate
-from headrace.api.records import RecordError, Request, estimate_prompt_tokens
+from headrace.api.records import RecordError, Request, estimate_prompt_tokens, record_fields
 from headrace.api.sharding import ShardCutter
 from headrace.api.splitting import parent_of
-from headrace.api.worker import PlanReport, WorkerConfig
+from headrace.api.worker import PlanReport, Segment, WorkerConfig
 from headrace_worker.customids import Place, SeenIds
 from headrace_worker.formats import locate, part_readers, readers
+from headrace_worker.formats.lines import Line
+from headrace_worker.partsfile import PartsFile
 from headrace_worker.problems import ProblemList
 from headrace_worker.stores import relative_name
 from headrace_worker.stores.base import Store, StoredObject
@@ -45,6 +48,15 @@ class PromptLimit:
     """Longest sequence of the model, prompt and completion together."""
 
 
+class _Noted(NamedTuple):
+    """Where to write down what is found."""
+
+    problems: ProblemList
+    file: str | None
+    """What messages call the file."""
+    progress: Progress
+
+
 class Survey:
     """A reading, and what it has found. `suspects` are hashes of ids that an earlier reading has found more than once."""
 
@@ -54,19 +66,30 @@ class Survey:
         objects: Sequence[StoredObject],
         limit: PromptLimit | None,
         suspects: frozenset[int] = frozenset(),
+        carried: Sequence[Segment] = (),
     ) -> None:
         self.records = 0
         """All records so far, bad ones included."""
+        self.carried = 0
+        """Those that an earlier batch has left."""
         self.prompt_tokens = 0
         self.seen = SeenIds(suspects)
-        self.cutter = ShardCutter(config.shards, sum(found.size for found in objects), config.input.limit)
+        self.parts = PartsFile(config)
+        """Where the parts of images go."""
+        size = sum(found.size for found in objects) + sum(segment.end - segment.start for segment in carried)
+        self.cutter = ShardCutter(config.shards, size, config.input.limit)
         self._input, self._objects, self._limit, self._suspects = config.input, objects, limit, suspects
+        self._carried = carried
         self._parameters = config.parameters
         self._model = config.model if config.fan_out is None else None
+        self._check_expected = _expected_checker(config)
         self._taker_for = self._whole_takers() if config.input.split is None else self._part_takers()
 
     def read(self, store: Store, problems: ProblemList, progress: Progress) -> None:
-        """Read the objects, up to the input's limit. Raises `StoreError` when one cannot be read."""
+        """Read what an earlier batch has left, then the objects, up to the input's limit. Raises `StoreError` when one cannot be read."""
+        for segment in self._carried:
+            self._read_segment(store, segment, problems, progress)
+        self.carried = self.records
         for found in self._objects:
             if self.records == self._input.limit:
                 return
@@ -74,24 +97,36 @@ class Survey:
             self.cutter.begin(found.uri, found.size, name if self._input.format == InputFormat.TEXT else None)
             self._read_object(store, found, name, problems, progress)
 
+    def _read_segment(self, store: Store, segment: Segment, problems: ProblemList, progress: Progress) -> None:
+        if self.records == self._input.limit:
+            return
+        self.cutter.begin(segment.uri, segment.end - segment.start, segment.custom_id, segment.start)
+        take = self._taker_for(segment.custom_id or "", segment.uri)
+        with store.open(segment.uri, segment.start) as stream:
+            lines = locate(stream, self._input, segment.start, segment.line, segment.end)
+            self._read_lines(lines, take, _Noted(problems, segment.uri, progress))
+
     def _read_object(
         self, store: Store, found: StoredObject, name: str, problems: ProblemList, progress: Progress
     ) -> None:
         file = name if len(self._objects) > 1 else None
-        take, limit = self._taker_for(name, file), self._input.limit
         with store.open(found.uri) as stream:
-            for start, end, number, raw in locate(stream, self._input):
-                try:
-                    if isinstance(raw, RecordError):
-                        raise raw
-                    take(start, end, number, raw)
-                except RecordError as error:
-                    problems.add(error, number, file)
-                self.records += 1
-                if not self.records % PROGRESS_RECORDS:
-                    progress(PlanReport(records=self.records, error_count=problems.count))
-                if self.records == limit:
-                    return
+            self._read_lines(locate(stream, self._input), self._taker_for(name, file), _Noted(problems, file, progress))
+
+    def _read_lines(self, lines: Iterable[Line], take: Taker, noted: _Noted) -> None:
+        limit = self._input.limit
+        for start, end, number, raw in lines:
+            try:
+                if isinstance(raw, RecordError):
+                    raise raw
+                take(start, end, number, raw)
+            except RecordError as error:
+                noted.problems.add(error, number, noted.file)
+            self.records += 1
+            if not self.records % PROGRESS_RECORDS:
+                noted.progress(PlanReport(records=self.records, error_count=noted.problems.count))
+            if self.records == limit:
+                return
 
     def _whole_takers(self) -> Callable[[str, str | None], Taker]:
         """From the name of an object, and what messages call its file, to what takes in its records."""
@@ -104,6 +139,7 @@ class Survey:
                 request = read(raw)
                 note(request.custom_id, number)
                 if request.taken:
+                    self._check_expected(raw)
                     self.prompt_tokens += self._tokens(request, raw)
                     cutter.add(start, end, number, raw)
                 else:
@@ -121,11 +157,12 @@ class Survey:
             read, note = reader_for(name), self._id_noter(file)
 
             def parts(raw: bytes, number: int) -> Iterator[tuple[float, bool]]:
-                for position, (request, middle, _) in enumerate(read(raw, 0)):
+                for position, (request, middle, fields) in enumerate(read(raw, 0)):
                     if not position:
                         note(parent_of(request.custom_id), number)
                     if request.taken:
                         self.prompt_tokens += self._tokens(request, raw)
+                        self.parts.add(fields)
                     yield middle, request.taken
 
             return lambda start, end, number, raw: cutter.add_parts(start, end, number, raw, parts(raw, number))
@@ -158,6 +195,19 @@ class Survey:
         """Only then is it worth counting: a token has at least one byte, and JSON is never shorter than the text in it."""
         size = len(raw) if self._input.format == InputFormat.OPENAI else len(orjson.dumps(request.body))
         return size + TEMPLATE_TOKENS + _max_tokens(request.body, self._parameters) > context_tokens
+
+
+def _expected_checker(config: WorkerConfig) -> Callable[[bytes], None]:
+    """A function that raises `RecordError` when a record's `expected` can be no answer, where answers are to be evaluated."""
+    evaluation, task = config.evaluation, config.model.task
+    if evaluation is None or config.input.format == InputFormat.TEXT:
+        return lambda _: None
+
+    def check(raw: bytes) -> None:
+        if b'"expected"' in raw:
+            expected_answer(record_fields(raw), evaluation, task)
+
+    return check
 
 
 def _max_tokens(body: JsonObject, parameters: Mapping[str, Any]) -> int:

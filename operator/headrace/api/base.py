@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -164,6 +164,9 @@ def _rfc3339(moment: datetime) -> str:
 
 Time = Annotated[datetime, PlainSerializer(_rfc3339, when_used="json")]
 """A moment as Kubernetes writes it: UTC, whole seconds."""
+
+ZonedTime = Annotated[AwareDatetime, PlainSerializer(_rfc3339, when_used="json")]
+"""The same where a user writes it: without its zone nobody could know which moment is meant."""
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """The name of another Kubernetes object (a DNS subdomain)."""

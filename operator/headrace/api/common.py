@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -13,6 +14,15 @@ from headrace.api.freeobjects import InlineRecord
 from headrace.api.intorstring import IntOrString
 from headrace.api.media import Media
 from headrace.api.splitting import Split
+from headrace.api.window import DataWindow, Objects
+
+WINDOW_KNOWN = Rule(
+    cel="self.spec.input.objects == 'All' || has(self.spec.input.window)",
+    message="input.window must be set when input.objects is ModifiedInWindow; a ScheduledGeneration sets it by itself",
+    check=lambda it: it.spec.input.objects == Objects.ALL or it.spec.input.window is not None,
+    field="spec.input.objects",
+)
+"""Of an object that reads an input itself. The template of a schedule has no window yet."""
 
 
 def exactly_one(*names: str) -> Rule:
@@ -36,6 +46,11 @@ class SecretKeyRef(ApiModel):
     """The Secret."""
     key: Annotated[str, Field(min_length=1, max_length=253)]
     """The key in it."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that stands for it where there are no Secrets: `api-key` is `API_KEY` there."""
+        return re.sub(r"[^A-Z0-9]", "_", self.key.upper())
 
 
 class InputFormat(StrEnum):
@@ -96,6 +111,24 @@ class Input(ApiModel):
             check=lambda it: it.split is None or it.format != InputFormat.OPENAI,
             field="split",
         ),
+        Rule(
+            cel="!has(self.split) || !(self.split.by in ['tiles', 'frames']) || self.format != 'text'",
+            message="tiles and frames are of the images in content: format must be jsonl",
+            check=lambda it: it.split is None or not it.split.by.of_images or it.format != InputFormat.TEXT,
+            field="format",
+        ),
+        Rule(
+            cel="self.objects == 'All' || (has(self.uri) && !self.uri.startsWith('package://'))",
+            message="ModifiedInWindow is about files and objects: uri must name them, and not a package",
+            check=lambda it: it.objects == Objects.ALL or (it.uri is not None and not it.uri.startswith("package://")),
+            field="objects",
+        ),
+        Rule(
+            cel="!has(self.carriedFrom) || (has(self.uri) && !has(self.split))",
+            message="carriedFrom is about records that lie at a URI, and whole: uri must be set, and split must not",
+            check=lambda it: it.carried_from is None or (it.uri is not None and it.split is None),
+            field="carriedFrom",
+        ),
     )
 
     uri: Annotated[str, Field(max_length=4096, pattern=rf"^({INPUT_SCHEMES})://.+")] | None = None
@@ -116,6 +149,15 @@ class Input(ApiModel):
     when: When | None = None
     """Of these, take only the records for which this CEL expression is true, as in `size(record.text) < 2000`. The others are passed
     over, but must have a custom_id of their own all the same."""
+    objects: Objects = Objects.ALL
+    """All, or ModifiedInWindow: only what was last modified within `window`. When there is nothing, the batch is complete without a pod
+    of its own having been started for the work."""
+    window: DataWindow | None = None
+    """The time whose data this is about, for `objects`, for prompts (`{{ window.start }}`, `{{ window.end }}`) and for the environment of
+    workers. A ScheduledGeneration says it for each of its runs."""
+    carried_from: Annotated[str, Field(max_length=4096, pattern=rf"^({OUTPUT_SCHEMES})://.+")] | None = None
+    """The output folder of an earlier batch or fan-out that has read records of this format: those without a result are taken up here,
+    before those of `uri`. They are read where they lay then. A ScheduledGeneration says it for its runs."""
     media: Media | None = None
     """Where images and sounds that records name by a URL may be fetched from, and how much; by default from public addresses."""
 

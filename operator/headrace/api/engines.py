@@ -7,8 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from headrace.api.base import ApiModel, FreeObject, Rule
+from headrace.api.base import ApiModel, FreeObject, Name, Rule
 from headrace.api.common import SecretKeyRef
+
+MOST_WEIGHT = 1_000_000
+"""Of an endpoint."""
 
 
 class MockEngine(ApiModel):
@@ -45,12 +48,47 @@ class Endpoint(ApiModel):
 
     name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     """What metrics and messages call it."""
-    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://.+")]
-    """Base URL, up to and without `/v1/...`."""
-    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
-    """Share of the requests under `Weighted`."""
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/[!$->A-~]*)?$")]
+    """Base URL, up to `/v1`, which may be left out: `https://api.openai.com`. Without a user, a password or a query: a key is a Secret."""
+    weight: Annotated[int, Field(ge=0, le=MOST_WEIGHT)] = 1
+    """Share of the requests under `Weighted`; with 0 it gets none while others can take them."""
     api_key_secret_ref: SecretKeyRef | None = None
-    """Where the API key is."""
+    """Where the API key is. On a laptop it comes from the environment variable of that key's name, in capitals."""
+    model: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """What it calls the model; by default `model.name`."""
+    response_model: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """What its answers call the model, where that is neither the name it was asked for nor a version of it. Answers of another model are
+    refused."""
+    tier: Annotated[int, Field(ge=0, le=9)] = 0
+    """A fallback: endpoints of a higher tier are asked when all of the lower ones are behind an open breaker, and for records that have had
+    all their tries there."""
+    zone: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Where it is, as nodes have it in their label topology.kubernetes.io/zone; for `Locality`."""
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Requests in flight to it from one pod, at most; by default `batching.maxBatchSize`, which bounds those to all endpoints together."""
+
+
+class LoadBalancing(StrEnum):
+    """How a request finds its server, among those that can take one now."""
+
+    ROUND_ROBIN = "RoundRobin"
+    """Each in turn."""
+    LEAST_REQUESTS = "LeastRequests"
+    """The one with the fewest requests in flight."""
+    WEIGHTED = "Weighted"
+    """In proportion to their weights."""
+    LOCALITY = "Locality"
+    """Those in the zone of the worker first."""
+
+
+class WeightsRef(ApiModel):
+    """A ConfigMap of the object's namespace whose keys are names of endpoints and whose values are their weights.
+
+    It need not be there, and what it does not name has the weight of the spec. Workers read it again while they work.
+    """
+
+    name: Name
+    """The ConfigMap."""
 
 
 class OpenAIEngine(ApiModel):
@@ -74,8 +112,12 @@ class OpenAIEngine(ApiModel):
         ),
     ]
     """The servers, any of which may answer a record."""
-    load_balancing: Literal["RoundRobin", "LeastRequests", "Weighted", "Locality"] = "LeastRequests"
+    load_balancing: LoadBalancing = LoadBalancing.LEAST_REQUESTS
     """How a request finds its server."""
+    weights_config_map_ref: WeightsRef | None = None
+    """Weights that may change while the batch runs."""
+    request_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 600
+    """How long one try of a record may take, from the connection to the last byte of the answer."""
 
 
 class EngineName(StrEnum):

@@ -14,7 +14,7 @@ from headrace.api import labels
 from headrace.api.aggregation import Aggregation, AggregationType
 from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time
 from headrace.api.cascade import MAX_STAGES, Cascade, StageStatus
-from headrace.api.common import Input, InputFormat, Output, Prompt, Storage, When
+from headrace.api.common import WINDOW_KNOWN, Input, InputFormat, Output, Prompt, Storage, When
 from headrace.api.inferencebatch import (
     MAX_NAME_LENGTH,
     OutputStatus,
@@ -48,7 +48,8 @@ class Branch(Work):
     stage: Annotated[int, Field(ge=0, le=MAX_STAGES - 1)] = 0
     """When it works, in a cascade: on the records that the stages before it have not settled."""
     required: bool = False
-    """Without this branch the FanOutJob fails, whatever the completion policy says."""
+    """Without this branch the FanOutJob fails, whatever the completion policy says, and a record that it takes but does not answer is an
+    error."""
 
 
 class CompletionMode(StrEnum):
@@ -61,7 +62,7 @@ class CompletionMode(StrEnum):
 
 
 class CompletionPolicy(ApiModel):
-    """How many branches must succeed. A branch that fails, hangs or is refused changes nothing for the others."""
+    """How many branches must succeed, and answer each record. A branch that fails, hangs or is refused changes nothing for the others."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -69,12 +70,21 @@ class CompletionPolicy(ApiModel):
             message="minSucceeded must be set when mode is Quorum, and only then",
             check=lambda it: (it.mode == CompletionMode.QUORUM) == (it.min_succeeded is not None),
         ),
+        Rule(
+            cel="self.mode != 'Any' || self.minAnswers == 1",
+            message="minAnswers must be 1 when mode is Any: the others are cancelled when one branch is complete",
+            check=lambda it: it.mode != CompletionMode.ANY or it.min_answers == 1,
+            field="minAnswers",
+        ),
     )
 
     mode: CompletionMode = CompletionMode.ALL
     """All: each one. Quorum: so many. Any: one is enough, and the others are cancelled then. BestEffort: at least one of all that can."""
     min_succeeded: Annotated[int, Field(ge=1, le=MAX_BRANCHES)] | None = None
     """How many, for the mode Quorum."""
+    min_answers: Annotated[int, Field(ge=1, le=MAX_BRANCHES)] = 1
+    """How many of the branches that take a record must answer it: with fewer the record is an error, as it is in the output. Where only so
+    many take it or fewer, all of them must."""
 
 
 class FanOutJobSpec(ApiModel):
@@ -92,6 +102,12 @@ class FanOutJobSpec(ApiModel):
             message="minSucceeded must not be greater than the number of branches",
             check=lambda it: (it.completion_policy.min_succeeded or 0) <= len(it.branches),
             field="completionPolicy.minSucceeded",
+        ),
+        Rule(
+            cel="self.completionPolicy.minAnswers <= self.branches.size()",
+            message="minAnswers must not be greater than the number of branches",
+            check=lambda it: it.completion_policy.min_answers <= len(it.branches),
+            field="completionPolicy.minAnswers",
         ),
         Rule(
             cel="self.input.format != 'openai' || self.branches.all(b, !has(b.prompt))",
@@ -157,6 +173,12 @@ class FanOutJobSpec(ApiModel):
             message="split may not be set when input.format is openai: its lines are requests already, and have no text to split",
             check=lambda it: it.split is None or it.input.format != InputFormat.OPENAI,
             field="split",
+        ),
+        Rule(
+            cel="!has(self.split) || !(self.split.by in ['tiles', 'frames']) || self.input.format != 'text'",
+            message="tiles and frames are of the images in content: input.format must be jsonl",
+            check=lambda it: it.split is None or not it.split.by.of_images or it.input.format != InputFormat.TEXT,
+            field="input.format",
         ),
         Rule(
             cel="self.aggregation.type != 'reduce' || has(self.split)",
@@ -242,7 +264,7 @@ class FanOutJobStatus(WorkStatus):
     """What was observed."""
 
     conditions: Conditions = ()
-    """InputValidated, BranchesComplete, Joined, Suspended, Complete, Failed."""
+    """InputValidated, BranchesComplete, Joined, Suspended, Complete, Failed; where a branch has a reference, DataDrift."""
     records: RecordCounts = Field(default_factory=RecordCounts)
     """Of the joined output: pending until it is there."""
     branch_counts: BranchCounts = Field(default_factory=BranchCounts)
@@ -250,6 +272,8 @@ class FanOutJobStatus(WorkStatus):
     """Each branch, in the order of the spec."""
     usage: Usage = Field(default_factory=Usage)
     """What all branches have used together."""
+    wasted: Usage = Field(default_factory=Usage)
+    """Of this, what went into answers that do not count: of branches that another was faster than, or that have failed."""
     stages: Annotated[
         tuple[StageStatus, ...],
         Field(
@@ -291,6 +315,7 @@ class FanOutJob(ApiModel):
     """One input, many branches in parallel and isolated, one joined answer for each record."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        WINDOW_KNOWN,
         Rule(
             cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && !self.metadata.name.contains('.')",
             message=f"metadata.name must have at most {MAX_NAME_LENGTH} characters and no dot: pods are named after it",

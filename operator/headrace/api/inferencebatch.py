@@ -8,12 +8,13 @@ from pydantic import Field
 
 from headrace.api import labels
 from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time
-from headrace.api.common import Batching, FailurePolicy, Input, Output, Resources, Retries, Storage
+from headrace.api.common import WINDOW_KNOWN, Batching, FailurePolicy, Input, Output, Resources, Retries, Storage
 from headrace.api.engines import Engine
+from headrace.api.evaluation import Evaluation, EvaluationStatus
 from headrace.api.freeobjects import Parameters
 from headrace.api.meta import Conditions, ObjectMeta, WorkStatus
 from headrace.api.model import Model
-from headrace.api.reasons import ConditionType
+from headrace.api.reasons import ConditionType, Reason
 
 MAX_NAME_LENGTH = 52
 """Children add a suffix, and a pod's host name ends at 63 characters; CronJob has the same limit."""
@@ -33,12 +34,18 @@ class Limits(ApiModel):
 
 
 class RunBudget(ApiModel):
-    """What one batch may use up in all. Then it ends with the reason BudgetExceeded, and what is done is kept for a retry."""
+    """What one batch may use up in all. Then it ends as BudgetExceeded with what is done, and goes on when this is raised."""
 
     max_tokens: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """Tokens read and generated."""
     max_gpu_seconds: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """GPUs times the seconds that they were held."""
+
+    def used_up(self, usage: Usage) -> tuple[str, int, int] | None:
+        """What of it is used up, if anything: the field, what was used, and the limit."""
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        uses = (("maxTokens", tokens, self.max_tokens), ("maxGpuSeconds", usage.gpu_seconds, self.max_gpu_seconds))
+        return next(((field, used, most) for field, used, most in uses if most is not None and used >= most), None)
 
 
 class Work(ApiModel):
@@ -80,6 +87,9 @@ class Work(ApiModel):
     error line."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     """How long a worker may take to put its work away when it is told to stop."""
+    evaluation: Evaluation | None = None
+    """Look at the run once all its records are done: how good its answers are where records say what is expected, and by how much it
+    differs from an earlier run."""
     bulkhead_name: Name = "default"
     """The compartment whose quota the pods count against."""
     queue_name: QueueName | None = None
@@ -122,6 +132,7 @@ IMMUTABLE = (
     "retries",
     "failure_policy",
     "termination_grace_period_seconds",
+    "evaluation",
     "bulkhead_name",
     "queue_name",
 )
@@ -181,10 +192,13 @@ class Admission(ApiModel):
     """When it was last let start."""
 
 
-class CountedShards(ApiModel):
-    """Sums over the shards whose final report has been taken in, so that a pod may be forgotten afterwards."""
+ShardRanges = Annotated[str, Field(max_length=65536, description="Shards as ranges, such as `0-3,7`.")]
 
-    indexes: Annotated[str, Field(max_length=65536)] = ""
+
+class CountedShards(ApiModel):
+    """Sums over shards whose final report has been taken in, so that a pod may be forgotten afterwards."""
+
+    indexes: ShardRanges = ""
     """The shards, as ranges such as `0-3,7`."""
     succeeded: Count = 0
     """Their records with a result."""
@@ -197,6 +211,17 @@ class CountedShards(ApiModel):
     reprocessed: Count = 0
     """Records that were begun again because an earlier attempt had lost them."""
     usage: Usage = Field(default_factory=Usage)
+
+
+class Batched(ApiModel):
+    """What was run in batches by the shards that have come to their end. It grows only, through retries too."""
+
+    batches: Count = 0
+    """Batches."""
+    records: Count = 0
+    """Sum of their sizes."""
+    reprocessed: Count = 0
+    """Records that were begun again because an earlier attempt had lost them."""
 
 
 class Queue(ApiModel):
@@ -271,10 +296,17 @@ class InferenceBatchStatus(WorkStatus):
     """What was observed."""
 
     conditions: Conditions = ()
-    """InputValidated, Admitted, Suspended, Complete, Failed."""
+    """InputValidated, Admitted, Suspended, Complete, Failed; of a batch with an evaluation, Evaluated and DataDrift."""
     records: RecordCounts = Field(default_factory=RecordCounts)
     shards: ShardCounts = Field(default_factory=ShardCounts)
     counted_shards: CountedShards = Field(default_factory=CountedShards)
+    """Sums over the shards that have ended without a failed record: a retry leaves them as they are."""
+    failing_shards: CountedShards = Field(default_factory=CountedShards)
+    """Sums over the shards that have ended with failed records: a retry counts them anew."""
+    retried_shards: ShardRanges | None = None
+    """In a retry, the shards that it works on, where these are not all: the indexes of its Job stand for them, in their order."""
+    batched: Batched = Field(default_factory=Batched)
+    """What the shards that have ended have run in batches; it grows only, through retries too."""
     usage: Usage = Field(default_factory=Usage)
     batch_fill_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Records in a batch as a share of maxBatchSize, over all batches so far."""
@@ -290,6 +322,7 @@ class InferenceBatchStatus(WorkStatus):
     admission: Admission | None = None
     validation: Validation | None = None
     output: OutputStatus | None = None
+    evaluation: EvaluationStatus | None = None
     start_time: Time | None = None
     """When the batch was first looked at."""
     completion_time: Time | None = None
@@ -308,6 +341,7 @@ class InferenceBatch(ApiModel):
     """One input of records, one model, sharded over GPU pods, one result or error per record."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        WINDOW_KNOWN,
         Rule(
             cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && !self.metadata.name.contains('.')",
             message=f"metadata.name must have at most {MAX_NAME_LENGTH} characters and no dot: pods are named after it",
@@ -329,8 +363,16 @@ class InferenceBatch(ApiModel):
 
     @property
     def retries_asked(self) -> int:
-        """How often a retry has been asked for, by annotation; anything that is not a number is none."""
-        return labels.retries_asked(self.metadata.annotations)
+        """How often a retry has been asked for: by annotation (anything that is not a number is none), and by a budget that is raised."""
+        begun = self.status.retries
+        return max(labels.retries_asked(self.metadata.annotations), begun + 1 if self._budget_is_raised else begun)
+
+    @property
+    def _budget_is_raised(self) -> bool:
+        """Whether it has ended because its budget was used up, and there is something left of it now."""
+        failed = self.status.condition(ConditionType.FAILED)
+        ended = failed is not None and self.status.finished and failed.reason == Reason.BUDGET_EXCEEDED
+        return ended and self.spec.budget.used_up(self.status.usage) is None
 
     @property
     def retry_asked(self) -> bool:

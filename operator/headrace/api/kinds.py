@@ -13,6 +13,12 @@ from headrace.api.base import ApiModel, Rule
 from headrace.api.bulkhead import Bulkhead, BulkheadSpec, BulkheadStatus
 from headrace.api.fanoutjob import FanOutJob, FanOutJobSpec, FanOutJobStatus
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, InferenceBatchStatus
+from headrace.api.meta import WorkStatus
+from headrace.api.scheduledgeneration import (
+    ScheduledGeneration,
+    ScheduledGenerationSpec,
+    ScheduledGenerationStatus,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,24 @@ KINDS: tuple[Kind, ...] = (
         transition_rules=_settled(fanoutjob.IMMUTABLE, "fan-out"),
     ),
     Kind(
+        name="ScheduledGeneration",
+        plural="scheduledgenerations",
+        short_name="sg",
+        model=ScheduledGeneration,
+        spec=ScheduledGenerationSpec,
+        status=ScheduledGenerationStatus,
+        columns=(
+            Column("Schedule", "string", ".spec.schedule", "When it runs"),
+            Column("Zone", "string", ".spec.timeZone", "The time zone of the schedule"),
+            Column("State", "string", ".status.summary.state", "What the schedule is doing"),
+            Column("Active", "integer", ".status.active", "Runs that are not over"),
+            Column("Next", "string", ".status.summary.next", "When the next run is due"),
+            Column("Last", "date", ".status.lastScheduleTime", "Time since the last tick"),
+            Column("Drift", "integer", ".status.driftSeconds", "By how many seconds the last run was begun late"),
+            Column("Age", "date", ".metadata.creationTimestamp", "Time since the object was created"),
+        ),
+    ),
+    Kind(
         name="Bulkhead",
         plural="bulkheads",
         short_name="bh",
@@ -119,10 +143,15 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
+WORK_KINDS = tuple(kind for kind in KINDS if issubclass(kind.status, WorkStatus))
+"""Those whose objects work on records; the others stand around them."""
+
 OurObject: TypeAlias = InferenceBatch | FanOutJob
-"""An object of any of our kinds."""
+"""An object of any of our kinds that work on records."""
 OurStatus: TypeAlias = InferenceBatchStatus | FanOutJobStatus
 """The status of any of them."""
+StandingObject: TypeAlias = ScheduledGeneration | Bulkhead
+"""An object of any of our other kinds."""
 
 
 _IMMUTABLE = {"InferenceBatch": inferencebatch.IMMUTABLE, "FanOutJob": fanoutjob.IMMUTABLE}

@@ -13,10 +13,26 @@ INFERENCE_BATCH = f"{GROUP}/inference-batch"
 """On every child: the name of the InferenceBatch that it works for."""
 FAN_OUT_JOB = f"{GROUP}/fan-out-job"
 """On every child, also an InferenceBatch: the name of the FanOutJob that it works for."""
+SCHEDULED_GENERATION = f"{GROUP}/scheduled-generation"
+"""On every child, also a run and the Job of a tick: the name of the ScheduledGeneration that it works for."""
+TICK = f"{GROUP}/tick"
+"""Annotation on a run: the time of the schedule that it is for."""
+DUE = f"{GROUP}/due"
+"""Annotation on a run: when it was to begin, which is its tick and this schedule's share of the jitter."""
+ALLOWED_WINDOW = f"{GROUP}/allowed-window"
+"""Annotation on a run that is to keep to the allowed windows of its schedule: `open`, or `closed` while it is suspended outside of them."""
+TICK_MANAGER = f"{GROUP}/schedule"
+"""`managedBy` of the Job of a tick: Kubernetes leaves it alone, and Headrace says when it has ended."""
+OF_KIND: Mapping[str, str] = {
+    "ScheduledGeneration": SCHEDULED_GENERATION,
+    "FanOutJob": FAN_OUT_JOB,
+    "InferenceBatch": INFERENCE_BATCH,
+}
+"""The label by which the children of an object of that kind are found; a child has exactly one of them."""
 BRANCH = f"{GROUP}/branch"
 """On an InferenceBatch of a FanOutJob: which branch it is."""
 ROLE = f"{GROUP}/role"
-"""On every child Job: `plan`, `run`, `finalize` or `join`."""
+"""On every child Job: `plan`, `run`, `finalize`, `join`, or `list`."""
 
 ROUND = f"{GROUP}/round"
 """On every child: which retry of its owner it belongs to, from 0."""
@@ -25,8 +41,21 @@ STOP_REASON = f"{GROUP}/stop-reason"
 RETRY = f"{GROUP}/retry"
 """Annotation on a batch: how often a retry has been asked for; adding one to it asks again."""
 
+TRACEPARENT = f"{GROUP}/traceparent"
+"""Annotation on an object that works on records: the W3C trace context that it is worked on in."""
+
 HOLDS = f"{GROUP}/holds"
 """Annotation on a `run` Job and its pods: what each of them counts for in which Bulkhead, should its batch be gone."""
+
+OPENAI_INPUT_FILE = f"{GROUP}/openai-input-file"
+"""Annotation on a batch that was made by `POST /v1/batches`: the id of its input file."""
+OPENAI_WINDOW = f"{GROUP}/openai-completion-window"
+"""Annotation on such a batch: its completion window, as it was asked for."""
+OPENAI_METADATA = f"{GROUP}/openai-metadata"
+"""Annotation on such a batch: its metadata, a JSON object of texts."""
+
+REQUEST_ROUTE = f"{GROUP}/request-route"
+"""Annotation on a batch of requests that have gathered: the route on which they did."""
 
 SCHEMA_DIGEST = f"{GROUP}/schema-digest"
 """On every CustomResourceDefinition: what its schema is, so that an operator notices an older one."""

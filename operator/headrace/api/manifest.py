@@ -13,10 +13,11 @@ import orjson
 
 from headrace.api.base import JsonObject
 from headrace.api.common import Input, InputFormat
+from headrace.api.evaluation import Evaluation
 from headrace.api.inferencebatch import RecordProblem
 from headrace.api.model import Model
 from headrace.api.prompts import substitutes_only
-from headrace.api.records import ErrorCode, RecordError, estimate_prompt_tokens, id_reader, reader
+from headrace.api.records import ErrorCode, Reader, RecordError, estimate_prompt_tokens, id_reader, reader
 from headrace.api.sharding import ShardCutter
 from headrace.api.worker import BatchIdentity, ManifestHeader, PlanReport
 
@@ -68,19 +69,23 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
     batch: BatchIdentity,
     created: int,
     uri: str,
+    evaluation: Evaluation | None = None,
 ) -> InlinePlan:
     """Check inline records and cut them into shards as `plan` does with a file at `uri`, where that can be done here.
 
     `created` is in seconds since the epoch. A problem's line is the record's place in the list, from 1. Without a model the records
-    are looked at for their `custom_id` alone.
+    are looked at for their `custom_id` alone. A pod reads what is to be evaluated: what it is compared with may lie anywhere.
     Raises `InvalidSpec` when the prompt's template is wrong.
     """
-    rows, problems, tokens = _check_inline(records, spec, model)
+    here = readable_here(spec, evaluation)
+    rows, problems, tokens = _check_inline(
+        records, spec, reader(spec, model) if here and model is not None else id_reader()
+    )
     lines = b"".join(rows)
     if problems:
         report = PlanReport(error_count=len(problems), errors=tuple(problems[:SHOWN_ERRORS]))
         return InlinePlan(lines, b"", report)
-    if not readable_here(spec):
+    if not here:
         return InlinePlan(lines, b"", None)
     cutter = ShardCutter(shards, len(lines))
     cutter.begin(uri, len(lines))
@@ -92,9 +97,9 @@ def lay_out_inline(  # noqa: PLR0913 - the parts of a batch that it depends on, 
     return InlinePlan(lines, manifest, plan_report(header, hashlib.sha256(manifest).hexdigest()))
 
 
-def readable_here(spec: Input) -> bool:
-    """Whether inline records can be read without running a program of the user's, or splitting them into any number of parts."""
-    if spec.when is not None or spec.split is not None:
+def readable_here(spec: Input, evaluation: Evaluation | None) -> bool:
+    """Whether inline records can be read without running a program of the user's, splitting them, or reading anything else."""
+    if evaluation is not None or spec.when is not None or spec.split is not None:
         return False
     return spec.format != InputFormat.JSONL or spec.prompt is None or substitutes_only(spec.prompt)
 
@@ -104,6 +109,7 @@ def plan_report(header: ManifestHeader, sha256: str) -> PlanReport:
     return PlanReport(
         records=header.records,
         parents=header.parents,
+        carried=header.carried,
         shards=header.shards,
         input_bytes=header.input_bytes,
         estimated_prompt_tokens=header.estimated_prompt_tokens,
@@ -112,10 +118,9 @@ def plan_report(header: ManifestHeader, sha256: str) -> PlanReport:
 
 
 def _check_inline(
-    records: Sequence[JsonObject], spec: Input, model: Model | None
+    records: Sequence[JsonObject], spec: Input, read: Reader
 ) -> tuple[list[bytes], list[RecordProblem], int]:
     """The records as JSON lines, what is wrong with them, and the estimate of their prompt tokens."""
-    read = reader(spec, model) if model is not None and readable_here(spec) else id_reader()
     rows: list[bytes] = []
     problems: list[RecordProblem] = []
     first_uses: dict[str, int] = {}

@@ -82,15 +82,11 @@ Conditions = Annotated[
 """The conditions of an object, one of a type."""
 
 
-class WorkStatus(ApiModel):
-    """What the statuses of all kinds that work on records begin with."""
+class ConditionsStatus(ApiModel):
+    """What the statuses of all kinds that are in a namespace begin with."""
 
     observed_generation: Count = 0
     """The generation of the spec that this status speaks of."""
-    retries: Count = 0
-    """How many of the retries asked for have been begun."""
-    retry_time: Time | None = None
-    """When the last of them was begun; from then on its deadline is counted."""
     conditions: Conditions = ()
 
     def condition(self, kind: ConditionType) -> Condition | None:
@@ -101,6 +97,17 @@ class WorkStatus(ApiModel):
         """Whether the condition of that type holds."""
         found = self.condition(kind)
         return found is not None and found.status == ConditionStatus.TRUE
+
+
+class WorkStatus(ConditionsStatus):
+    """What the statuses of all kinds that work on records begin with."""
+
+    retries: Count = 0
+    """How many of the retries asked for have been begun."""
+    retry_time: Time | None = None
+    """When the last of them was begun; from then on its deadline is counted."""
+    first_record_time: Time | None = None
+    """When the first record was begun, by the clock of the pod that has begun it."""
 
     @property
     def finished(self) -> bool:

@@ -16,6 +16,10 @@ from headrace.api.worker import BatchIdentity, JoinBranch
 
 MANIFEST_FILE = "manifest.json"
 """Its name in the output folder."""
+PLAN_FILE = "plan.jsonl"
+"""The name of the shard manifest."""
+PLAN_PATH = f"_headrace/{PLAN_FILE}"
+"""Where it is in the output folder, of all batches but those whose inline records were planned without a pod."""
 
 _Count = Annotated[int, Field(ge=0)]
 

@@ -29,7 +29,7 @@ class Part(NamedTuple):
     middle: float
     """Where its middle lies in the text, from 0 to 1."""
     fields: JsonObject
-    """Those of its record, with the text of the part alone."""
+    """Those of its record, which templates and conditions see, with the text or the images of the part alone."""
 
 
 PartReader = Callable[[str, bytes, int], Iterator[Part]]
@@ -42,17 +42,26 @@ def part_reader(spec: Input, model: Model | None) -> PartReader:
     Raises `InvalidSpec` when the prompt's template is wrong.
     """
     assert spec.split is not None
-    split, is_text = spec.split, spec.format == InputFormat.TEXT
-    make = request_maker(spec, model) if model is not None else _id_alone
+    split, is_text, make = spec.split, spec.format == InputFormat.TEXT, part_maker(spec, model)
 
     def read(name: str, raw: bytes, first: int) -> Iterator[Part]:
         fields = text_fields(name, raw) if is_text else record_fields(raw)
         parent, text = record_custom_id(fields), _text(fields, split)
         for position, (start, end) in islice(enumerate(spans(text, split)), first, None):
-            own = _part_fields(fields, split, parent, position, text[start:end])
+            own = fields | part_names(parent, position) | {split.field: text[start:end]}
             yield Part(make(own), (start + end) / (2 * len(text) or 1), own)
 
     return read
+
+
+def part_maker(spec: Input, model: Model | None) -> Callable[[JsonObject], Request]:
+    """From the fields of a part to its request; without a model it is empty. Raises `InvalidSpec` when the prompt's template is wrong."""
+    return request_maker(spec, model) if model is not None else _id_alone
+
+
+def part_names(parent: str, position: int, **about: int) -> JsonObject:
+    """The fields that say which part of which record it is, and what else is known of it."""
+    return {CUSTOM_ID: part_id(parent, position), PART: {"parent": parent, "position": position, **about}}
 
 
 def _id_alone(fields: JsonObject) -> Request:
@@ -65,9 +74,3 @@ def _text(fields: JsonObject, split: Split) -> str:
         return text
     message = f"there must be a text in {split.field}: it is what input.split splits"
     raise RecordError(ErrorCode.SPLIT_ERROR, message, split.field)
-
-
-def _part_fields(fields: JsonObject, split: Split, parent: str, position: int, text: str) -> JsonObject:
-    """The fields that templates and conditions see: those of the record, with the text of the part alone."""
-    own = {CUSTOM_ID: part_id(parent, position), PART: {"parent": parent, "position": position}, split.field: text}
-    return fields | own

@@ -13,6 +13,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from headrace.api.base import FieldError, InvalidSpec, JsonObject
 from headrace.api.common import Prompt
 from headrace.api.model import Task
+from headrace.api.window import DataWindow
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
@@ -65,17 +66,19 @@ def _parse(prompt: Prompt) -> nodes.Template:
         raise InvalidSpec([FieldError(_FIELD, "must not be nested so deeply")]) from error
 
 
-def requester(prompt: Prompt | None, task: Task) -> Callable[[Mapping[str, Any]], JsonObject]:
-    """A function from a record's fields to the body of its request for `task`.
+def requester(
+    prompt: Prompt | None, task: Task, window: DataWindow | None = None
+) -> Callable[[Mapping[str, Any]], JsonObject]:
+    """A function from a record's fields to the body of its request for `task`; a window is known to the template too.
 
     Raises `InvalidSpec` at once when the template is wrong; the function raises `PromptError` for a record that does not fit it.
     """
     prompt = prompt or Prompt()
-    template = compile_template(prompt)
+    template, given = compile_template(prompt), window.variables if window is not None else {}
 
     def request(fields: Mapping[str, Any]) -> JsonObject:
         try:
-            text = template.render(fields)
+            text = template.render({**given, **fields} if given else fields)
         except Exception as error:  # a template is a small program of the user's: whatever it raises is its own fault
             raise PromptError(str(error) or type(error).__name__) from error
         return _body(text, prompt.system, task)

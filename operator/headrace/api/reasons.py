@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Conditions of an InferenceBatch and of a FanOutJob, and `Saturated` of a Bulkhead."""
+    """Of batches and fan-outs; `Saturated` of a Bulkhead; from `Ready` on, and `Suspended`, of a schedule."""
 
     INPUT_VALIDATED = "InputValidated"
     ADMITTED = "Admitted"
@@ -14,9 +14,15 @@ class ConditionType(StrEnum):
     BRANCHES_COMPLETE = "BranchesComplete"
     JOINED = "Joined"
     SUSPENDED = "Suspended"
+    EVALUATED = "Evaluated"
+    DATA_DRIFT = "DataDrift"
     COMPLETE = "Complete"
     FAILED = "Failed"
     SATURATED = "Saturated"
+    READY = "Ready"
+    DRIFT_EXCEEDED = "DriftExceeded"
+    WAITING = "Waiting"
+    INPUT_LISTED = "InputListed"
 
 
 class Reason(StrEnum):
@@ -59,9 +65,20 @@ class Reason(StrEnum):
     SUSPENDED = "SuspendedBySpec"
     DRAINING = "Draining"
     RESUMED = "Resumed"
+    PAUSED_BY_FAILURES = "PausedByFailures"
+    PAUSED_BY_DRIFT = "PausedByDrift"
+    # Evaluated
+    EVALUATING = "Evaluating"
+    ANSWERS_EVALUATED = "AnswersEvaluated"
+    EVALUATION_FAILED = "EvaluationFailed"
+    # DataDrift
+    DISTRIBUTION_CHANGED = "DistributionChanged"
+    DISTRIBUTION_UNCHANGED = "DistributionUnchanged"
+    NOT_COMPARED = "NotCompared"
     # Complete
     RECORDS_PROCESSED = "RecordsProcessed"
     RECORDS_PROCESSED_WITH_ERRORS = "RecordsProcessedWithErrors"
+    NO_DATA = "NoData"
     PARTIALLY_SUCCEEDED = "PartiallySucceeded"
     # Failed
     INVALID_SPEC = "InvalidSpec"
@@ -75,3 +92,23 @@ class Reason(StrEnum):
     RETRYING = "Retrying"
     # Saturated
     CAPACITY_AVAILABLE = "CapacityAvailable"
+    # Ready
+    SCHEDULED = "Scheduled"
+    KUBERNETES_TOO_OLD = "KubernetesTooOld"
+    CHECKING_KUBERNETES = "CheckingKubernetes"
+    RUN_AT_PASSED = "RunAtPassed"
+    MISSED = "Missed"
+    WATCHING = "Watching"
+    # DriftExceeded
+    BEGUN_LATE = "BegunLate"
+    NOT_BEGUN = "NotBegun"
+    BEGUN_IN_TIME = "BegunInTime"
+    NO_LIMIT = "NoLimit"
+    # Waiting
+    OUTSIDE_WINDOW = "OutsideWindow"
+    DEPENDENCY_NOT_MET = "DependencyNotMet"
+    NOTHING_WAITS = "NothingWaits"
+    # InputListed
+    LISTING = "Listing"
+    OBJECTS_LISTED = "ObjectsListed"
+    LISTING_FAILED = "ListingFailed"

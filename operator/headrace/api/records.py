@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, InputFormat, Prompt
+from headrace.api.common import Input, InputFormat
 from headrace.api.content import (
     MAX_MEDIA,
     MEDIA_TASKS,
@@ -60,6 +60,7 @@ class ErrorCode(StrEnum):
     ROUTING_ERROR = "routing_error"
     SPLIT_ERROR = "split_error"
     NO_RECORD_TAKEN = "no_record_taken"
+    INVALID_EXPECTED = "invalid_expected"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     # found while working
     INVALID_REQUEST = "invalid_request"
@@ -70,6 +71,10 @@ class ErrorCode(StrEnum):
     MEDIA_UNREACHABLE = "media_unreachable"
     INVALID_MEDIA = "invalid_media"
     MOCK_ERROR = "mock_error"
+    ENDPOINT_ERROR = "endpoint_error"
+    ENDPOINT_TIMEOUT = "endpoint_timeout"
+    ENDPOINT_DISCONNECTED = "endpoint_disconnected"
+    INVALID_RESPONSE = "invalid_response"
     # never worked on
     BATCH_CANCELLED = "batch_cancelled"
     BATCH_EXPIRED = "batch_expired"
@@ -80,6 +85,8 @@ class ErrorCode(StrEnum):
     NOT_ROUTED = "not_routed"
     NOT_ESCALATED = "not_escalated"
     NO_ANSWER = "no_answer"
+    REQUIRED_BRANCH_MISSING = "required_branch_missing"
+    NOT_ENOUGH_ANSWERS = "not_enough_answers"
     NOT_JOINABLE = "not_joinable"
     PARTS_MISSING = "parts_missing"
 
@@ -145,7 +152,7 @@ def request_maker(spec: Input, model: Model) -> Callable[[JsonObject], Request]:
 
     The function raises `RecordError` for a record that does not fit.
     """
-    request, passes = _requests(spec.prompt, model.task), _gate(spec)
+    request, passes = _requests(spec, model.task), _gate(spec)
 
     def make(fields: JsonObject) -> Request:
         name = record_custom_id(fields)
@@ -179,7 +186,7 @@ def _openai_reader(spec: Input, model: Model) -> Reader:
     endpoint, name = model.task.endpoint, model.name
     required = {Task.CHAT: "messages", Task.COMPLETION: "prompt"}.get(model.task, "input")
     media = MEDIA_TASKS.get(model.task)
-    known = {"custom_id", "method", "url", "body"}
+    known = {"custom_id", "method", "url", "body", "expected"}
 
     def read(raw: bytes) -> Request:
         record = record_fields(raw)
@@ -218,9 +225,9 @@ def _jsonl_reader(spec: Input, model: Model) -> Reader:
     return lambda raw: make(record_fields(raw))
 
 
-def _requests(prompt: Prompt | None, task: Task) -> Callable[[Mapping[str, Any]], JsonObject]:
+def _requests(spec: Input, task: Task) -> Callable[[Mapping[str, Any]], JsonObject]:
     """From a record's fields to the body of its request: of its parts, or of its fields in a prompt."""
-    media, write = MEDIA_TASKS.get(task), requester(prompt, task)
+    media, write, prompt = MEDIA_TASKS.get(task), requester(spec.prompt, task, spec.window), spec.prompt
 
     def request(fields: Mapping[str, Any]) -> JsonObject:
         parts = fields.get("content")
@@ -366,10 +373,13 @@ def _text_length(content: Any) -> int:
     return length
 
 
-def result_line(record_id: str, custom_id: str, body: JsonObject, attempts: int) -> bytes:
-    """One line of the results file, newline included: OpenAI's form plus `attempts`."""
+def result_line(
+    record_id: str, custom_id: str, body: JsonObject, attempts: int, about: Mapping[str, Any] | None = None
+) -> bytes:
+    """One line of the results file, newline included: OpenAI's form plus `attempts`, and `headrace` where there is more to say."""
     response = {"status_code": 200, "request_id": record_id, "body": body}
-    return _line(record_id, custom_id, attempts, response, None)
+    row = _line(record_id, custom_id, attempts, response, None)
+    return row if about is None else _with_about(row, about)
 
 
 def error_line(record_id: str, custom_id: str, error: RecordError, attempts: int) -> bytes:
@@ -386,6 +396,10 @@ def joined_line(
         row = error_line(record_id, custom_id, answer, attempts)
     else:
         row = result_line(record_id, custom_id, answer, attempts)
+    return _with_about(row, about)
+
+
+def _with_about(row: bytes, about: Mapping[str, Any]) -> bytes:
     return row.removesuffix(b"}\n") + b',"headrace":' + orjson.dumps(about) + b"}\n"
 
 

@@ -36,7 +36,7 @@ class ShardCutter:
         self._wanted, self._size, self._limit = shards, max(size, 1), limit or _NEVER
         self._uri = ""
         self._custom_id: str | None = None
-        self._offset = self._object_size = 0
+        self._offset = self._object_size = self._first_byte = 0
         self._segment: tuple[int, int] | None = None
         """First byte and line of the segment that is still growing."""
         self._end = 0
@@ -46,15 +46,15 @@ class ShardCutter:
         self._run = 0
         self._aim(0)
 
-    def begin(self, uri: str, size: int, custom_id: str | None = None) -> None:
-        """The records to come are from this object of `size` bytes; `custom_id`: it is one record, of that id."""
+    def begin(self, uri: str, size: int, custom_id: str | None = None, first_byte: int = 0) -> None:
+        """The records to come are from `size` bytes of this object, from the first on; `custom_id`: they are one record, of that id."""
         self._close_segment()
         self._offset += self._object_size
-        self._uri, self._object_size, self._custom_id = uri, size, custom_id
+        self._uri, self._object_size, self._custom_id, self._first_byte = uri, size, custom_id, first_byte
 
     def add(self, start: int, end: int, line: int, raw: bytes) -> None:
         """The next record: bytes `start` to `end` of the object, from its line `line`."""
-        middle = self._offset + (start + end) // 2
+        middle = self._offset + (start + end) // 2 - self._first_byte
         if middle >= self._next_byte or self.records >= self._next_record:
             self._cut(middle, self.records)
         if self._segment is None:
@@ -87,10 +87,13 @@ class ShardCutter:
             self._end = end
             self._digest.update(raw)
 
-    def manifest(self, batch: BatchIdentity, created: int, prompt_tokens: int) -> tuple[ManifestHeader, bytes]:
+    def manifest(
+        self, batch: BatchIdentity, created: int, prompt_tokens: int, carried: int = 0
+    ) -> tuple[ManifestHeader, bytes]:
         """There are no more records: the header of the shard manifest, and the whole of it.
 
-        `created` is in seconds since the epoch; `prompt_tokens` is an estimate of all prompts together.
+        `created` is in seconds since the epoch; `prompt_tokens` is an estimate of all prompts together; `carried` records are of an
+        earlier batch.
         """
         self._close_shard()
         header = ManifestHeader(
@@ -98,6 +101,7 @@ class ShardCutter:
             created=created,
             records=self.records,
             parents=self.parents or None,
+            carried=carried or None,
             shards=len(self._lines),
             input_bytes=self._bytes,
             estimated_prompt_tokens=prompt_tokens,

@@ -13,12 +13,15 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from headrace.api.aggregation import Aggregation
-from headrace.api.base import ApiModel, Count, FreeObject
+from headrace.api.base import ApiModel, Count, FreeObject, Time
 from headrace.api.cascade import Cascade
 from headrace.api.common import Batching, Input, InputFormat, Retries
 from headrace.api.engines import Engine
+from headrace.api.evaluation import Decimal, Evaluation, Feature, Scores
 from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
 from headrace.api.model import Model
+from headrace.api.ranges import parse_ranges
+from headrace.api.window import DataWindow
 
 TERMINATION_MESSAGE_BYTES = 4096
 
@@ -49,10 +52,20 @@ class Env(StrEnum):
     """Port of `/metrics` and `/progress`; 0 takes a free one, absent means none."""
     METRICS_PORT_FILE = "HEADRACE_METRICS_PORT_FILE"
     """Where to write the port that was taken."""
+    WINDOW_START = "HEADRACE_WINDOW_START"
+    """The first moment of `input.window`, where there is one; also for a program of the user's."""
+    WINDOW_END = "HEADRACE_WINDOW_END"
+    """The first moment after it."""
     DRAIN_ON_EOF = "HEADRACE_DRAIN_ON_EOF"
     """`1`: the end of standard input means the same as SIGTERM, so that no worker outlives the shell that started it."""
     THREADS = "HEADRACE_THREADS"
     """Threads for arithmetic; by default what the cgroup allows."""
+    SECRETS = "HEADRACE_SECRETS"
+    """Folder of the Secrets that are mounted: the key KEY of the Secret NAME is the file NAME/KEY. Absent where there are no Secrets."""
+    CONFIG_MAPS = "HEADRACE_CONFIG_MAPS"
+    """Folder of the ConfigMaps with weights of endpoints: the weight of the endpoint NAME is in the file CONFIGMAP/NAME."""
+    ZONE = "HEADRACE_ZONE"
+    """The zone of the node, for endpoints that are near; empty or absent where that is not known."""
 
 
 class Role(StrEnum):
@@ -70,6 +83,8 @@ class Role(StrEnum):
     """Write down the answers for the program of somebody else that makes one of them. Needs no GPU."""
     SELECT = "select"
     """Write down the records that the stages of a FanOutJob so far have not settled. Needs no GPU."""
+    LIST = "list"
+    """Count the objects of the input that were modified in its window, for a schedule that runs when there is something. Needs no GPU."""
 
 
 class BatchIdentity(ApiModel):
@@ -91,6 +106,8 @@ class JoinBranch(ApiModel):
     """Why it has not."""
     stage: Count = 0
     """Of a cascade."""
+    required: bool = False
+    """Whether a record that it takes must have its answer."""
 
 
 class FanOutConfig(ApiModel):
@@ -99,6 +116,8 @@ class FanOutConfig(ApiModel):
     aggregation: Aggregation = Field(default_factory=Aggregation)
     branches: tuple[JoinBranch, ...] = ()
     """In the order of the spec."""
+    min_answers: Annotated[int, Field(ge=1)] = 1
+    """How many of the branches that take a record must have answered it."""
     round: Count = 0
     """Which retry."""
     exchange: str | None = None
@@ -120,7 +139,26 @@ def stage_input(original: Input, output_uri: str, stage: int) -> Input:
     Of an input that is split these are its parts, as records of their own: they are not split once more.
     """
     kept = InputFormat.JSONL if original.format == InputFormat.TEXT else original.format
-    return Input(uri=stage_uri(output_uri, stage), format=kept, prompt=original.prompt, media=original.media)
+    return Input(
+        uri=stage_uri(output_uri, stage),
+        format=kept,
+        prompt=original.prompt,
+        media=original.media,
+        window=original.window,
+    )
+
+
+def parts_input(original: Input, output_uri: str, uid: str) -> Input:
+    """The input of whoever reads the parts of images: `plan` has written them down, each with its pictures in it.
+
+    So an image is fetched and decoded once, and nobody can find other parts in it later. `uid` is that of the object whose input is split.
+    """
+    return Input(
+        uri=f"{output_uri.rstrip('/')}/_headrace/parts/{uid}.jsonl",
+        format=InputFormat.JSONL,
+        prompt=original.prompt,
+        window=original.window,
+    )
 
 
 class WorkerConfig(ApiModel):
@@ -145,10 +183,27 @@ class WorkerConfig(ApiModel):
     gpus: Count = 0
     round: Count = 0
     """Which retry of the batch; what has failed in an earlier one is tried once more."""
+    retried_shards: str | None = None
+    """The shards that this retry works on, as ranges such as `0-3,7`, in whose order the Job's indexes stand for them; None for all."""
     stop_reason: str | None = None
     """For `finalize`: the error code of the records that were never worked on."""
+    evaluation: Evaluation | None = None
+    """For `plan`, what is to be there and right; for `finalize`, how the run is to be looked at when all of it is done."""
     fan_out: FanOutConfig | None = None
     """It works for a FanOutJob: its `plan` looks at the records for their `custom_id` alone, the branches look at the rest."""
+
+    @property
+    def records(self) -> Input:
+        """Where the records are that the shard manifest speaks of: the input, or the parts of its images."""
+        split = self.input.split
+        if split is None or not split.by.of_images:
+            return self.input
+        return parts_input(self.input, self.output_uri, self.batch.uid)
+
+
+def shard_at(index: int, retried_shards: str | None) -> int:
+    """The shard that an index of the run Job stands for. Raises `IndexError` when it stands for none."""
+    return index if retried_shards is None else sorted(parse_ranges(retried_shards))[index]
 
 
 class Failure(ApiModel):
@@ -167,6 +222,8 @@ class PlanReport(ApiModel):
     records: Count = 0
     parents: Count | None = None
     """When the input is split: the records whose parts these are."""
+    carried: Count | None = None
+    """How many of the records were left without a result by an earlier batch, where there is one to be taken up."""
     shards: Count = 0
     """Parts that the input was cut into."""
     input_bytes: Count = 0
@@ -199,7 +256,34 @@ class ShardReport(ApiModel):
     records_per_second: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")] = "0"
     seconds: Count = 0
     """How long the pod that says this has been at work, rounded up; 0 when it has found the shard done."""
+    first_record_time: Time | None = None
+    """When this pod has begun its first record; None before that."""
     failure: Failure | None = None
+
+
+class Compared(ApiModel):
+    """By how much one feature differs from the reference."""
+
+    feature: Feature
+    psi: Decimal
+    """The population stability index."""
+    chance: Decimal
+    """What it exceeds once in a thousand pairs of runs of these sizes that are alike."""
+
+
+class EvaluationReport(ApiModel):
+    """What looking at the whole run has found; or why it could not be looked at, or compared."""
+
+    scores: Scores | None = None
+    """None when no record says what is expected."""
+    compared: tuple[Compared, ...] = ()
+    """The features that both runs have."""
+    missing: tuple[Feature, ...] = ()
+    """The features that only one of them has."""
+    failure: Failure | None = None
+    """Then there is no evaluation."""
+    incomparable: Failure | None = None
+    """Why the run could not be compared with the reference, where there is one."""
 
 
 class FinalizeReport(ApiModel):
@@ -210,6 +294,8 @@ class FinalizeReport(ApiModel):
     usage: Usage = Field(default_factory=Usage)
     batches: Count = 0
     batched_records: Count = 0
+    evaluation: EvaluationReport | None = None
+    """Of a run that was to be evaluated."""
     failure: Failure | None = None
 
 
@@ -233,7 +319,20 @@ class SelectReport(ApiModel):
     failure: Failure | None = None
 
 
-Report = PlanReport | ShardReport | FinalizeReport | JoinReport | SelectReport
+class ListReport(ApiModel):
+    """What there is of the input."""
+
+    kind: Literal["list"] = "list"
+    window: DataWindow | None = None
+    """Of which time these objects are; None before anything is known."""
+    objects: Count = 0
+    """Those that were last modified in it."""
+    oldest_time: Time | None = None
+    """When the oldest of them was, rounded down to the second."""
+    failure: Failure | None = None
+
+
+Report = PlanReport | ShardReport | FinalizeReport | JoinReport | SelectReport | ListReport
 
 
 _REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
@@ -307,6 +406,8 @@ class ManifestHeader(ApiModel):
     records: Count
     parents: Count | None = None
     """When the input is split: the records that it has. All other counts are of their parts."""
+    carried: Count | None = None
+    """Where an earlier batch is taken up: how many records, which come first, are of it."""
     shards: Count
     input_bytes: Count
     estimated_prompt_tokens: Count = 0

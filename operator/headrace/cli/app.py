@@ -97,15 +97,59 @@ def run(
     output: Output = JsonOutput.TEXT,
     quiet: Quiet = False,
     replace: Annotated[bool, typer.Option("--replace", help="Start over, without what there is of that name.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Of a schedule, run the tick that has come last.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Of a schedule, run each tick as it comes.")] = False,
 ) -> int:
     """Run the objects of some files to their end.
 
     Run the same command again to go on after an interruption. In a cluster this submits them and looks on: Ctrl-C ends that, and
     they go on. Exit code 0: complete, 1: failed, 2: bad input, 130: interrupted.
     """
+    if once + watch + replace > 1:
+        raise typer.BadParameter("only one of --once, --watch and --replace can be meant")
+    if once or watch:
+        word = "schedules.run_once" if once else "schedules.run_watch"
+        return _call(word, Where(state_dir, namespace, context, kubeconfig), files, output, quiet=quiet)
     return _call(
         "run.run", Where(state_dir, namespace, context, kubeconfig), files, output, quiet=quiet, replace=replace
     )
+
+
+@app.command()
+def backfill(
+    files: Files,
+    start: Annotated[str, typer.Option("--from", metavar="TIME", help="The first moment, as in 2026-01-15T12:00.")],
+    end: Annotated[str, typer.Option("--to", metavar="TIME", help="The first moment after it.")],
+    most: Annotated[int, typer.Option("--max", min=1, max=10_000, help="Refuse more runs than this.")] = 100,
+    namespace: Namespace = None,
+    state_dir: StateFolder = DEFAULT_STATE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    output: Output = JsonOutput.TEXT,
+    quiet: Quiet = False,
+) -> int:
+    """Run the past ticks of schedules, the oldest first, each once and with its own window.
+
+    Times without a zone are on the clock of the schedule. A tick that has had its run is passed over.
+    """
+    where = Where(state_dir, namespace, context, kubeconfig)
+    return _call("schedules.backfill", where, files, (start, end), output, most=most, quiet=quiet)
+
+
+schedule = typer.Typer(help="Look at schedules before they run.", no_args_is_help=True)
+app.add_typer(schedule, name="schedule")
+
+
+@schedule.command()
+def preview(
+    files: Files,
+    count: Annotated[int, typer.Option("--count", min=1, max=100, help="How many runs of each to show.")] = 3,
+    hours: Annotated[int, typer.Option("--hours", min=1, max=8784, help="How far to look for storms.")] = 24,
+    namespace: Namespace = None,
+    output: Output = JsonOutput.TEXT,
+) -> int:
+    """Show when schedules run next, and how many runs begin in the same minute: a storm is seen before it comes."""
+    return _call("schedules.preview", Where(DEFAULT_STATE, namespace), files, output, count=count, hours=hours)
 
 
 @app.command()
@@ -271,6 +315,17 @@ def operator(
         str,
         typer.Option(envvar="HEADRACE_LEASE_NAMESPACE", help="Namespace of the Lease by which replicas take turns."),
     ] = "headrace-system",
+    lease_seconds: Annotated[
+        int,
+        typer.Option(envvar="HEADRACE_LEASE_SECONDS", min=1, help="How long a silent leader stays leader."),
+    ] = 15,
+    give_up_seconds: Annotated[
+        int,
+        typer.Option(envvar="HEADRACE_GIVE_UP_SECONDS", min=1, help="A leader that could not renew for so long stops."),
+    ] = 10,
+    renew_seconds: Annotated[
+        int, typer.Option(envvar="HEADRACE_RENEW_SECONDS", min=1, help="How often a leader renews its Lease.")
+    ] = 2,
     host: Annotated[str, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = "0.0.0.0",  # noqa: S104
     port: Annotated[int, typer.Option(help="Port of /healthz, /readyz and /metrics.")] = 8080,
 ) -> int:
@@ -281,10 +336,90 @@ def operator(
         "worker_image": worker_image,
         "default_output": default_output,
         "lease_namespace": lease_namespace,
+        "lease_seconds": lease_seconds,
+        "give_up_seconds": give_up_seconds,
+        "renew_seconds": renew_seconds,
         "host": host,
         "port": port,
     }
     return _call("operator.operator", options)
+
+
+@app.command()
+def gateway(
+    models: Annotated[
+        Path,
+        typer.Option(
+            "--models", metavar="FILE", envvar="HEADRACE_MODELS", help="YAML that says which models are served."
+        ),
+    ],
+    local: Annotated[bool, typer.Option("--local", help="Run the batches on this machine.")] = False,
+    state_dir: StateFolder = DEFAULT_STATE,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the batches.")] = "default",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. There are no keys: who reaches it may use it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any.")] = 8080,
+    max_runs: Annotated[int, typer.Option(min=1, max=64, help="Batches that are worked on at a time.")] = 2,
+    max_file_bytes: Annotated[int, typer.Option(min=1, help="Largest file that may be uploaded.")] = 2 * 2**30,
+    nats: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="HEADRACE_NATS",
+            help="NATS server, with JetStream, for single requests; without it one is started where models have routes.",
+        ),
+    ] = None,
+) -> int:
+    """Serve single requests, and OpenAI's Files and Batches, until told to stop; what is not done then goes on with the next start."""
+    if not local:
+        raise typer.BadParameter("say --local: this version runs the batches of its gateway on this machine alone")
+    options = {
+        "models": models,
+        "state_dir": state_dir,
+        "namespace": namespace,
+        "host": host,
+        "port": port,
+        "max_runs": max_runs,
+        "max_file_bytes": max_file_bytes,
+        "nats": nats,
+    }
+    return _call("gateway.gateway", options)
+
+
+dlq = typer.Typer(help="Requests that a gateway could not get answered.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(dlq, name="dlq")
+GatewayUrl = Annotated[
+    str,
+    typer.Option(
+        "--gateway",
+        metavar="URL",
+        envvar="HEADRACE_GATEWAY",
+        help="Base URL of the gateway; its key is in HEADRACE_API_KEY.",
+    ),
+]
+OfRoute = Annotated[str | None, typer.Option("--route", metavar="NAME", help="Only those of a route.")]
+DEFAULT_GATEWAY = "http://127.0.0.1:8080/v1"
+
+
+@dlq.command("list")
+def dlq_list(gateway: GatewayUrl = DEFAULT_GATEWAY, route: OfRoute = None, output: Output = JsonOutput.TEXT) -> int:
+    """List them, with the reason of each."""
+    return _call("dlq.list_letters", gateway, route, output)
+
+
+@dlq.command("replay")
+def dlq_replay(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which; else say --all.")] = None,
+    gateway: GatewayUrl = DEFAULT_GATEWAY,
+    route: OfRoute = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them, or all of --route.")] = False,
+    output: Output = JsonOutput.TEXT,
+) -> int:
+    """Ask them again, as new requests in the same words."""
+    if bool(ids) == every or (ids and route is not None):
+        raise typer.BadParameter("say either ids, or --all, perhaps with --route")
+    return _call("dlq.replay", gateway, ids or (), route, output)
 
 
 @app.command()

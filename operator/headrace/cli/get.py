@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 
-from headrace.api.kinds import KINDS, Kind, kind_named
+from headrace.api.kinds import KINDS, WORK_KINDS, Kind, kind_named
 from headrace.api.labels import GROUP
 from headrace.cli.app import ObjectOutput, Where
-from headrace.cli.bulkheads import get_bulkheads
 from headrace.cli.dump import dump
 from headrace.cli.exits import BAD_INPUT, CliError
 from headrace.cli.place import named_batch, open_target
 from headrace.cli.rows import Columns, GrowingTable
+from headrace.cli.standing import get_standing
 from headrace.cli.target import Ref, Seen
 from headrace.cli.text import remark, say, table
 
@@ -25,8 +25,8 @@ _TABLES = (ObjectOutput.TABLE, ObjectOutput.WIDE)
 def get(where: Where, kind: str, name: str | None, output: ObjectOutput, *, all_namespaces: bool, watch: bool) -> int:
     """Show one object, or all of a kind."""
     chosen, wanted = _understood(kind, name)
-    if chosen.scope == "Cluster":
-        return get_bulkheads(where, chosen, wanted, output, watch=watch)
+    if chosen not in WORK_KINDS:
+        return get_standing(where, chosen, wanted, output, all_namespaces=all_namespaces, watch=watch)
     with open_target(where) as target:
         ref = named_batch(target, wanted) if wanted is not None else None
         namespace = None if all_namespaces and ref is None else target.namespace

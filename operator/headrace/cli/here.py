@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from headrace.api.bulkhead import Bulkhead
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.kinds import Kind, OurObject, OurStatus
+from headrace.api.kinds import Kind, OurObject, OurStatus, StandingObject
 from headrace.api.results import ResultsReport, Wanted, parse_results_report
 from headrace.api.worker import PlanReport
 from headrace.cli.app import DEFAULT_STATE, Where
@@ -107,9 +106,10 @@ class Here:
         del batch, shards
         return None
 
-    def bulkheads(self) -> list[Bulkhead]:
+    def standing(self, kind: Kind, namespace: str | None) -> Sequence[StandingObject]:
         """There are none on one machine."""
-        message = "a Bulkhead is known to a cluster alone: name one with --context or --kubeconfig"
+        del namespace
+        message = f"a {kind.name} is known to a cluster alone: name one with --context or --kubeconfig"
         raise CliError("UnknownKind", message, BAD_INPUT)
 
     def keep(self, config_map: ConfigMap) -> None:

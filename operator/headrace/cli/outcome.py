@@ -41,7 +41,7 @@ def refusal(batch: OurObject) -> CliError:
 
 def outcome_text(batch: OurObject, manner: Manner, log: str | None = None) -> str:
     """A few lines: what came of it, how fast it was, where everything is. `log` is that of the pod that failed last."""
-    lines = [_headline(batch), *_figures(batch), *_places(batch)]
+    lines = [_headline(batch), *_figures(batch), *_evaluation(batch), *_places(batch)]
     return "\n".join([*lines, *_next_steps(batch, manner, log)])
 
 
@@ -68,6 +68,9 @@ def _headline(batch: OurObject) -> str:
     records, failed = batch.status.records, _failure(batch)
     if failed is not None:
         return f"{batch.metadata.name} failed: {failed.reason}: {failed.message}"
+    complete = batch.status.condition(ConditionType.COMPLETE)
+    if complete is not None and complete.reason == Reason.NO_DATA:
+        return f"{batch.metadata.name} is complete: {complete.message}"
     tail = f", {records.failed:,} failed" if records.failed else ""
     return (
         f"{batch.metadata.name} is complete: {records.succeeded:,} of {plural(records.total, 'record')} succeeded{tail}"
@@ -91,6 +94,21 @@ def _figures(batch: OurObject) -> list[str]:
     if _failure(batch) is not None:
         figures.insert(0, f"{done:,} of {plural(status.records.total, 'record')} done")
     return ["  " + " · ".join(figures)]
+
+
+def _evaluation(batch: OurObject) -> list[str]:
+    """How good the answers are, and whether the run has drifted, in the words of the conditions."""
+    evaluated, drift = (batch.status.condition(kind) for kind in (ConditionType.EVALUATED, ConditionType.DATA_DRIFT))
+    lines = [f"  {'evaluated' if _holds(evaluated) else 'not evaluated'}: {evaluated.message}"] if evaluated else []
+    if drift is not None:
+        known = drift.status != ConditionStatus.UNKNOWN
+        head = ("data drift" if _holds(drift) else "no data drift") if known else "not compared"
+        lines.append(f"  {head}: {drift.message}")
+    return lines
+
+
+def _holds(condition: Condition | None) -> bool:
+    return condition is not None and condition.status == ConditionStatus.TRUE
 
 
 def _span(batch: OurObject) -> timedelta | None:

@@ -50,6 +50,6 @@ def named_batch(target: Target, name: str) -> Ref:
 def load_manifests(target: Target, files: Sequence[str]) -> Manifests:
     """The objects in some files. Raises `ManifestError`, and `CliError` when there are none."""
     manifests = target.manifests(files)
-    if not manifests.batches and not manifests.config_maps:
+    if not manifests.batches and not manifests.schedules and not manifests.config_maps:
         raise CliError("NoObjects", f"there is no object in {', '.join(files)}", BAD_INPUT)
     return manifests

@@ -17,6 +17,7 @@ from headrace.api.worker import PlanReport
 from headrace.cli.app import JsonOutput, Where
 from headrace.cli.exits import BAD_INPUT, CliError
 from headrace.cli.place import load_manifests, open_target
+from headrace.cli.schedules import last_tick, with_runs
 from headrace.cli.signals import Signals
 from headrace.cli.target import Ref, Target
 from headrace.cli.text import duration, number, plural, say, say_json
@@ -33,7 +34,7 @@ def plan(where: Where, files: list[str], output: JsonOutput, *, read: bool) -> i
     """Show the estimates of all batches; the exit code is 2 when something would keep one from running."""
     estimates: list[tuple[InferenceBatch, Estimate]] = []
     with open_target(where) as target, Signals() as signals:
-        manifests = load_manifests(target, files)
+        manifests = with_runs(load_manifests(target, files), last_tick)
         for loaded in manifests.batches:
             blocked = tuple(map(str, _blocked(target, loaded, manifests.config_maps)))
             for batch in _batches_of(target, loaded.batch):

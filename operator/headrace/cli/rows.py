@@ -9,11 +9,13 @@ from typing import Any
 
 from headrace.api.base import JsonObject
 from headrace.api.fanoutjob import FanOutJob
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import Column, Kind, OurObject
+from headrace.api.reasons import ConditionType
 from headrace.cli.target import Seen
 from headrace.cli.text import age, number
 
-_WIDE = ("SHARDS", "RECORDS/S", "EVENNESS", "STRAGGLERS", "MODEL", "OUTPUT")
+_WIDE = ("SHARDS", "RECORDS/S", "EVENNESS", "STRAGGLERS", "F1", "DRIFT", "MODEL", "OUTPUT")
 _GAP = "   "
 
 
@@ -66,6 +68,8 @@ def _wide_cells(batch: OurObject) -> tuple[str, ...]:
         shards,
         speed,
         *_evenness(batch),
+        _f1(batch),
+        _drift(batch),
         batch.spec.model.name,
         status.output.uri if status.output is not None else "",
     )
@@ -73,12 +77,24 @@ def _wide_cells(batch: OurObject) -> tuple[str, ...]:
 
 def _wide_cells_of_fan_out(fan_out: FanOutJob) -> tuple[str, ...]:
     status, models = fan_out.status, sorted({branch.model.name for branch in fan_out.spec.branches})
-    return ("", "", *_evenness(fan_out), ", ".join(models), status.output.uri if status.output is not None else "")
+    output = status.output.uri if status.output is not None else ""
+    return ("", "", *_evenness(fan_out), "", _drift(fan_out), ", ".join(models), output)
 
 
 def _evenness(batch: OurObject) -> tuple[str, str]:
     percent = batch.status.evenness_percent
     return (f"{percent}%" if percent is not None else "", ",".join(batch.status.stragglers))
+
+
+def _f1(batch: InferenceBatch) -> str:
+    found = batch.status.evaluation
+    return found.scores.f1 if found is not None and found.scores is not None else ""
+
+
+def _drift(batch: OurObject) -> str:
+    """Whether it has drifted from its reference: True, False or Unknown."""
+    found = batch.status.condition(ConditionType.DATA_DRIFT)
+    return found.status if found is not None else ""
 
 
 def _cell(column: Column, seen: Seen) -> str:

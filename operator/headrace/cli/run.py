@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from headrace.api.base import FieldError
 from headrace.api.kinds import OurObject
+from headrace.api.tracing import TRACEPARENT
 from headrace.cli.app import JsonOutput, Where
 from headrace.cli.dispatch import bad_input
 from headrace.cli.driving import drive, show, signals_for, stopped
@@ -18,7 +20,8 @@ from headrace.cli.signals import Signals
 from headrace.cli.target import Ref, Target
 from headrace.cli.text import plural, remark, say, say_json
 from headrace.core.edits import ImmutableFields, Submission, submission
-from headrace.shells.manifests import LoadedBatch, Manifests
+from headrace.core.tracing.context import submitted_in
+from headrace.shells.manifests import LoadedBatch, LoadedSchedule, Manifests
 from headrace.shells.problems import Problem
 
 
@@ -35,6 +38,8 @@ class _Run:
     def submit(self, batch: OurObject) -> Ref:
         """Submit one batch. Hold it."""
         ref = Ref.of(batch)
+        known = None if self.replace else self.target.lookup(ref)
+        batch = submitted_in(batch, known, os.environ.get(TRACEPARENT, ""))
         came_to = self.target.submit(batch, replace=self.replace)
         if not self.quiet:
             self._remark(ref, self.target.find(ref).batch, came_to)
@@ -67,23 +72,38 @@ def run(where: Where, files: list[str], output: JsonOutput, *, quiet: bool, repl
     """Run the objects of some files; returns the exit code of the worst. Raises `CliError`."""
     with open_target(where) as target:
         manifests = load_manifests(target, files)
-        _check(target, manifests, replace=replace)
-        for config_map in manifests.config_maps:
-            target.keep(config_map)
-        if not manifests.batches:
-            return _show_config_maps(manifests, output)
-        with signals_for(target, quiet=quiet) as signals, ExitStack() as held:
-            one_run = _Run(target, signals, output, quiet, replace)
-            for loaded in manifests.batches:
-                held.enter_context(target.holding(Ref.of(loaded.batch)))
-            refs = [one_run.submit(loaded.batch) for loaded in manifests.batches]
-            finished = [one_run.finish(ref) for ref in refs if not signals.requested]
-        if signals.requested:
-            ended = {Ref.of(batch) for batch in finished if batch.status.finished}
-            raise stopped(target, [ref for ref in refs if ref not in ended], signals)
-        if output == JsonOutput.JSON:
-            _show_json(target, finished)
+        if manifests.schedules:
+            raise bad_input(tuple(_no_time(loaded, in_cluster=where.in_cluster) for loaded in manifests.schedules))
+        return run_manifests(target, manifests, output, quiet=quiet, replace=replace)
+
+
+def run_manifests(target: Target, manifests: Manifests, output: JsonOutput, *, quiet: bool, replace: bool) -> int:
+    """Run these objects, none of which is a schedule; returns the exit code of the worst. Raises `CliError`."""
+    _check(target, manifests, replace=replace)
+    for config_map in manifests.config_maps:
+        target.keep(config_map)
+    if not manifests.batches:
+        return _show_config_maps(manifests, output)
+    with signals_for(target, quiet=quiet) as signals, ExitStack() as held:
+        one_run = _Run(target, signals, output, quiet, replace)
+        for loaded in manifests.batches:
+            held.enter_context(target.holding(Ref.of(loaded.batch)))
+        refs = [one_run.submit(loaded.batch) for loaded in manifests.batches]
+        finished = [one_run.finish(ref) for ref in refs if not signals.requested]
+    if signals.requested:
+        ended = {Ref.of(batch) for batch in finished if batch.status.finished}
+        raise stopped(target, [ref for ref in refs if ref not in ended], signals)
+    if output == JsonOutput.JSON:
+        _show_json(target, finished)
     return max((exit_code(batch) for batch in finished), default=0)
+
+
+def _no_time(loaded: LoadedSchedule, *, in_cluster: bool) -> Problem:
+    here = "say --once for the run of the tick that has come last, or --watch to run each tick as it comes"
+    there = "kubectl apply it: in a cluster its CronJob ticks"
+    return loaded.source.problem(
+        FieldError("kind", f"a ScheduledGeneration has no end: {there if in_cluster else here}")
+    )
 
 
 def _show_config_maps(manifests: Manifests, output: JsonOutput) -> int:

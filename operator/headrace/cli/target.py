@@ -11,9 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from headrace.api.bulkhead import Bulkhead
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.kinds import Kind, OurObject, OurStatus
+from headrace.api.kinds import Kind, OurObject, OurStatus, StandingObject
 from headrace.api.results import ResultsReport, Wanted
 from headrace.api.worker import PlanReport
 from headrace.cli.signals import Signals
@@ -115,8 +114,8 @@ class Target(Protocol):
     def verdict(self, batch: InferenceBatch, shards: int) -> Verdict | str | None:
         """What admission would say now of a batch of so many shards, or why that is not known; None where it lets everything in."""
 
-    def bulkheads(self) -> list[Bulkhead]:
-        """All Bulkheads, by name. Raises where there are none."""
+    def standing(self, kind: Kind, namespace: str | None) -> Sequence[StandingObject]:
+        """All objects of a kind that does not run itself, by name; of a namespace, or of all. Raises where there are none."""
 
     def keep(self, config_map: ConfigMap) -> None:
         """Create or replace a ConfigMap of the user."""

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 from kubernetes.aio import client
 
 from headrace.api.base import FieldError
-from headrace.api.bulkhead import Bulkhead
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.api.kinds import KINDS, Kind, OurObject, OurStatus
+from headrace.api.kinds import WORK_KINDS, Kind, OurObject, OurStatus, StandingObject
 from headrace.api.results import ResultsReport, Wanted
 from headrace.api.worker import PlanReport
 from headrace.cli.app import Where
@@ -25,6 +24,7 @@ from headrace.cli.follow import follow
 from headrace.cli.reading import interruptible, read
 from headrace.cli.refusals import sentences
 from headrace.cli.signals import Signals
+from headrace.cli.steps import Steps
 from headrace.cli.target import Deletion, Manner, Ref, Seen
 from headrace.cli.text import remark
 from headrace.core.admission.foresee import Picture, foresee
@@ -37,7 +37,7 @@ from headrace.shells.kube.api import Api
 from headrace.shells.kube.changes import Change, Changes
 from headrace.shells.kube.kubeconfig import BadKubeconfig, Context, load_context
 from headrace.shells.kube.objects import FIELD_MANAGER, Objects, OtherVersion, parsed
-from headrace.shells.kube.picture import bulkheads, take_picture
+from headrace.shells.kube.picture import standing, take_picture
 from headrace.shells.kube.reader import ReaderPod
 from headrace.shells.kube.resources import Resource, of_kind
 from headrace.shells.kube.submission import in_a_cluster
@@ -116,7 +116,7 @@ class There:
     def find_all(self, namespace: str | None, kind: Kind | None = None) -> list[Seen]:
         """All objects of a namespace; one of another version is named and left out."""
         seen: list[Seen | None] = []
-        for resource in (of_kind(one.name) for one in KINDS if one.scope == "Namespaced" and kind in (None, one)):
+        for resource in (of_kind(one.name) for one in WORK_KINDS if kind in (None, one)):
             found = self._do(Changes(self._api, namespace, resource=resource).now())
             seen += [self._understood(Change(obj), resource) for obj in found]
         return [one for one in seen if one is not None]
@@ -124,18 +124,14 @@ class There:
     def watch(self, namespace: str | None, name: str | None, kind: Kind) -> Iterator[Seen]:
         """Watch."""
         resource = of_kind(kind.name)
-        stream = Changes(self._api, namespace, name, resource).follow()
-
-        async def following() -> Change:
-            return await anext(stream)
-
+        changes = Steps(Changes(self._api, namespace, name, resource).follow())
         try:
             while True:
-                seen = self._understood(self._do(following()), resource)
+                seen = self._understood(self._do(changes.next()), resource)
                 if seen is not None:
                     yield seen
         finally:
-            self._runner.run(stream.aclose())
+            self._runner.run(changes.close())
 
     def installation(self, batch: OurObject) -> Installation:
         """Hardly anything is known."""
@@ -169,9 +165,9 @@ class There:
             return f"whether it would be admitted now is not known: {error.message}"
         return foresee(batch, shards, self._picture, datetime.now(UTC))
 
-    def bulkheads(self) -> list[Bulkhead]:
+    def standing(self, kind: Kind, namespace: str | None) -> Sequence[StandingObject]:
         """Those of the cluster."""
-        return self._do(bulkheads(self._api))
+        return self._do(standing(self._api, kind, namespace))
 
     def keep(self, config_map: ConfigMap) -> None:
         """Apply it."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
+from headrace.api.fanoutjob import FanOutJobStatus
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
 from headrace.api.kinds import OurStatus
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
+from headrace.api.records import ErrorCode
 
 _ENDS = (ConditionType.COMPLETE, ConditionType.FAILED)
 
@@ -72,6 +75,29 @@ def eviction(before: InferenceBatchStatus, after: InferenceBatchStatus) -> str |
     return holds.reason if lost and holds is not None else None
 
 
+class Drained(NamedTuple):
+    """What it has cost that a batch had to give back what it held."""
+
+    reason: str
+    gpu_seconds: int
+    """GPUs times the seconds from the decision until they were free."""
+
+
+def drained(batch: InferenceBatch, after: InferenceBatchStatus, now: datetime) -> Drained | None:
+    """What pods have cost since their batch lost its admission and until they were gone; None when none have just gone."""
+    before = batch.status
+    freed = _held(before) - _held(after)
+    lost = before.condition(ConditionType.ADMITTED)
+    if lost is None or _holds(lost) or freed <= 0 or before.finished:
+        return None
+    seconds = max(0.0, (now - lost.last_transition_time).total_seconds())
+    return Drained(lost.reason, round(freed * batch.spec.gpus * seconds))
+
+
+def _held(status: InferenceBatchStatus) -> int:
+    return status.admission.pods if status.admission is not None else 0
+
+
 def admission_wait(before: InferenceBatchStatus, after: InferenceBatchStatus, now: datetime) -> timedelta | None:
     """How long a batch that has just been admitted has waited; None when it has not just been admitted."""
     waited, valid = before.condition(ConditionType.ADMITTED), after.condition(ConditionType.INPUT_VALIDATED)
@@ -79,6 +105,31 @@ def admission_wait(before: InferenceBatchStatus, after: InferenceBatchStatus, no
         return None
     since = waited or valid
     return max(timedelta(0), now - since.last_transition_time) if since is not None else timedelta(0)
+
+
+class EndedBranches(NamedTuple):
+    """Branches of a fan-out that have come to their end."""
+
+    succeeded: int
+    failed: int
+
+
+_GOOD_ENDS = frozenset(
+    {
+        Reason.RECORDS_PROCESSED,
+        Reason.RECORDS_PROCESSED_WITH_ERRORS,
+        Reason.NO_DATA,
+        ErrorCode.NOT_ROUTED,
+        ErrorCode.NOT_ESCALATED,
+    }
+)
+
+
+def ended_branches(status: FanOutJobStatus) -> EndedBranches:
+    """Those that a fan-out which has just ended has run since its last end: a retry leaves the others as they are."""
+    ends = [branch.reason for branch in status.branches if branch.reason and branch.round == status.retries]
+    succeeded = sum(reason in _GOOD_ENDS for reason in ends)
+    return EndedBranches(succeeded, len(ends) - succeeded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +151,7 @@ class Done:
 def done(batch: InferenceBatch, after: InferenceBatchStatus) -> Done:
     """What has been done since the status that the batch has."""
     before, places = batch.status, batch.spec.batching.max_batch_size
-    counted, counts = before.counted_shards, after.counted_shards
+    batched, now = before.batched, after.batched
 
     def more(earlier: int, later: int) -> int:
         return max(0, later - earlier)
@@ -111,9 +162,9 @@ def done(batch: InferenceBatch, after: InferenceBatchStatus) -> Done:
         prompt_tokens=more(before.usage.prompt_tokens, after.usage.prompt_tokens),
         completion_tokens=more(before.usage.completion_tokens, after.usage.completion_tokens),
         gpu_seconds=more(before.usage.gpu_seconds, after.usage.gpu_seconds),
-        batched_records=more(counted.batched_records, counts.batched_records),
-        batch_places=more(counted.batches, counts.batches) * places,
-        reprocessed=more(counted.reprocessed, counts.reprocessed),
+        batched_records=more(batched.records, now.records),
+        batch_places=more(batched.batches, now.batches) * places,
+        reprocessed=more(batched.reprocessed, now.reprocessed),
     )
 
 

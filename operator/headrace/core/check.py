@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from headrace.api.base import FieldError, InvalidSpec
 from headrace.api.engines import Engine
+from headrace.api.expected import clashing_labels
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.model import Model, ModelSource
 from headrace.api.prompts import check_template
@@ -22,16 +23,17 @@ def spec_problems(batch: InferenceBatch, place: Installation) -> tuple[FieldErro
         *_prompt_problems(batch),
         *_routing_problems(batch),
         *_parameter_problems(batch),
+        *_evaluation_problems(batch, place),
     )
 
 
-def model_problems(model: Model, engine: Engine, place: Installation) -> list[FieldError]:
+def model_problems(model: Model, engine: Engine, place: Installation, at: str = "spec") -> list[FieldError]:
     """That an engine cannot run at that place, or that a model's weights cannot be had there."""
     refused = place.unsupported_engines
-    problems = [FieldError("spec.engine.name", refused[engine.name])] if engine.name in refused else []
+    problems = [FieldError(f"{at}.engine.name", refused[engine.name])] if engine.name in refused else []
     scheme = urlsplit(_source_uri(model.source) or "").scheme
     if scheme in place.unsupported_schemes:
-        problems.append(FieldError("spec.model.source", place.unsupported_schemes[scheme]))
+        problems.append(FieldError(f"{at}.model.source", place.unsupported_schemes[scheme]))
     return problems
 
 
@@ -74,6 +76,26 @@ def _routing_problems(batch: InferenceBatch) -> list[FieldError]:
     except InvalidSpec as error:
         return list(error.errors)
     return []
+
+
+def _evaluation_problems(batch: InferenceBatch, place: Installation) -> list[FieldError]:
+    evaluation = batch.spec.evaluation
+    if evaluation is None:
+        return []
+    problems: list[FieldError] = []
+    clash = clashing_labels(evaluation.labels)
+    if clash is not None:
+        message = (
+            f"{clash[0]} and {clash[1]} must differ by more than case and punctuation: no answer can tell them apart"
+        )
+        problems.append(FieldError("spec.evaluation.labels", message))
+    scheme = urlsplit(evaluation.reference or "").scheme
+    if scheme in place.unsupported_schemes:
+        problems.append(FieldError("spec.evaluation.reference", place.unsupported_schemes[scheme]))
+    if evaluation.embedding is not None:
+        use = evaluation.embedding
+        problems += model_problems(use.model, use.engine, place, "spec.evaluation.embedding")
+    return problems
 
 
 def _parameter_problems(batch: InferenceBatch) -> list[FieldError]:

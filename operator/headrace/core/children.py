@@ -10,13 +10,18 @@ from headrace.api.base import JsonObject
 from headrace.api.common import Resources
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.meta import Named
 from headrace.api.model import Model
+from headrace.api.ranges import parse_ranges
 from headrace.api.scorers import ModelUse
 from headrace.api.worker import Env, ExitCode, FanOutConfig, Role, WorkerConfig
+from headrace.core import scratch
 from headrace.core.admission.orphans import mark
+from headrace.core.endpointaccess import endpoint_access
 from headrace.core.observed import Installation
-from headrace.core.program import COLLECT_CONTAINER, EXCHANGE, SMALL, with_program
+from headrace.core.program import COLLECT_CONTAINER, EXCHANGE, SMALL, window_variables, with_program
 from headrace.core.stopping import Stop
+from headrace.core.tracing.context import worker_variables
 from headrace.core.volumes import Volumes
 from headrace.core.workerconfig import worker_config
 
@@ -58,7 +63,7 @@ def run_job(batch: InferenceBatch, place: Installation, *, suspend: bool, pods: 
     """The work: one pod a shard, so many of them at once; by default as many as the spec says."""
     counts = {
         "completionMode": "Indexed",
-        "completions": batch.status.shards.total,
+        "completions": _shards_to_do(batch),
         "parallelism": batch.spec.parallelism if pods is None else pods,
         "backoffLimitPerIndex": batch.spec.failure_policy.backoff_limit_per_index,
         "suspend": suspend,
@@ -66,12 +71,18 @@ def run_job(batch: InferenceBatch, place: Installation, *, suspend: bool, pods: 
     return _job(batch, place, Role.RUN, counts)
 
 
+def _shards_to_do(batch: InferenceBatch) -> int:
+    """Shards that get a pod in this round."""
+    status = batch.status
+    return status.shards.total if status.retried_shards is None else len(parse_ranges(status.retried_shards))
+
+
 def queued_run_job(batch: InferenceBatch, place: Installation, pods: int) -> JsonObject:
     """The work, as Kueue takes it up: suspended until Kueue releases it, with so many pods or, where the batch says so, fewer."""
     job = run_job(batch, place, pods=pods, suspend=True)
     job["metadata"]["labels"][labels.QUEUE_NAME] = batch.spec.queue_name
     least = batch.spec.min_parallelism
-    if least is not None and least < min(pods, batch.status.shards.total):
+    if least is not None and least < min(pods, _shards_to_do(batch)):
         job["metadata"]["annotations"] = {labels.MIN_PARALLELISM: str(least)}
     return job
 
@@ -82,7 +93,7 @@ def child_name(batch: InferenceBatch, role: Role) -> str:
     return f"{batch.metadata.name}-{role}{suffix}"
 
 
-def owned(parent: InferenceBatch | FanOutJob, name: str, component: str) -> JsonObject:
+def owned(parent: Named, name: str, component: str) -> JsonObject:
     """Metadata of a child: deleted with its parent, found by its labels."""
     return {
         "name": name,
@@ -104,8 +115,8 @@ def owned(parent: InferenceBatch | FanOutJob, name: str, component: str) -> Json
     }
 
 
-def _label_of(parent: InferenceBatch | FanOutJob) -> str:
-    return labels.INFERENCE_BATCH if isinstance(parent, InferenceBatch) else labels.FAN_OUT_JOB
+def _label_of(parent: Named) -> str:
+    return labels.OF_KIND[parent.kind]
 
 
 def _job(
@@ -127,6 +138,7 @@ def _job(
         told = {"aggregation": volumes.aggregation, "exchange": EXCHANGE if image is not None else None}
         config = config.model_copy(update={"fan_out": work.config.model_copy(update=told)})
     pod = _pod(batch, place, role, config, volumes)
+    pod["containers"][0]["env"] += worker_variables(parent, batch.retries_asked, place.tracing)
     counted = role == Role.RUN and batch.spec.queue_name is None  # Kueue counts what it admits, and no Bulkhead does
     annotations = {"annotations": {labels.HOLDS: mark(batch)}} if counted else {}
     return {
@@ -139,7 +151,7 @@ def _job(
             "podFailurePolicy": {"rules": _failure_rules(role, collects=image is not None)},
             "template": {
                 "metadata": {"labels": pod_labels | labels.recommended(batch.metadata.name, role), **annotations},
-                "spec": pod if image is None else with_program(pod, image),
+                "spec": pod if image is None else with_program(pod, image, batch.spec.input.window),
             },
         },
     }
@@ -167,6 +179,9 @@ def _failure_rules(role: Role, *, collects: bool) -> list[JsonObject]:
 
 
 def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerConfig, volumes: Volumes) -> JsonObject:
+    uses = _own_uses(role, config)
+    own = (batch.spec.engine,) if role == Role.RUN else ()
+    access = endpoint_access((*own, *(use.engine for use in uses)), place)
     container: JsonObject = {
         "name": labels.CONTAINER,
         "image": place.worker_image,
@@ -175,8 +190,10 @@ def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerC
         "env": [
             {"name": Env.CONFIG.value, "value": config.model_dump_json(by_alias=True, exclude_none=True)},
             {"name": Env.METRICS_PORT.value, "value": str(place.metrics_port)},
-            {"name": "HOME", "value": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own: the root file system is read-only
-            *_secrets((batch.spec.model, *(use.model for use in _join_uses(config)))),
+            scratch.HOME,
+            *window_variables(batch.spec.input.window),
+            *_secrets((batch.spec.model, *(use.model for use in uses))),
+            *access.variables,
         ],
         **_storage(batch),
         "ports": [{"name": "metrics", "containerPort": place.metrics_port}],
@@ -186,7 +203,7 @@ def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerC
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [*volumes.mounts, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        "volumeMounts": [*volumes.mounts, *access.mounts, scratch.MOUNT],
     }
     return {
         "restartPolicy": "Never",
@@ -196,7 +213,7 @@ def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerC
         "terminationGracePeriodSeconds": batch.spec.termination_grace_period_seconds,
         "securityContext": _security(volumes),
         "containers": [container],
-        "volumes": [*volumes.volumes, {"name": "tmp", "emptyDir": {}}],
+        "volumes": [*volumes.volumes, *access.volumes, scratch.VOLUME],
         **(_spread(batch) if role == Role.RUN else {}),
     }
 
@@ -209,8 +226,10 @@ def _security(volumes: Volumes) -> JsonObject:
     return {**restricted, "fsGroup": WORKER_GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
-def _join_uses(config: WorkerConfig) -> tuple[ModelUse, ...]:
-    """The models that a worker of a FanOutJob runs itself."""
+def _own_uses(role: Role, config: WorkerConfig) -> tuple[ModelUse, ...]:
+    """The models that a worker runs besides that of the batch: those of a join, and that of an evaluation."""
+    if role == Role.FINALIZE and config.evaluation is not None and config.evaluation.embedding is not None:
+        return (config.evaluation.embedding,)
     return config.fan_out.aggregation.uses if config.fan_out is not None else ()
 
 
@@ -234,6 +253,8 @@ def _service_account(batch: InferenceBatch) -> JsonObject:
 
 def _resources(batch: InferenceBatch, role: Role, config: WorkerConfig) -> JsonObject:
     """Always with requests and limits; who says only one of them means both."""
+    if role == Role.FINALIZE and _own_uses(role, config):
+        return {"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"memory": "16Gi"}}
     asked = batch.spec.resources
     joins = role in (Role.JOIN, Role.SELECT) and (_needs_more(config) or asked != Resources())
     if role != Role.RUN and not joins:

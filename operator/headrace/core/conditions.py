@@ -61,14 +61,23 @@ _ALARMING = {
     (ConditionType.INPUT_VALIDATED, ConditionStatus.FALSE),
     (ConditionType.PODS_READY, ConditionStatus.FALSE),
     (ConditionType.JOINED, ConditionStatus.FALSE),
+    (ConditionType.DRIFT_EXCEEDED, ConditionStatus.TRUE),
+    (ConditionType.READY, ConditionStatus.FALSE),
+    (ConditionType.EVALUATED, ConditionStatus.FALSE),
+    (ConditionType.DATA_DRIFT, ConditionStatus.TRUE),
 }
+_ALARMING_REASONS = frozenset({Reason.PAUSED_BY_FAILURES, Reason.PAUSED_BY_DRIFT, Reason.NOT_COMPARED})
 
 
 def transition_events(before: Iterable[Condition], after: Iterable[Condition]) -> tuple[Event, ...]:
     """One event for each condition whose status or reason changed."""
     known = {c.type: (c.status, c.reason) for c in before}
     return tuple(
-        Event(c.reason, c.message, "Warning" if (c.type, c.status) in _ALARMING else "Normal")
+        Event(c.reason, c.message, "Warning" if _alarming(c) else "Normal")
         for c in after
         if known.get(c.type) != (c.status, c.reason)
     )
+
+
+def _alarming(condition: Condition) -> bool:
+    return (condition.type, condition.status) in _ALARMING or condition.reason in _ALARMING_REASONS

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from headrace.api.inferencebatch import CountedShards, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.inferencebatch import Batched, CountedShards, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.ranges import format_ranges, parse_ranges
 from headrace.api.worker import FinalizeReport, ShardReport
-from headrace.core.ranges import format_ranges, parse_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,11 @@ class Tally:
     """What all reports say together."""
 
     counted: CountedShards
-    """Sums of the final reports alone."""
+    """Sums of the final reports alone, of the shards in which no record has failed."""
+    failing: CountedShards
+    """The same of the others."""
+    batched: Batched
+    """The most that final reports have ever said."""
     records: RecordCounts
     usage: Usage
     batches: int
@@ -24,7 +28,7 @@ class Tally:
 
     def all_counted(self, shards: int) -> bool:
         """Whether every one of so many shards has had its last word."""
-        return len(parse_ranges(self.counted.indexes)) >= shards > 0
+        return len(_indexes(self.counted, self.failing)) >= shards > 0
 
 
 def take_in(counted: CountedShards, reports: Iterable[ShardReport]) -> CountedShards:
@@ -51,29 +55,62 @@ def tally(status: InferenceBatchStatus, reports: tuple[ShardReport, ...], total:
     A running shard whose pod is between two lives has no report for a while. What it had reported is still on disk, so the
     larger of the last known and the present sum is the truer one; both are lower bounds that a later look can only raise.
     """
-    counted = take_in(status.counted_shards, reports)
-    final = parse_ranges(counted.indexes)
+    counted, failing = _taken_in(status, reports)
+    final = _indexes(counted, failing)
     live = [r for r in reports if r.shard not in final]
-    succeeded = counted.succeeded + sum(r.records.succeeded for r in live)
-    failed = counted.failed + sum(r.records.failed for r in live)
+    succeeded = counted.succeeded + failing.succeeded + sum(r.records.succeeded for r in live)
+    failed = counted.failed + failing.failed + sum(r.records.failed for r in live)
     before = status.records
     if before.succeeded + before.failed > succeeded + failed:
         succeeded, failed = before.succeeded, before.failed
     return Tally(
         counted=counted,
+        failing=failing,
+        batched=_most(status.batched, counted, failing),
         records=RecordCounts(
             total=total, succeeded=succeeded, failed=failed, pending=max(0, total - succeeded - failed)
         ),
-        usage=_at_least(status.usage, sum((r.usage for r in live), counted.usage)),
-        batches=counted.batches + sum(r.batches for r in live),
-        batched_records=counted.batched_records + sum(r.batched_records for r in live),
+        usage=_at_least(status.usage, sum((r.usage for r in live), counted.usage + failing.usage)),
+        batches=counted.batches + failing.batches + sum(r.batches for r in live),
+        batched_records=counted.batched_records + failing.batched_records + sum(r.batched_records for r in live),
         records_per_second=sum(float(r.records_per_second) for r in live),
     )
 
 
-def from_finalize(report: FinalizeReport, counted: CountedShards) -> Tally:
+def from_finalize(report: FinalizeReport, counts: Tally) -> Tally:
     """The sums that `finalize` read from the commits themselves: the last word on the whole batch."""
-    return Tally(counted, report.records, report.usage, report.batches, report.batched_records, 0.0)
+    return replace(
+        counts,
+        records=report.records,
+        usage=report.usage,
+        batches=report.batches,
+        batched_records=report.batched_records,
+        records_per_second=0.0,
+    )
+
+
+def _taken_in(status: InferenceBatchStatus, reports: tuple[ShardReport, ...]) -> tuple[CountedShards, CountedShards]:
+    """What was counted, and the final reports that were not: shards in which no record has failed, and the others."""
+    counted, failing = status.counted_shards, status.failing_shards
+    known = _indexes(counted, failing)
+    new = [report for report in reports if report.shard not in known]
+    return (
+        take_in(counted, (report for report in new if not report.records.failed)),
+        take_in(failing, (report for report in new if report.records.failed)),
+    )
+
+
+def _indexes(*counted: CountedShards) -> frozenset[int]:
+    return frozenset[int]().union(*(parse_ranges(shards.indexes) for shards in counted))
+
+
+def _most(before: Batched, *counted: CountedShards) -> Batched:
+    """What a shard has in its retry includes what it had before, so the sums come back to where they were, and go on from there."""
+    return Batched(
+        batches=max(before.batches, sum(shards.batches for shards in counted)),
+        records=max(before.records, sum(shards.batched_records for shards in counted)),
+        reprocessed=max(before.reprocessed, sum(shards.reprocessed for shards in counted)),
+    )
 
 
 def _at_least(before: Usage, now: Usage) -> Usage:

@@ -9,12 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-LEASE_SECONDS = 15.0
-"""How long a silent leader stays leader."""
-RENEW_SECONDS = 2.0
-"""How often a leader says that it is there, and a candidate looks: so a dead leader is replaced after 17 seconds at the latest."""
-GIVE_UP_SECONDS = 10.0
-"""A leader that could not renew for so long stops acting: well before anybody else may start."""
+
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """How long a Lease holds; all replicas must have the same. Raises `ValueError` where there would be two leaders, or none.
+
+    By default a dead leader is replaced after 17 seconds at the latest. Where an API server is slow at times, longer terms may be better.
+    """
+
+    lease_seconds: int = 15
+    """How long a silent leader stays leader."""
+    give_up_seconds: float = 10
+    """A leader that could not renew for so long stops acting: well before anybody else may start."""
+    renew_seconds: float = 2
+    """How often a leader says that it is there, and a candidate looks."""
+
+    def __post_init__(self) -> None:
+        """Look at them."""
+        if not 0 < self.renew_seconds < self.give_up_seconds < self.lease_seconds:
+            raise ValueError(
+                f"the Lease holds {self.lease_seconds} s, its leader gives up after {self.give_up_seconds} s and renews it every "
+                f"{self.renew_seconds} s: each must be longer than the next, and none may be 0"
+            )
 
 
 class Action(StrEnum):
@@ -39,6 +55,7 @@ class Candidacy:
     """What one candidate knows; times are seconds of its own monotonic clock."""
 
     identity: str
+    terms: LeaseTerms = LeaseTerms()
     seen_version: str | None = None
     seen_at: float = 0.0
     renewed_at: float | None = None
@@ -55,7 +72,7 @@ class Candidacy:
             return mine, Action.TAKE
         if lease.version != self.seen_version:
             return replace(mine, seen_version=lease.version, seen_at=now), Action.WAIT
-        return mine, Action.TAKE if now >= self.seen_at + LEASE_SECONDS else Action.WAIT
+        return mine, Action.TAKE if now >= self.seen_at + self.terms.lease_seconds else Action.WAIT
 
     def wrote(self, version: str, now: float) -> Candidacy:
         """It has written the Lease: it leads. `now` is when the request was sent, not when the answer came."""
@@ -63,9 +80,9 @@ class Candidacy:
 
     def may_act_for(self, now: float) -> float:
         """For how many seconds it may still act, should it never renew again; 0 for a follower."""
-        return 0.0 if self.renewed_at is None else max(0.0, self.renewed_at + GIVE_UP_SECONDS - now)
+        return 0.0 if self.renewed_at is None else max(0.0, self.renewed_at + self.terms.give_up_seconds - now)
 
     def look_again_after(self, now: float) -> float:
         """In how many seconds to look again: soon, or at the very moment when the Lease runs out."""
-        runs_out = self.seen_at + LEASE_SECONDS - now
-        return min(RENEW_SECONDS, runs_out) if self.seen_version is not None and runs_out > 0 else RENEW_SECONDS
+        runs_out, soon = self.seen_at + self.terms.lease_seconds - now, self.terms.renew_seconds
+        return min(soon, runs_out) if self.seen_version is not None and runs_out > 0 else soon

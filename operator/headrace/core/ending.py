@@ -13,6 +13,11 @@ from headrace.core.observed import Observed
 from headrace.core.step import Step, failed, held_run, input_children, progress
 from headrace.core.stopping import Stop
 
+_HINTS = {
+    Reason.WORKER_FAILED: ". What is done is kept: mend this, then retry",
+    Reason.BUDGET_EXCEEDED: ". What is done is kept: raise it, and the batch goes on",
+}
+
 
 def ending(observed: Observed, counts: Tally, stop: Stop, inline: InlinePlan | None) -> Step:
     """One step nearer to the end."""
@@ -20,7 +25,7 @@ def ending(observed: Observed, counts: Tally, stop: Stop, inline: InlinePlan | N
     if not status.is_true(ConditionType.INPUT_VALIDATED):
         return _before_the_work(observed, counts, stop)
     if report is not None:
-        return _ended(observed, from_finalize(report, counts.counted), stop)
+        return _ended(observed, from_finalize(report, counts), stop)
     run = observed.job(Role.RUN)
     settled = run is None or run.drained
     if settled and (stop.keeps_work_for_retry or counts.all_counted(status.shards.total)):
@@ -60,8 +65,9 @@ def _before_the_work(observed: Observed, counts: Tally, stop: Stop) -> Step:
 
 
 def _ended(observed: Observed, counts: Tally, stop: Stop) -> Step:
-    hint = ". What is done is kept: mend this, then retry" if stop.keeps_work_for_retry else ""
-    return failed(stop.reason, f"{stop.message}{hint}", progress(observed, counts) | {"queue": None})
+    return failed(
+        stop.reason, f"{stop.message}{_HINTS.get(stop.reason, '')}", progress(observed, counts) | {"queue": None}
+    )
 
 
 def _pending(stop: Stop) -> Finding:

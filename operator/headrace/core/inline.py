@@ -13,9 +13,10 @@ from cachetools import LRUCache, cached
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.manifest import InlinePlan, lay_out_inline
+from headrace.api.output import PLAN_FILE
 from headrace.core.children import owned
 from headrace.core.observed import Installation
-from headrace.core.volumes import PLAN_FILE, RECORDS_FILE, Volumes, inline_config_map_name
+from headrace.core.volumes import RECORDS_FILE, Volumes, inline_config_map_name
 from headrace.core.workerconfig import identity
 
 KEPT_BYTES = 8 * 2**20
@@ -35,7 +36,7 @@ def lay_out(batch: InferenceBatch, place: Installation, *, ids_only: bool = Fals
 def _content(batch: InferenceBatch, uri: str, *, ids_only: bool) -> bytes:
     """Stands for all that the answer depends on."""
     models = (batch.spec.input, batch.spec.model, identity(batch))
-    rest = f"{batch.spec.shards} {_created(batch)} {uri} {ids_only}"
+    rest = f"{batch.spec.shards} {_created(batch)} {uri} {ids_only} {batch.spec.evaluation is None}"
     return blake2b("\n".join((*(model.model_dump_json() for model in models), rest)).encode()).digest()
 
 
@@ -53,6 +54,7 @@ def _lay_out(batch: InferenceBatch, uri: str, *, ids_only: bool) -> InlinePlan:
         batch=identity(batch),
         created=_created(batch),
         uri=uri,
+        evaluation=batch.spec.evaluation,
     )
 
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from headrace.api.base import JsonObject
-from headrace.core.ranges import format_ranges
+from headrace.api.ranges import format_ranges
 
 UNLIMITED = 2**31 - 1
 _DEFAULT_BACKOFF_LIMIT = 6

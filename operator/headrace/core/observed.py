@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from headrace.api import labels
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.ranges import parse_ranges
 from headrace.api.reasons import Reason
 from headrace.api.worker import FinalizeReport, PlanReport, Report, Role, ShardReport
 from headrace.core.kueue.workload import KueueView
-from headrace.core.ranges import parse_ranges
+from headrace.core.tracing.settings import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,9 @@ class JobSnapshot:
     active: int = 0
     """Pods that run or are about to, terminating ones included."""
     succeeded_indexes: frozenset[int] = frozenset()
+    """Of the run Job: the shards that are done."""
     failed_indexes: frozenset[int] = frozenset()
+    """Of the run Job: the shards that were given up."""
     complete: bool = False
     failed: bool = False
     failure_message: str = ""
@@ -48,6 +51,16 @@ class JobSnapshot:
     def drained(self) -> bool:
         """Whether no pod of it runs, and none will."""
         return self.finished or (self.suspended and self.parked and not self.active)
+
+    def of_shards(self, retried: Collection[int], total: int) -> JobSnapshot:
+        """The same with shards in place of indexes, which stand for some of `total` shards; the others were done before."""
+        shards = dict(enumerate(sorted(retried)))
+        done = frozenset(range(total)).difference(retried)
+        return replace(
+            self,
+            succeeded_indexes=done.union(shards[index] for index in self.succeeded_indexes),
+            failed_indexes=frozenset(shards[index] for index in self.failed_indexes),
+        )
 
     @classmethod
     def from_object(cls, job: Mapping[str, Any]) -> JobSnapshot:
@@ -157,15 +170,19 @@ class Installation:
     """URI below which a batch without `output.uri` gets its folder; None: such a batch is refused."""
     files_root: str = "/var/run/headrace"
     """Where the files of mounted ConfigMaps and claims appear in a worker: `<files_root>/<volume>/`."""
+    secrets_root: str | None = "/var/run/headrace-secrets"
+    """Where the files of mounted Secrets appear in a worker: `<secrets_root>/<Secret>/<key>`; None where there are no Secrets."""
     metrics_port: int = 9400
     no_containers: str = ""
     """Why images of the user's cannot be run here; empty where they can."""
     max_parallel_branches: int | None = None
-    """How many branches of a FanOutJob may work here at once, whatever it says itself; None: as it says."""
+    """How many branches of a FanOutJob that run a model may work here at once, whatever it says itself; None: as it says."""
     unsupported_engines: Mapping[str, str] = field(default_factory=dict)
     """Engines that this place cannot run, each with the reason."""
     unsupported_schemes: Mapping[str, str] = field(default_factory=dict)
     """URI schemes that this place cannot read or write, each with the reason."""
+    tracing: Tracing | None = None
+    """How traces are made; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +208,10 @@ class Observed:
     def job(self, role: Role) -> JobSnapshot | None:
         """The child Job of that role in this round of the batch."""
         mine = (job for job in self.jobs if job.role == role and job.round == self.round and not job.deleting)
-        return next(mine, None)
+        job, status = next(mine, None), self.batch.status
+        if job is None or role != Role.RUN or status.retried_shards is None:
+            return job
+        return job.of_shards(parse_ranges(status.retried_shards), status.shards.total)
 
     @property
     def round(self) -> int:

@@ -35,6 +35,16 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
+class JobStatus:
+    """What is to be written into the status of a Job that another controller has made, and that is ours to begin and to end."""
+
+    namespace: str
+    name: str
+    uid: str
+    status: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
 class Plan(Generic[S_co]):
     """The whole answer. Applying it twice changes nothing the second time.
 
@@ -50,3 +60,5 @@ class Plan(Generic[S_co]):
     """Latest next look when nothing happens; None: only when something happens."""
     activations: tuple[Activation, ...] = ()
     """In the namespace of the object, after its children."""
+    job_statuses: tuple[JobStatus, ...] = ()
+    """Of Jobs that are not children. They are written before the children are touched."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from headrace.api.base import JsonObject
+from headrace.api.common import Input
 from headrace.api.inferencebatch import (
     InferenceBatch,
     OutputStatus,
@@ -46,7 +47,7 @@ def about_to_be(observed: Observed) -> InferenceBatch:
         return batch
     inline = lay_out(batch, observed.installation)
     report = (inline.report if inline is not None else None) or observed.plan_report
-    good = report is not None and not report.error_count
+    good = report is not None and report.records and not report.error_count
     return planned(batch, report.shards, observed.now) if report is not None and good else batch
 
 
@@ -60,7 +61,9 @@ def planning(observed: Observed, inline: InlinePlan | None) -> Step:
     if report is None:
         waiting = unknown(ConditionType.INPUT_VALIDATED, Reason.PLANNING, _reading(observed))
         return Step(children, (waiting, *readiness(observed, Role.PLAN), *suspension(observed)))
-    return refused(report) if report.error_count else _planned(observed, report, children)
+    if report.error_count:
+        return refused(report)
+    return _planned(observed, report, children) if report.records else no_data(observed.batch.spec.input)
 
 
 def _reading(observed: Observed) -> str:
@@ -88,9 +91,18 @@ def _planned(observed: Observed, report: PlanReport, children: tuple[JsonObject,
 
 def shown_records(report: PlanReport) -> str:
     """How much there is to do, for people."""
-    return (
-        f"{report.records} records" if report.parents is None else f"{report.records} parts of {report.parents} records"
-    )
+    if report.parents is not None:
+        return f"{report.records} parts of {report.parents} records"
+    taken_up = f", {report.carried} of them taken up from an earlier run," if report.carried else ""
+    return f"{report.records} records{taken_up}"
+
+
+def no_data(spec: Input) -> Step:
+    """The end of what was to read what a time has brought, when it has brought nothing."""
+    window = spec.window.to_object() if spec.window is not None else {}
+    message = f"there is no record in what was modified from {window.get('startTime')} to {window.get('endTime')}: no GPU was used"
+    valid = true(ConditionType.INPUT_VALIDATED, Reason.INPUT_VALID, "0 records")
+    return Step((), (valid, true(ConditionType.COMPLETE, Reason.NO_DATA, message)))
 
 
 def refused(report: PlanReport) -> Step:

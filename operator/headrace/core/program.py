@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from headrace.api.aggregation import OwnImage
 from headrace.api.base import JsonObject
-from headrace.api.worker import Role
+from headrace.api.window import DataWindow
+from headrace.api.worker import Env, Role
+from headrace.core import scratch
 
 EXCHANGE = "/headrace"
 """Where the program finds the answers, and puts what they come to."""
@@ -14,7 +16,18 @@ SMALL: JsonObject = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {
 """What a worker without a model gets."""
 
 
-def with_program(pod: JsonObject, image: OwnImage) -> JsonObject:
+def window_variables(window: DataWindow | None) -> list[JsonObject]:
+    """The environment of whoever is to know which time the data are of."""
+    if window is None:
+        return []
+    told = window.to_object()
+    return [
+        {"name": Env.WINDOW_START.value, "value": told["startTime"]},
+        {"name": Env.WINDOW_END.value, "value": told["endTime"]},
+    ]
+
+
+def with_program(pod: JsonObject, image: OwnImage, window: DataWindow | None = None) -> JsonObject:
     """The pod of a join with the program in it. The program gets the resources, and neither secrets nor settings of the worker."""
     (worker,) = pod["containers"]
     exchange = {"name": "exchange", "mountPath": EXCHANGE}
@@ -27,10 +40,11 @@ def with_program(pod: JsonObject, image: OwnImage) -> JsonObject:
         "image": image.reference,
         **({"command": list(image.command)} if image.command else {}),
         **({"args": list(image.args)} if image.args else {}),
+        **({"env": variables} if (variables := window_variables(window)) else {}),
         "resources": resources,
         "securityContext": worker["securityContext"],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [exchange, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        "volumeMounts": [exchange, scratch.MOUNT],
     }
     return {
         **pod,

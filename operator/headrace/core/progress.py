@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from headrace.api.inferencebatch import InferenceBatchStatus, Summary
@@ -21,6 +22,11 @@ def completion_estimate(counts: Tally, now: datetime) -> datetime | None:
     if counts.records_per_second <= 0 or not counts.records.pending:
         return None
     return now + timedelta(seconds=counts.records.pending / counts.records_per_second)
+
+
+def earliest(moments: Iterable[datetime | None]) -> datetime | None:
+    """The first of those that are known; None when none is."""
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def summary(status: InferenceBatchStatus, now: datetime) -> Summary:
@@ -54,6 +60,9 @@ def _state(status: InferenceBatchStatus) -> str:
     if not status.is_true(ConditionType.ADMITTED):
         held = status.admission is not None and status.admission.pods
         return "Draining" if held or status.shards.active else "Waiting"
+    evaluated = status.condition(ConditionType.EVALUATED)
+    if evaluated is not None and evaluated.reason == Reason.EVALUATING and not status.records.pending:
+        return "Evaluating"
     return "Running" if status.shards.active else "Starting"
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from headrace.api.inferencebatch import InferenceBatchStatus
 from headrace.api.kinds import OurStatus
+from headrace.api.scheduledgeneration import ScheduledGenerationStatus
 
 PROGRESS_INTERVAL = timedelta(seconds=5)
 
 
-def write_due(written: OurStatus, desired: OurStatus, last_write: datetime | None, now: datetime) -> timedelta | None:
+Status: TypeAlias = OurStatus | ScheduledGenerationStatus
+
+
+def write_due(written: Status, desired: Status, last_write: datetime | None, now: datetime) -> timedelta | None:
     """How long to wait before writing; zero for now, None when there is nothing new to write."""
     if written == desired:
         return None
@@ -20,19 +25,25 @@ def write_due(written: OurStatus, desired: OurStatus, last_write: datetime | Non
     return min(PROGRESS_INTERVAL, max(timedelta(0), last_write + PROGRESS_INTERVAL - now))
 
 
-def _transition(written: OurStatus, desired: OurStatus) -> bool:
-    def essence(status: OurStatus) -> object:
-        conditions = tuple((c.type, c.status, c.reason, c.observed_generation) for c in status.conditions)
-        return (
-            conditions,
-            status.observed_generation,
-            status.retries,
-            _parts(status),
-            status.output,
-            status.validation,
-        )
+def _transition(written: Status, desired: Status) -> bool:
+    return _essence(written) != _essence(desired)
 
-    return essence(written) != essence(desired)
+
+def _essence(status: Status) -> object:
+    conditions = tuple((c.type, c.status, c.reason, c.observed_generation) for c in status.conditions)
+    if isinstance(status, ScheduledGenerationStatus):
+        runs = tuple((run.name, run.completion_time) for run in status.runs)
+        cursor = status.trigger.cursor_time if status.trigger is not None else None
+        times = (status.next_schedule_times, status.missed, status.watched_time, cursor)
+        return conditions, status.observed_generation, status.effective_schedule, times, runs
+    return (
+        conditions,
+        status.observed_generation,
+        status.retries,
+        _parts(status),
+        status.output,
+        status.validation,
+    )
 
 
 def _parts(status: OurStatus) -> object:

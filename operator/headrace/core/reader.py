@@ -16,6 +16,7 @@ from headrace.api.common import Output
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.kinds import OurObject
 from headrace.api.results import Wanted
+from headrace.core import scratch
 from headrace.core.children import owned, plan_job
 from headrace.core.fanout.observed import as_batch
 from headrace.core.observed import Installation
@@ -71,10 +72,10 @@ def reader(owner: OurObject, image: str, suffix: str, like: Mapping[str, Any] | 
     batch = batch.model_copy(update={"spec": settled})
     volumes = Volumes.of(batch, place)
     mounts = [{**m, "readOnly": True} for m in volumes.mounts if _holds(m, volumes.output_uri)]
-    kept = {mount["name"] for mount in mounts} | {"tmp"}
+    kept = {mount["name"] for mount in mounts} | {scratch.NAME}
     pod: JsonObject = plan_job(batch, place)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    tmp = [mount for mount in container["volumeMounts"] if mount["name"] == "tmp"]
+    tmp = [mount for mount in container["volumeMounts"] if mount["name"] == scratch.NAME]
     changed = {
         "command": ["headrace_worker"],
         "args": ["hold"],
@@ -96,7 +97,7 @@ def reader(owner: OurObject, image: str, suffix: str, like: Mapping[str, Any] | 
 def _metadata(parent: OurObject, suffix: str) -> JsonObject:
     """Goes with its parent, but is no child that the operator looks after: its label is left out, and nobody controls it."""
     metadata = owned(parent, f"{parent.metadata.name}-read-{suffix}", COMPONENT)
-    for label in (labels.INFERENCE_BATCH, labels.FAN_OUT_JOB):
+    for label in labels.OF_KIND.values():
         metadata["labels"].pop(label, None)
     (owner,) = metadata["ownerReferences"]
     metadata["ownerReferences"] = [{**owner, "controller": False, "blockOwnerDeletion": False}]

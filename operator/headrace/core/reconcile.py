@@ -10,10 +10,12 @@ from datetime import timedelta
 from typing import Any
 from zlib import crc32
 
-from headrace.api.inferencebatch import Admission, CountedShards, InferenceBatch, InferenceBatchStatus
+from headrace.api.inferencebatch import Admission, CountedShards, InferenceBatch, InferenceBatchStatus, ShardCounts
+from headrace.api.ranges import format_ranges, parse_ranges
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
 from headrace.core.admission.demand import held_pods
+from headrace.core.admission.ranking import NEAR
 from headrace.core.check import spec_problems
 from headrace.core.conditions import transition_events, with_findings
 from headrace.core.counts import tally
@@ -26,12 +28,12 @@ from headrace.core.planning import planning
 from headrace.core.progress import summary
 from headrace.core.step import Step, failed, retrying
 from headrace.core.stopping import deadline, find_stop
-from headrace.core.working import complete, working
+from headrace.core.working import closing, working
 
 PROGRESS_LOOK = timedelta(seconds=5)
 WAITING_LOOK = timedelta(seconds=15)
 IN_LINE_LOOK = timedelta(minutes=10)
-"""Whoever stands in the line of a bulkhead is looked at when something has changed for it; this is for what nobody has thought of."""
+"""Whoever stands far back in the line of a bulkhead is looked at when it has moved; this is for what nobody has thought of."""
 
 
 def reconcile(observed: Observed) -> Plan:
@@ -55,7 +57,7 @@ def _next_step(observed: Observed) -> Step:
     counts = tally(batch.status, observed.shard_reports, batch.status.records.total)
     settled = job is None or job.finished or not job.active
     if settled and counts.all_counted(batch.status.shards.total):
-        return complete(observed, counts)
+        return closing(observed, counts, inline)
     stop = find_stop(observed, counts)
     if stop is not None:
         return ending(observed, counts, stop, inline)
@@ -67,7 +69,7 @@ def _next_step(observed: Observed) -> Step:
 def _retry(observed: Observed) -> Step:
     """Begin anew with what is on disk: the Jobs of the last round go, those of this round follow at the next look.
 
-    Where records have failed their shards are not done any more, and so all are counted once more.
+    Shards in which records have failed are not done any more. Those that are stay counted, and get no pod.
     """
     batch, records = observed.batch, observed.batch.status.records
     changes: dict[str, Any] = {
@@ -75,12 +77,23 @@ def _retry(observed: Observed) -> Step:
         "retry_time": observed.now,
         "completion_time": None,
         "validation": None,
+        "evaluation": None,
+        "records": records.model_copy(update={"failed": 0, "pending": records.pending + records.failed}),
+        **_shards_of_retry(batch.status),
     }
-    if records.failed:
-        pending = records.pending + records.failed
-        changes["records"] = records.model_copy(update={"failed": 0, "pending": pending})
-        changes["counted_shards"] = CountedShards()
     return Step((), retrying(batch), changes)
+
+
+def _shards_of_retry(status: InferenceBatchStatus) -> dict[str, Any]:
+    """The status fields that say which shards a retry works on: all but those that are known to be done without a failed record."""
+    total, counted = status.shards.total, status.counted_shards
+    done = parse_ranges(counted.indexes) if not counted.failed else frozenset[int]()
+    return {
+        "counted_shards": counted if done else CountedShards(),
+        "failing_shards": CountedShards(),
+        "retried_shards": format_ranges(set(range(total)) - done) if done else None,
+        "shards": ShardCounts(total=total, succeeded=len(done)),
+    }
 
 
 def _plan(observed: Observed, step: Step) -> Plan:
@@ -136,7 +149,8 @@ def _look_again(observed: Observed, status: InferenceBatchStatus) -> timedelta |
 def _usual_look(batch: InferenceBatch, status: InferenceBatchStatus) -> timedelta:
     if status.shards.active:
         return PROGRESS_LOOK
-    if status.queue is None or batch.spec.queue_name is not None:  # nobody tells of a step in a line of Kueue's
+    near = status.queue is None or status.queue.position <= NEAR
+    if near or batch.spec.queue_name is not None:  # nobody tells of a step in a line of Kueue's
         return WAITING_LOOK
     # Those that were made together should not be looked at together.
     return IN_LINE_LOOK * (1 + crc32(batch.metadata.uid.encode()) / 2**32)

@@ -13,6 +13,7 @@ from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
 from headrace.core.admission.demand import allowed_pods, no_pods_allowed
+from headrace.core.admission.ranking import NEAR
 from headrace.core.children import plan_job, run_job
 from headrace.core.conditions import Finding, false, true
 from headrace.core.counts import Tally
@@ -21,7 +22,7 @@ from headrace.core.inline import inline_config_map
 from headrace.core.kueue.run import queued_run
 from headrace.core.observed import JobSnapshot, Observed
 from headrace.core.plan import Activation
-from headrace.core.progress import completion_estimate, fill_percent
+from headrace.core.progress import completion_estimate, earliest, fill_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,13 @@ def granted_pods(observed: Observed) -> int:
 
 
 def admission(observed: Observed, queue: Queue | None = None) -> Finding:
-    """Whether the batch may have what it asks for. While it does not move in the line, the same words stand."""
+    """Whether the batch may have what it asks for. While it does not move far back in the line, the same words stand."""
     verdict, before = observed.verdict, observed.batch.status.condition(ConditionType.ADMITTED)
     if not allowed_pods(observed.batch):
         return false(ConditionType.ADMITTED, Reason.NO_PODS_ALLOWED, no_pods_allowed(observed.batch))
     found, message = true if verdict.admitted else false, verdict.message
-    unmoved = queue is not None and queue == observed.batch.status.queue and not observed.queued
-    if unmoved and before is not None and before.reason == verdict.reason:
+    far = queue is not None and queue.position > NEAR and not observed.queued
+    if far and queue == observed.batch.status.queue and before is not None and before.reason == verdict.reason:
         message = before.message
     return found(ConditionType.ADMITTED, verdict.reason, message)
 
@@ -126,10 +127,15 @@ def progress(observed: Observed, counts: Tally) -> dict[str, Any]:
         "records": counts.records,
         "shards": _shards(observed, job),
         "counted_shards": counts.counted,
+        "failing_shards": counts.failing,
+        "batched": counts.batched,
         "usage": counts.usage,
         "batch_fill_percent": fill_percent(counts, observed.batch.spec.batching.max_batch_size),
         "records_per_second": f"{counts.records_per_second:.1f}" if moving else None,
         "estimated_completion_time": completion_estimate(counts, observed.now),
+        "first_record_time": earliest(
+            (observed.batch.status.first_record_time, *(r.first_record_time for r in observed.shard_reports))
+        ),
         **_evenness(observed),
     }
 

@@ -81,14 +81,12 @@ def _expired(observed: Observed, counts: Tally) -> Stop | None:
 
 
 def _budget_exceeded(observed: Observed, counts: Tally) -> Stop | None:
-    budget, used = observed.batch.spec.budget, counts.usage
-    tokens = used.prompt_tokens + used.completion_tokens
-    uses = (("maxTokens", tokens, budget.max_tokens), ("maxGpuSeconds", used.gpu_seconds, budget.max_gpu_seconds))
-    for field, amount, limit in uses:
-        if limit is not None and amount >= limit and counts.records.pending:
-            left = f"{counts.records.pending} of {counts.records.total} records are left"
-            return Stop(Reason.BUDGET_EXCEEDED, f"{amount} of spec.budget.{field} {limit} are used up, {left}")
-    return None
+    found = observed.batch.spec.budget.used_up(counts.usage)
+    if found is None or not counts.records.pending:
+        return None
+    field, amount, limit = found
+    left = f"{counts.records.pending} of {counts.records.total} records are left"
+    return Stop(Reason.BUDGET_EXCEEDED, f"{amount} of spec.budget.{field} {limit} are used up, {left}")
 
 
 def too_many_failed(observed: Observed, counts: Tally) -> Stop | None:

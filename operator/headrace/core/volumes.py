@@ -8,13 +8,14 @@ from urllib.parse import urlsplit
 from headrace.api.aggregation import Aggregation
 from headrace.api.base import JsonObject
 from headrace.api.common import Input
+from headrace.api.evaluation import Evaluation
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.manifest import readable_here
 from headrace.api.model import Model, ModelSource
+from headrace.api.output import PLAN_FILE, PLAN_PATH
 from headrace.core.observed import Installation
 
 RECORDS_FILE = "records.jsonl"
-PLAN_FILE = "plan.jsonl"
 
 
 def inline_config_map_name(batch: InferenceBatch) -> str:
@@ -33,25 +34,29 @@ class Volumes:
     plan_uri: str
     output_uri: str
     aggregation: Aggregation | None = None
+    evaluation: Evaluation | None = None
 
     @classmethod
     def of(cls, batch: InferenceBatch, place: Installation, aggregation: Aggregation | None = None) -> Volumes:
         """The volumes of a batch's pods at that place; of a join's, those of the models that it runs too."""
         spec, found = batch.spec.input, _Mounts(place.files_root)
         output = found.visible(output_uri(batch, place) or "", writable=True)
-        plan = f"{output.rstrip('/')}/_headrace/{PLAN_FILE}"
+        plan = f"{output.rstrip('/')}/{PLAN_PATH}"
         if spec.inline is not None:
             folder = found.config_map(inline_config_map_name(batch))
             uri = f"{folder}/{RECORDS_FILE}"
-            plan = f"{folder}/{PLAN_FILE}" if readable_here(spec) else plan
+            plan = f"{folder}/{PLAN_FILE}" if readable_here(spec, batch.spec.evaluation) else plan
         elif spec.config_map_ref is not None:
             uri = f"{found.config_map(spec.config_map_ref.name)}/{spec.config_map_ref.key or ''}"
         else:
             uri = found.visible(spec.uri or "")
-        seen = spec.model_copy(update={"uri": uri, "inline": None, "config_map_ref": None})
+        carried = found.visible(spec.carried_from) if spec.carried_from is not None else None
+        here = {"uri": uri, "inline": None, "config_map_ref": None, "carried_from": carried}
+        seen = spec.model_copy(update=here)
         model = found.model(batch.spec.model)
         joined = aggregation.with_models(found.model) if aggregation is not None else None
-        return cls(tuple(found.volumes), tuple(found.mounts), model, seen, plan, output, joined)
+        evaluation = found.evaluation(batch.spec.evaluation)
+        return cls(tuple(found.volumes), tuple(found.mounts), model, seen, plan, output, joined, evaluation)
 
 
 class _Mounts:
@@ -88,6 +93,17 @@ class _Mounts:
             )
         path = folder.removeprefix("file://").rstrip("/")
         return model.model_copy(update={"source": ModelSource(path=path)})
+
+    def evaluation(self, evaluation: Evaluation | None) -> Evaluation | None:
+        """What is compared, and with what, as a worker sees it."""
+        if evaluation is None:
+            return None
+        use, reference = evaluation.embedding, evaluation.reference
+        seen = {
+            "reference": self.visible(reference) if reference is not None else None,
+            "embedding": use.model_copy(update={"model": self.model(use.model)}) if use is not None else None,
+        }
+        return evaluation.model_copy(update=seen)
 
     def _image_name(self, image: JsonObject) -> str:
         """What an image volume is called: `model`, and `model-2` for the second image."""

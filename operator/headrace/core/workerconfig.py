@@ -33,5 +33,7 @@ def worker_config(
         max_failed_records=spec.failure_policy.tolerated(batch.status.records.total),
         gpus=spec.gpus,
         round=batch.retries_asked,
+        retried_shards=batch.status.retried_shards,
         stop_reason=stop_reason,
+        evaluation=volumes.evaluation,
     )

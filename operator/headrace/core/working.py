@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import OutputStatus, Queue
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
 from headrace.core.admission.demand import allowed_pods, held_pods, usable_pods
-from headrace.core.admission.ranking import has_moved
+from headrace.core.admission.ranking import NEAR, has_moved, is_put_off
 from headrace.core.children import finalize_job, run_job
 from headrace.core.conditions import true
 from headrace.core.counts import Tally, from_finalize
 from headrace.core.ending import finalize_failed
+from headrace.core.evaluation import evaluated, evaluating, must_evaluate
 from headrace.core.kueue.run import activations, queued_run
-from headrace.core.observed import Observed
+from headrace.core.observed import Observed, Verdict
 from headrace.core.step import (
     Step,
     admission,
@@ -58,6 +61,15 @@ def _in_line(observed: Observed, counts: Tally, inline: InlinePlan | None) -> St
     )
 
 
+def closing(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
+    """Every record has its line. What is to be evaluated is, and then it is complete."""
+    if not must_evaluate(observed) or too_many_failed(observed, counts) is not None:
+        return complete(observed, counts)
+    finalize = finalize_job(observed.batch, observed.installation, None)
+    children = (*input_children(observed, inline), *held_run(observed), finalize)
+    return Step(children, (evaluating(),), progress(observed, counts) | {"queue": None})
+
+
 def complete(observed: Observed, counts: Tally) -> Step:
     """Every record has its line. Too many of them may still be errors."""
     uri = output_uri(observed.batch, observed.installation) or ""
@@ -69,14 +81,15 @@ def complete(observed: Observed, counts: Tally) -> Step:
     records = counts.records
     reason = Reason.RECORDS_PROCESSED_WITH_ERRORS if records.failed else Reason.RECORDS_PROCESSED
     message = f"{records.succeeded} of {records.total} records succeeded, {records.failed} failed"
-    return Step((), (true(ConditionType.COMPLETE, reason, message),), changes)
+    found = evaluated(observed, uri)
+    return Step((), (*found.findings, true(ConditionType.COMPLETE, reason, message)), {**changes, **found.changes})
 
 
 def _recount(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
     """All shards are done, but some last words were lost with their pods: `finalize` reads the commits themselves."""
     report = observed.finalize_report
     if report is not None:
-        return complete(observed, from_finalize(report, counts.counted))
+        return complete(observed, from_finalize(report, counts))
     end = finalize_failed(observed)
     if end is not None:
         return end
@@ -96,6 +109,11 @@ def _queue(observed: Observed) -> Queue | None:
     verdict, before = observed.verdict, observed.batch.status.queue
     if verdict.admitted or verdict.position is None:
         return None
-    if before is not None and not has_moved(before.position, verdict.position):
+    if before is not None and before.position > NEAR and not _is_news(before, verdict, observed.now):
         return before
     return Queue(position=verdict.position, ahead=verdict.ahead, estimated_start_time=verdict.estimated_start)
+
+
+def _is_news(before: Queue, verdict: Verdict, now: datetime) -> bool:
+    moved = verdict.position is not None and has_moved(before.position, verdict.position)
+    return moved or is_put_off(before.estimated_start_time, verdict.estimated_start, now)

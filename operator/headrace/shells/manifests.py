@@ -24,6 +24,7 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject
 from headrace.api.labels import API_VERSION
 from headrace.api.meta import ObjectMeta
+from headrace.api.scheduledgeneration import ScheduledGeneration
 from headrace.shells.documents import Document, parse_documents
 from headrace.shells.problems import ManifestError, Problem
 
@@ -31,7 +32,7 @@ Adapt = Callable[[JsonObject, Path], list[FieldError]]
 """Changes an object for the place where it will run, given the folder of its file; says what cannot be."""
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_LOCAL_FIELDS = (("input", "uri"), ("output", "uri"))
+_LOCAL_FIELDS = (("input", "uri"), ("output", "uri"), ("evaluation", "reference"))
 _GLOB_SAFE = "/*?"
 """Left as they are in a path that becomes a URI: the stars of a glob keep their meaning."""
 
@@ -64,11 +65,14 @@ class Source:
     """Path of the object in its document: empty, or such as `items[2].`."""
     title: str
     """Kind and name."""
+    spec: str = "spec"
+    """Where in the object the spec is of what is to be run."""
 
     def problem(self, error: FieldError) -> Problem:
         """What is wrong with the object, with the line of the field."""
-        line = self.document.line_of(self.prefix + error.field)
-        return Problem(error.message, self.document.file, line, None, self.title, error.field or None)
+        field = re.sub(r"^spec\b", self.spec, error.field)
+        line = self.document.line_of(self.prefix + field)
+        return Problem(error.message, self.document.file, line, None, self.title, field or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,19 @@ class LoadedBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedSchedule:
+    """A ScheduledGeneration, and where it was written down."""
+
+    schedule: ScheduledGeneration
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class Manifests:
     """All objects of some files, in their order."""
 
     batches: tuple[LoadedBatch, ...] = ()
+    schedules: tuple[LoadedSchedule, ...] = ()
     config_maps: tuple[ConfigMap, ...] = ()
 
 
@@ -102,6 +115,7 @@ def load(
     documents = [document for file in files for document in _read(file)]
     problems: list[Problem] = []
     batches: dict[str, LoadedBatch] = {}
+    schedules: dict[str, LoadedSchedule] = {}
     config_maps: dict[str, ConfigMap] = {}
     for source, data in _objects(documents, problems):
         found = [] if adapt is None or data.get("kind") == "ConfigMap" else adapt(data, source.document.folder)
@@ -111,34 +125,81 @@ def load(
         problems += map(source.problem, found)
         if parsed is None:
             continue
-        kept: dict[str, Any] = batches if isinstance(parsed, InferenceBatch | FanOutJob) else config_maps
         key = f"{parsed.metadata.namespace}/{parsed.metadata.name}"
-        if key in kept:
+        if isinstance(parsed, InferenceBatch | FanOutJob):
+            twice, batches[key] = key in batches, LoadedBatch(parsed, source)
+        elif isinstance(parsed, ScheduledGeneration):
+            twice, schedules[key] = key in schedules, LoadedSchedule(parsed, source)
+        else:
+            twice, config_maps[key] = key in config_maps, parsed
+        if twice:
             problems.append(source.problem(FieldError("metadata.name", "there are two of that name in these files")))
-        kept[key] = LoadedBatch(parsed, source) if isinstance(parsed, InferenceBatch | FanOutJob) else parsed
     if problems:
         raise ManifestError(*problems)
-    return Manifests(tuple(batches.values()), tuple(config_maps.values()))
+    return Manifests(tuple(batches.values()), tuple(schedules.values()), tuple(config_maps.values()))
 
 
 def on_this_machine(data: JsonObject, folder: Path) -> list[FieldError]:
     """Make paths absolute that are relative to the manifest's folder; names URIs that cannot mean a file here."""
-    spec, errors = data.get("spec"), []
-    for field, key in _LOCAL_FIELDS:
-        part = spec.get(field) if isinstance(spec, dict) else None
-        uri = part.get(key) if isinstance(part, dict) else None
-        if not isinstance(part, dict) or not isinstance(uri, str) or not uri:
+    return [error for at, spec in work_specs(data) for error in _localise(spec, at, folder)]
+
+
+def work_specs(data: JsonObject) -> list[tuple[str, Any]]:
+    """The specs in an object of what is to be run, whatever they hold: its own, or those of a schedule's template; with their paths."""
+    spec = data.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) else None
+    if data.get("kind") == ScheduledGeneration.__name__ and isinstance(template, dict):
+        return [(f"spec.template.{name}", part) for name, part in template.items()]
+    return [("spec", spec)]
+
+
+def _localise(spec: Any, at: str, folder: Path) -> list[FieldError]:
+    errors = []
+    for path, part, key in _local_uris(spec, at):
+        uri = part.get(key)
+        if not isinstance(uri, str) or not uri:
             continue
         if re.match(r"file:(?!///)", uri):
             hint = "must be file:// and an absolute path, or a path relative to this file without file:"
-            errors.append(FieldError(f"spec.{field}.{key}", f'{hint}, not "{uri}"'))
+            errors.append(FieldError(f"{path}.{key}", f'{hint}, not "{uri}"'))
         elif "://" not in uri:
-            part[key] = f"file://{quote(_absolute(uri, folder), safe=_GLOB_SAFE)}"
-    branches = spec.get("branches") if isinstance(spec, dict) else None
+            part[key] = f"file://{_quoted(_absolute(uri, folder))}"
     joined = spec.get("aggregation") if isinstance(spec, dict) else None
-    for part in (spec, *(branches if isinstance(branches, list) else ()), *_objects_in(joined)):
-        _localise_model(part, folder)
+    for _, work in _works(spec, at):
+        localise_model(work, folder)
+        localise_model(_embedding(work), folder)
+    for part in _objects_in(joined):
+        localise_model(part, folder)
     return errors
+
+
+def _works(spec: Any, at: str) -> Iterator[tuple[str, Any]]:
+    """A spec, and the branches in it, with their paths."""
+    yield at, spec
+    branches = spec.get("branches") if isinstance(spec, dict) else None
+    for index, branch in enumerate(branches if isinstance(branches, list) else ()):
+        yield f"{at}.branches[{index}]", branch
+
+
+def _local_uris(spec: Any, at: str) -> Iterator[tuple[str, JsonObject, str]]:
+    """Each object in a spec that may hold a path of this machine, with its own path, and the name of the field."""
+    for work_at, work in _works(spec, at):
+        for field, key in _LOCAL_FIELDS:
+            part = work.get(field) if isinstance(work, dict) else None
+            if isinstance(part, dict):
+                yield f"{work_at}.{field}", part, key
+
+
+def _embedding(work: Any) -> Any:
+    """The model of an evaluation, if there is one."""
+    evaluation = work.get("evaluation") if isinstance(work, dict) else None
+    return evaluation.get("embedding") if isinstance(evaluation, dict) else None
+
+
+def _quoted(path: str) -> str:
+    """A path as it stands in a URI; what a schedule fills in is left as it is."""
+    parts = re.split(r"(\{\{.*?\}\})", path)
+    return "".join(part if part.startswith("{{") else quote(part, safe=_GLOB_SAFE) for part in parts)
 
 
 def _objects_in(part: Any) -> Iterator[JsonObject]:
@@ -161,7 +222,8 @@ def check_namespace(namespace: str) -> str:
 _NAMESPACE_FORM = "must be at most 63 lower-case letters, digits and dashes, and begin and end with a letter or digit"
 
 
-def _localise_model(spec: Any, folder: Path) -> None:
+def localise_model(spec: Any, folder: Path) -> None:
+    """Make the path of a model's weights absolute, if that is where they are."""
     model = spec.get("model") if isinstance(spec, dict) else None
     source = model.get("source") if isinstance(model, dict) else None
     if isinstance(source, dict) and isinstance(source.get("path"), str) and source["path"]:
@@ -212,14 +274,17 @@ def _title(data: JsonObject) -> str:
     return f"{data.get('kind', 'object')} {name}" if isinstance(name, str) else str(data.get("kind", "object"))
 
 
-_MODELS: dict[tuple[Any, Any], type[InferenceBatch] | type[FanOutJob] | type[ConfigMap]] = {
+_MODELS: dict[tuple[Any, Any], type[InferenceBatch] | type[FanOutJob] | type[ScheduledGeneration] | type[ConfigMap]] = {
     (API_VERSION, "InferenceBatch"): InferenceBatch,
     (API_VERSION, "FanOutJob"): FanOutJob,
+    (API_VERSION, "ScheduledGeneration"): ScheduledGeneration,
     ("v1", "ConfigMap"): ConfigMap,
 }
 
 
-def _parse(data: JsonObject, namespace: str | None, found: list[FieldError]) -> OurObject | ConfigMap | None:
+def _parse(
+    data: JsonObject, namespace: str | None, found: list[FieldError]
+) -> OurObject | ScheduledGeneration | ConfigMap | None:
     """The object; None when it has errors, which are added to `found`."""
     model = _MODELS.get((data.get("apiVersion"), data.get("kind")))
     if model is None:
@@ -253,5 +318,7 @@ def _unknown_kind(data: JsonObject) -> FieldError:
     known = ", ".join(f"{kind} ({version})" for version, kind in (*_MODELS, ("v1", "List")))
     if data.get("kind") in {kind for _, kind in _MODELS}:
         return FieldError("apiVersion", f'"{data.get("apiVersion")}" is not known for this kind; known are {known}')
+    if data.get("kind") == "Bulkhead":
+        return FieldError("kind", "a Bulkhead is nothing to be run: kubectl apply -f it to a cluster")
     shown = f'"{data["kind"]}" is not known here' if "kind" in data else "required"
     return FieldError("kind", f"{shown}; known are {known}")

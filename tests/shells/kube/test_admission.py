@@ -12,7 +12,8 @@ from builders import NOON, BatchBuilder, a_batch
 from headrace.api.bulkhead import Bulkhead, BulkheadStatus
 from headrace.api.inferencebatch import Admission as Held
 from headrace.api.reasons import Reason
-from headrace.shells.kube.admission import Admission
+from headrace.shells.kube.admission import Admission, Key
+from headrace.shells.kube.line import Urgency
 
 ONE_AT_A_TIME = a_bulkhead(capacity={"batches": 1})
 
@@ -34,7 +35,12 @@ class Shell:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.written: list[tuple[str, BulkheadStatus]] = []
-        self.admission = Admission("worker", lambda key: self.told.append(key[1]), self.write)
+        self.urgencies: list[tuple[str, Urgency]] = []
+        self.admission = Admission("worker", self.tell, self.write)
+
+    def tell(self, key: Key, urgency: Urgency) -> None:
+        self.told.append(key[1])
+        self.urgencies.append((key[1], urgency))
 
     async def write(self, bulkhead: Bulkhead, status: BulkheadStatus) -> None:
         self.written.append((bulkhead.name, status))
@@ -93,6 +99,12 @@ def test_settled_gives_back_what_a_batch_that_has_ended_was_told(shell: Shell) -
 def test_gone_tells_of_who_may_start_now(shell: Shell) -> None:
     shell.admission.gone(("default", "first"), NOON)
     assert shell.told == ["second"]
+
+
+def test_what_was_decided_is_more_urgent_than_where_somebody_stands(shell: Shell) -> None:
+    shell.tick(0)
+    shell.admission.gone(("default", "first"), NOON)
+    assert shell.urgencies == [("second", Urgency.WHENEVER), ("second", Urgency.NOW)]
 
 
 def test_heard_bulkhead_tells_its_members_of_a_change_and_not_of_its_own_status(shell: Shell) -> None:

@@ -30,7 +30,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.cache, self.told, self.version = Cache(), list[str](), 0
-        self.admission = Admission("worker", lambda key: self.told.append(key[1]), self._write)
+        self.admission = Admission("worker", lambda key, _: self.told.append(key[1]), self._write)
 
     def begin(self) -> None:
         Hearing(self.cache, self.admission, Kueue(self.cache), lambda: NOON).begin()

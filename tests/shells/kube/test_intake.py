@@ -8,6 +8,7 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.shells.kube.cache import Cache, Parent
 from headrace.shells.kube.intake import Intake
+from headrace.shells.kube.line import Urgency
 from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, PODS, SURROUNDINGS, WATCHED
 
 from .conftest import Play
@@ -20,7 +21,12 @@ class Desk:
 
     def __init__(self, *namespaces: str) -> None:
         self.cache, self.woken, self.soon = Cache(), list[Parent](), list[Parent]()
-        self.intake = Intake(self.cache, self.woken.append, self.soon.append, namespaces)
+        self.urgencies: list[Urgency] = []
+        self.intake = Intake(self.cache, self.wake, self.soon.append, namespaces)
+
+    def wake(self, key: Parent, urgency: Urgency) -> None:
+        self.woken.append(key)
+        self.urgencies.append(urgency)
 
     def hears(self, kind: str | None, obj: JsonObject) -> list[Parent]:
         """The keys that an event about a Job wakes."""
@@ -53,6 +59,17 @@ def test_event_about_a_pod_wakes_the_batch_soon(play: Play) -> None:
         desk.intake.event(PODS, "DELETED", job("p", "1", 6))
         assert desk.woken == []
         assert desk.soon == [REVIEWS] * 2
+
+    play(story())
+
+
+def test_event_about_a_job_is_more_urgent_than_about_the_batch(play: Play) -> None:
+    async def story() -> None:
+        desk = Desk()
+        desk.hears("ADDED", job("a", "1", 5))
+        desk.intake.event(BATCHES, "ADDED", job("reviews", "2", 6, batch=None))
+        assert desk.woken == [REVIEWS, REVIEWS]
+        assert desk.urgencies == [Urgency.NOW, Urgency.SOON]
 
     play(story())
 

@@ -95,7 +95,7 @@ def test_cache_keeps_of_a_workload_what_decisions_need() -> None:
 def test_news_of_a_workload_wakes_the_batch_of_its_job(play: Play) -> None:
     async def story() -> None:
         cache, woken = Cache(), list[Parent]()
-        intake = Intake(cache, woken.append, woken.append)
+        intake = Intake(cache, lambda key, _: woken.append(key), woken.append)
         intake.event(WORKLOADS, "ADDED", a_workload("mine"))
         assert woken == []
         cache.put(JOBS, a_job())

@@ -13,16 +13,20 @@ from prometheus_client import CollectorRegistry
 from builders import NOON, BatchBuilder, a_batch
 from fanout_builders import a_child, a_fan_out, ended, joined, look_at
 from headrace.api.bulkhead import BudgetUse, Bulkhead, BulkheadStatus
-from headrace.api.fanoutjob import BranchCounts, FanOutJobStatus
-from headrace.api.inferencebatch import CountedShards, InferenceBatch, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.evaluation import EvaluationStatus, Feature, FeatureDrift, Scores
+from headrace.api.fanoutjob import BranchCounts, BranchStatus, FanOutJobStatus
+from headrace.api.inferencebatch import Admission, Batched, InferenceBatch, InferenceBatchStatus, RecordCounts, Usage
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
 from headrace.core.fanout.reconcile import reconcile
 from headrace.core.observed import JobSnapshot
+from headrace.core.schedule.reconcile import reconcile as reconcile_schedule
 from headrace.shells.kube.cache import Parent
 from headrace.shells.kube.metrics import Metrics
 from headrace_worker.metrics import Metrics as WorkerMetrics
+from schedule_builders import a_run, a_schedule, begun
+from schedule_builders import look_at as look_at_schedule
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,7 +48,7 @@ def a_life(number: int) -> tuple[InferenceBatch, list[BatchBuilder]]:
     ended = runs.with_condition(ConditionType.COMPLETE, ConditionStatus.TRUE, reason).with_status(
         records=RecordCounts(total=10, succeeded=8, failed=2),
         usage=Usage(prompt_tokens=100, completion_tokens=50, gpu_seconds=30),
-        counted_shards=CountedShards(indexes="0", batches=2, batched_records=10, reprocessed=1),
+        batched=Batched(batches=2, records=10, reprocessed=1),
     )
     return new.build(), [new, waits, runs, ended]
 
@@ -151,6 +155,17 @@ def test_a_batch_that_loses_what_it_held_is_counted_by_cause() -> None:
     assert value(metrics, "headrace_evictions_total", bulkhead="default", reason="Preempted") == 1
 
 
+def test_what_a_preemption_costs_is_counted_when_the_pods_are_gone() -> None:
+    metrics = Metrics()
+    _, (_, waits, _, _) = a_life(1)
+    preempted = waits.with_condition(ConditionType.ADMITTED, ConditionStatus.FALSE, Reason.PREEMPTED)
+    draining = preempted.with_spec(resources={"gpus": 2}).with_status(admission=Admission(pods=3))
+    gone = draining.with_status(admission=Admission(pods=0)).build().status
+    metrics.of_objects.wrote(draining.build(), draining.build().status, NOON + timedelta(seconds=5))
+    metrics.of_objects.wrote(draining.build(), gone, NOON + timedelta(seconds=30))
+    assert value(metrics, "headrace_lost_gpu_seconds_total", bulkhead="default", reason="Preempted") == 3 * 2 * 30
+
+
 def test_a_new_process_goes_on_counting_where_the_last_status_was() -> None:
     metrics = Metrics()
     batch, _ = a_life(1)
@@ -170,9 +185,10 @@ def test_a_fan_out_is_counted_when_it_ends() -> None:
         last_transition_time=NOON,
     )
     running = FanOutJobStatus(branch_counts=BranchCounts(total=3, active=1, succeeded=1, failed=1), evenness_percent=70)
-    ended = running.model_copy(
-        update={"conditions": (complete,), "branch_counts": BranchCounts(total=3, succeeded=2, failed=1)}
-    )
+    ends = (("one", Reason.RECORDS_PROCESSED), ("two", Reason.RECORDS_PROCESSED), ("three", Reason.WORKER_FAILED))
+    branches = tuple(BranchStatus(name=name, reason=reason) for name, reason in ends)
+    counts = BranchCounts(total=3, succeeded=2, failed=1)
+    ended = running.model_copy(update={"conditions": (complete,), "branch_counts": counts, "branches": branches})
     metrics.of_objects.wrote(fan_out, running, NOON)
     metrics.of_objects.wrote(fan_out.model_copy(update={"status": running}), ended, NOON)
     namespace = fan_out.metadata.namespace
@@ -180,6 +196,32 @@ def test_a_fan_out_is_counted_when_it_ends() -> None:
     assert value(metrics, "headrace_fanout_branches_total", namespace=namespace, outcome="failed") == 1
     assert value(metrics, "headrace_fanout_evenness_ratio_sum", namespace=namespace) == 0.7
     assert value(metrics, "headrace_fanout_evenness_ratio_count", namespace=namespace) == 1
+
+
+def test_an_evaluated_batch_is_counted_when_it_ends() -> None:
+    metrics = Metrics()
+    spec = {"evaluation": {"reference": "s3://out/january/"}}
+    batch = a_batch("tickets").with_spec(**spec).with_meta(namespace="green").build()
+    scores = Scores(expected=10, correct=7, accuracy="0.7000", precision="0.8000", recall="0.6000", f1="0.6857")
+    drift = (
+        FeatureDrift(feature=Feature.LANGUAGE, psi="0.5000", limit="0.20", drifted=True),
+        FeatureDrift(feature=Feature.ERROR_RATE, psi="0.0100", limit="0.20", drifted=False),
+    )
+    running = InferenceBatchStatus()
+    found = EvaluationStatus(uri="s3://out/tickets/evaluation.json", scores=scores, drift=drift)
+    complete = a_batch().with_condition(ConditionType.COMPLETE, ConditionStatus.TRUE, Reason.RECORDS_PROCESSED).status
+    metrics.of_objects.wrote(batch, running, NOON)
+    assert value(metrics, "headrace_data_drifts_total", namespace="green", feature="Language") == 0, "counted from 0 on"
+    ended = complete.model_copy(update={"evaluation": found})
+    metrics.of_objects.wrote(batch.model_copy(update={"status": running}), ended, NOON)
+    metrics.of_objects.wrote(batch.model_copy(update={"status": ended}), ended, NOON)
+    place = {"namespace": "green", "bulkhead": "default", "engine": "mock", "task": "chat"}
+    assert value(metrics, "headrace_evaluated_records_total", **place, verdict="correct") == 7
+    assert value(metrics, "headrace_evaluated_records_total", **place, verdict="wrong") == 3
+    assert value(metrics, "headrace_evaluation_score_ratio_sum", namespace="green", task="chat", score="f1") == 0.6857
+    assert value(metrics, "headrace_data_drift_psi_sum", namespace="green", feature="Language") == 0.5
+    assert value(metrics, "headrace_data_drifts_total", namespace="green", feature="Language") == 1
+    assert value(metrics, "headrace_data_drifts_total", namespace="green", feature="ErrorRate") == 0
 
 
 def test_bulkheads_say_what_is_left_of_their_budgets() -> None:
@@ -262,3 +304,22 @@ def test_a_shard_that_lags_behind_is_counted_once() -> None:
     )
     metrics.of_objects.wrote(branch, slow.model_copy(update={"conditions": (complete,)}), NOON)
     assert value(metrics, "headrace_batch_evenness_ratio_sum", namespace=namespace) == 0.6
+
+
+def test_schedules_are_counted_by_how_they_stand_and_the_drift_of_each_run_once() -> None:
+    """One schedule whose run began 400 seconds late, where 300 are allowed, and one whose run began at once."""
+    metrics, namespace = Metrics(), "default"
+    for name, late in (("hourly", 400), ("daily", 0)):
+        schedule = a_schedule(name=name).with_spec(maxDriftSeconds=300).build()
+        run = begun(a_run(), late)
+        metrics.wrote(a_run(), run.status, NOON)
+        metrics.wrote(run, run.status, NOON)
+        status = reconcile_schedule(look_at_schedule(schedule, runs=[run], after=500)).status
+        metrics.seen(Parent.of(schedule), schedule, status)
+    assert value(metrics, "headrace_schedules", namespace=namespace, state="Late") == 1
+    assert value(metrics, "headrace_schedules", namespace=namespace, state="Scheduled") == 1
+    assert value(metrics, "headrace_schedule_drift_seconds_sum", namespace=namespace) == 400
+    assert value(metrics, "headrace_schedule_drift_seconds_count", namespace=namespace) == 2
+    assert value(metrics, "headrace_schedule_drift_seconds_bucket", namespace=namespace, le="300.0") == 1
+    metrics.gone(Parent.of(a_schedule(name="hourly").build()))
+    assert value(metrics, "headrace_schedules", namespace=namespace, state="Late") == 0

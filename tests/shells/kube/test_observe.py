@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,13 +12,18 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import RecordCounts
 from headrace.api.reasons import Reason
-from headrace.api.worker import PlanReport, Role, ShardReport, termination_message
-from headrace.core.observed import Observed, Verdict
+from headrace.api.window import DataWindow
+from headrace.api.worker import Failure, ListReport, PlanReport, Role, ShardReport, termination_message
+from headrace.core.observed import Observed, Verdict, WorkerReport
+from headrace.core.schedule.listing import listing_job
+from headrace.core.schedule.observed import Listing
 from headrace.shells.kube.cache import Cache
-from headrace.shells.kube.observe import Sight, observe
-from headrace.shells.kube.resources import JOBS, PODS
+from headrace.shells.kube.observe import Sight, observe, observe_schedule
+from headrace.shells.kube.resources import BATCHES, JOBS, PODS, SCHEDULES
+from schedule_builders import ScheduleBuilder, a_run, a_schedule, triggered
 
 BATCH = a_batch().build()
+WINDOW = DataWindow(start_time=NOON, end_time=NOON + timedelta(minutes=5))
 DONE = ShardReport(shard=0, attempt=1, committed=True, records=RecordCounts(total=5, succeeded=5))
 
 
@@ -130,3 +136,69 @@ def test_observe_tells_what_keeps_a_pod_from_starting(
 ) -> None:
     (found,) = look(run_job(), pod(status)).pods
     assert (found.role, found.obstacle, found.message) == (Role.RUN, obstacle, message)
+
+
+# what schedules depend on
+
+
+def depending(name: str, *upstream: str) -> ScheduleBuilder:
+    """A schedule that depends on others, and on the batch `embeddings`."""
+    found = [{"kind": "ScheduledGeneration", "name": one} for one in upstream]
+    return a_schedule(name=name).with_spec(dependsOn=[*found, {"kind": "InferenceBatch", "name": "embeddings"}])
+
+
+def test_observe_schedule_finds_what_it_depends_on_with_its_runs_and_the_schedules_beyond() -> None:
+    cache = Cache()
+    for number, schedule in enumerate((depending("hourly", "a"), depending("a", "b"), depending("b", "hourly"))):
+        found = schedule.build().to_object()
+        cache.put(SCHEDULES, {**found, "metadata": {**found["metadata"], "resourceVersion": str(number + 1)}})
+    run = a_run(NOON, "a-29474640").to_object()
+    owned = {
+        "resourceVersion": "9",
+        "labels": {labels.SCHEDULED_GENERATION: "a"},
+        "ownerReferences": [{"apiVersion": labels.API_VERSION, "kind": "ScheduledGeneration", "name": "a", "uid": "uid-a",
+                             "controller": True}],
+    }  # fmt: skip
+    cache.put(BATCHES, {**run, "metadata": {**run["metadata"], **owned}})
+    sight = Sight(cache, {}, lambda _batch, _now: Verdict(admitted=True), PLACE)
+    upstream = observe_schedule(sight, depending("hourly", "a").build(), NOON).upstream
+    assert {kind for kind, _ in upstream} == {"ScheduledGeneration", "InferenceBatch"}
+    assert upstream["InferenceBatch", "embeddings"].found is None
+    found_schedules = {name: one.found for (kind, name), one in upstream.items() if kind == "ScheduledGeneration"}
+    assert set(found_schedules) == {"a", "b", "hourly"}
+    assert None not in found_schedules.values()
+    assert [run.metadata.name for run in upstream["ScheduledGeneration", "a"].runs] == ["a-29474640"]
+
+
+def test_observe_schedule_reads_what_its_looks_have_found() -> None:
+    found = ListReport(window=WINDOW, objects=7)
+    job, name = listing_job(triggered().build(), PLACE, WINDOW), "hourly-list-1768478700"
+    of_cluster = {"uid": "uid-look", "resourceVersion": "5", "creationTimestamp": "2026-01-15T12:06:00Z"}
+    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+    pod = {
+        "name": "pod",
+        "namespace": "default",
+        "uid": "uid-pod",
+        "resourceVersion": "6",
+        "creationTimestamp": "2026-01-15T12:06:01Z",
+        "labels": job["spec"]["template"]["metadata"]["labels"],
+        "ownerReferences": [{"uid": "uid-look", "controller": True}],
+    }
+    cache = Cache()
+    cache.put(JOBS, {**job, "metadata": {**job["metadata"], **of_cluster}, "status": complete})
+    cache.put(PODS, {"metadata": pod, "status": ended(termination_message(found).decode())})
+    sight = Sight(cache, {}, lambda _batch, _now: Verdict(admitted=True), PLACE)
+    (look,) = observe_schedule(sight, triggered().build(), NOON).listings
+    assert (look.name, look.made, look.finished, look.failed) == (name, NOON + timedelta(minutes=6), True, False)
+    assert (look.report, look.until) == (found, NOON + timedelta(minutes=5))
+
+
+def test_observe_schedule_reads_what_a_look_has_failed_of() -> None:
+    failure = Failure(reason="InputUnreadable", message="there is no such bucket")
+    job = listing_job(triggered().build(), PLACE, WINDOW)
+    of_cluster = {"uid": "uid-look", "resourceVersion": "5", "creationTimestamp": "2026-01-15T12:06:00Z"}
+    status = {"conditions": [{"type": "Failed", "status": "True", "message": "a pod has exited with 44"}]}
+    said = WorkerReport(Role.LIST, ListReport(failure=failure), final=True, exit_code=44)
+    look = Listing.of({**job, "metadata": {**job["metadata"], **of_cluster}, "status": status}, (), [said])
+    assert (look.finished, look.failed, look.report) == (True, True, None)
+    assert look.why == "InputUnreadable: there is no such bucket"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.shells.kube.line import Urgency
 from headrace.shells.kube.queue import LAST_BACKOFF_SECONDS, WorkQueue
 
 from .conftest import JumpingLoop, Play
@@ -40,6 +41,37 @@ def test_add_of_a_key_in_hand_waits_until_it_is_done(play: Play) -> None:
         assert await queue.get() == "a"
 
     play(story())
+
+
+@pytest.mark.parametrize("when", ["while it waits", "while it is worked on"])
+def test_add_of_a_key_that_turns_out_to_be_urgent_brings_it_forward(play: Play, when: str) -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        queue.add("late", Urgency.WHENEVER)
+        if when == "while it is worked on":
+            assert await queue.get() == "late"
+            queue.add("late", Urgency.WHENEVER)
+        queue.add("other")
+        queue.add("late", Urgency.NOW)
+        queue.add("late", Urgency.WHENEVER)
+        if when == "while it is worked on":
+            queue.done("late")
+        assert [await queue.get(), await queue.get()] == ["late", "other"]
+
+    play(story())
+
+
+def test_get_waits_while_a_flow_has_all_in_hand_that_it_may(play: Play) -> None:
+    async def story() -> float:
+        queue: WorkQueue[str] = WorkQueue(flow_of=lambda key: key[0], at_most=1)
+        for key in ("b", "a1", "a2"):
+            queue.add(key)
+        queue.done(await queue.get())
+        asyncio.get_running_loop().call_later(7, queue.done, await queue.get())
+        assert await queue.get() == "a2"
+        return clock()
+
+    assert play(story()) == 7.0
 
 
 def test_add_after_keeps_the_earlier_date(play: Play) -> None:

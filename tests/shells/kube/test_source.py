@@ -67,7 +67,9 @@ def outcome(play: Play, api: ScriptedApi, seconds: float = 1000) -> tuple[list[s
 
     async def story() -> tuple[list[str], list[str], float]:
         cache, woken = Cache(), list[Parent]()
-        watching = asyncio.create_task(ListWatch(cast("Api", api)).run(Intake(cache, woken.append, woken.append)))
+        watching = asyncio.create_task(
+            ListWatch(cast("Api", api)).run(Intake(cache, lambda key, _: woken.append(key), woken.append))
+        )
         last, over = 0, 0.0
         for _ in range(int(seconds * 10)):
             await asyncio.sleep(0.1)
@@ -157,7 +159,7 @@ class WorkloadApi:
 def test_watch_optional_finds_what_comes_later_and_notices_when_it_goes(play: Play, refusal: ApiError) -> None:
     async def story() -> None:
         cache = Cache()
-        intake = Intake(cache, lambda _: None, lambda _: None)
+        intake = Intake(cache, lambda _, __: None, lambda _: None)
         api = WorkloadApi(refusal, refusal, [an_event("", 5)["object"]], refusal, refusal, refusal, refusal, refusal)
         watching = asyncio.create_task(watch_optional(cast("Api", api), intake))
         seen = []

@@ -18,6 +18,7 @@ from headrace_worker.errors import JobFailed
 
 _MODULES = {
     EngineName.MOCK: "headrace_worker.engines.mock",
+    EngineName.OPENAI: "headrace_worker.engines.openai",
     EngineName.TRANSFORMERS: "headrace_worker.engines.transformers",
 }
 
@@ -56,7 +57,8 @@ def likelihood(config: WorkerConfig) -> Likelihood:
 
 def _module(name: EngineName) -> ModuleType:
     if name not in _MODULES:
-        offered = " or ".join(sorted(_MODULES))
+        *others, last = sorted(_MODULES)
+        offered = f"{', '.join(others)} or {last}"
         raise JobFailed("EngineNotAvailable", f"engine.name must be {offered} in this worker image, not {name}")
     try:
         return import_module(_MODULES[name])

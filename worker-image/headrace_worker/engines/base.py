@@ -7,8 +7,9 @@ engine of remote endpoints returns whatever answers have come.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from headrace.api.base import JsonObject
@@ -46,6 +47,22 @@ class Outcome:
     completion_tokens: int = 0
     first_token: float | None = None
     """When its first token was there, in seconds of the monotonic clock; None where no tokens are generated."""
+    about: JsonObject | None = None
+    """What else the output line says about the answer: which endpoint has given it."""
+
+
+@dataclass(slots=True)
+class EndpointStats:
+    """What has been sent to one endpoint."""
+
+    sent: int = 0
+    in_flight: int = 0
+    limit: int = 0
+    """Requests in flight that it is thought to bear."""
+    open: bool = False
+    """Whether nothing is sent to it for now."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Requests by what came of them, in enumerated words."""
 
 
 @dataclass(slots=True)
@@ -58,6 +75,8 @@ class EngineStats:
     """Sum of their sizes in records."""
     batched_tokens: int = 0
     """Sum of their sizes in tokens, as `maxBatchTokens` counts them."""
+    endpoints: Mapping[str, EndpointStats] = field(default_factory=dict)
+    """Of an engine that asks endpoints, by their names."""
 
 
 class Continuation(NamedTuple):

@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 from headrace.api.common import Input, InputFormat
 from headrace.api.model import Model
-from headrace.api.parts import Part, part_reader
+from headrace.api.parts import Part, PartReader, part_reader
 from headrace.api.records import Reader, id_reader, reader, text_id_reader, text_reader
+from headrace_worker.errors import JobFailed
 from headrace_worker.formats.lines import Line, lines, whole
 
 
@@ -37,5 +38,20 @@ def readers(spec: Input, model: Model | None) -> Callable[[str], Reader]:
 
 def part_readers(spec: Input, model: Model | None) -> Callable[[str], Callable[[bytes, int], Iterator[Part]]]:
     """From the name of an object to the reader of the records in it, for an input that is split: it gives their parts."""
-    read = part_reader(spec, model)
+    read = (
+        _image_part_reader(spec, model)
+        if spec.split is not None and spec.split.by.of_images
+        else part_reader(spec, model)
+    )
     return lambda name: partial(read, name)
+
+
+def _image_part_reader(spec: Input, model: Model | None) -> PartReader:
+    try:
+        from headrace_worker.imageparts import image_part_reader  # noqa: PLC0415 - only here a plan needs to decode anything
+    except ModuleNotFoundError as error:
+        message = (
+            f"input.split needs the Python package {error.name}: install it, as with `pip install headrace[worker]`"
+        )
+        raise JobFailed("PackageNotInstalled", message) from error
+    return image_part_reader(spec, model)

@@ -35,6 +35,8 @@ class Case(NamedTuple):
     """Branches without an answer, and why."""
     said: tuple[str, ...] = ()
     """Their own words."""
+    shortage: RecordError | None = None
+    """Why there can be no answer to it."""
     attempts: int = 0
     verdict: JsonObject | None = None
     """What a judge has said."""

@@ -83,7 +83,7 @@ class _Join:
         progress: Callable[[JoinReport], None],
     ) -> None:
         self._config, self._fan_out, self._header, self._progress = config, fan_out, header, progress
-        self._join = Joiner(aggregator(fan_out.aggregation), fan_out.branches)
+        self._join = Joiner(aggregator(fan_out.aggregation), fan_out.branches, fan_out.min_answers)
         self._succeeded = self._failed = 0
 
     def run(self, store: Store, folder: ShardFolder) -> ShardCommit:

@@ -18,6 +18,8 @@ NOT_ROUTED = ErrorCode.NOT_ROUTED.value
 """Why a branch has no answer to a record: its `when` is not true for it."""
 NOT_ESCALATED = ErrorCode.NOT_ESCALATED.value
 """Why a branch of a later stage has none."""
+_NOT_ASKED = (NOT_ROUTED, NOT_ESCALATED)
+_MESSAGE = 2000
 
 
 class ProgramLines(Protocol):
@@ -41,11 +43,13 @@ class Joiner:
 
     aggregate: Aggregator
     branches: tuple[JoinBranch, ...]
+    min_answers: int = 1
+    """How many of the branches that take a record must have answered it."""
     program: ProgramLines | None = None
     """What somebody else has made of the answers; then nothing is aggregated here."""
 
     def gather(self, case: Case, outputs: Mapping[str, BranchOutput]) -> Case:
-        """The case with what the branches have answered to it."""
+        """The case with what the branches have answered to it; where that is not enough, no answer counts."""
         answers: list[Answer] = []
         missing: dict[str, str] = {}
         said: list[str] = []
@@ -61,12 +65,37 @@ class Joiner:
             else:
                 missing[branch.name] = row["error"]["code"]
                 said.append(f"{branch.name}: {row['error']['message']}")
-        return case._replace(answers=tuple(answers), missing=missing, said=tuple(said), attempts=attempts)
+        shortage = self._shortage(len(answers), missing, said)
+        if shortage is not None:
+            missing = self._in_order({**missing, **{answer.branch: shortage.code.value for answer in answers}})
+            answers = []
+        return case._replace(
+            answers=tuple(answers), missing=missing, said=tuple(said), shortage=shortage, attempts=attempts
+        )
+
+    def _shortage(self, answered: int, missing: Mapping[str, str], said: Sequence[str]) -> RecordError | None:
+        """Why the record can have no answer; None when it can."""
+        owing = {branch: why for branch, why in missing.items() if why not in _NOT_ASKED}
+        reasons = "; ".join(said) or "; ".join(f"{branch}: {why}" for branch, why in owing.items())
+        if not answered and not owing:
+            message = "no branch takes this record: the when of none of them is true for it"
+            return RecordError(ErrorCode.NOT_ROUTED, message)
+        if not answered:
+            return RecordError(ErrorCode.NO_ANSWER, f"no branch has answered: {reasons}"[:_MESSAGE])
+        required = [branch.name for branch in self.branches if branch.required and branch.name in owing]
+        if required:
+            message = f"no answer from {', '.join(required)}, which must be there: {reasons}"
+            return RecordError(ErrorCode.REQUIRED_BRANCH_MISSING, message[:_MESSAGE])
+        needed = min(self.min_answers, answered + len(owing))
+        if answered < needed:
+            message = f"{answered} of the {needed} answers that must be there: {reasons}"
+            return RecordError(ErrorCode.NOT_ENOUGH_ANSWERS, message[:_MESSAGE])
+        return None
 
     def joined(self, case: Case) -> Joined:
         """The one answer to the record. Raises `RecordError` when there is none."""
-        if not case.answers:
-            raise _unanswered(case.missing, case.said)
+        if case.shortage is not None:
+            raise case.shortage
         if isinstance(case.question, RecordError):
             raise case.question
         return self.aggregate(case.answers) if self.program is None else self.program.joined(case)
@@ -106,10 +135,3 @@ def _about(joined: Joined | None, missing: Mapping[str, str], verdict: JsonObjec
 def _not_given(branch: JoinBranch) -> str:
     """Why a branch has no line of a record: its `when`, or in a cascade that the record was settled before."""
     return NOT_ROUTED if branch.stage == 0 else NOT_ESCALATED
-
-
-def _unanswered(missing: Mapping[str, str], said: Sequence[str]) -> RecordError:
-    if all(why in (NOT_ROUTED, NOT_ESCALATED) for why in missing.values()):
-        return RecordError(ErrorCode.NOT_ROUTED, "no branch takes this record: the when of none of them is true for it")
-    others = [f"{branch}: {why}" for branch, why in missing.items() if why not in (NOT_ROUTED, NOT_ESCALATED)]
-    return RecordError(ErrorCode.NO_ANSWER, f"no branch has answered: {'; '.join(said or others)}"[:2000])

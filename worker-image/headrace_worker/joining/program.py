@@ -50,7 +50,7 @@ def collect(config: WorkerConfig) -> JoinReport:
 
 
 def _answer_lines(config: WorkerConfig, fan_out: FanOutConfig) -> Iterator[bytes]:
-    joiner = Joiner(_never, fan_out.branches)
+    joiner = Joiner(_never, fan_out.branches, fan_out.min_answers)
     with ExitStack() as stack:
         outputs = open_branches(open_store(config.output_uri), config.output_uri, fan_out.branches, stack)
         for record in records(config, fan_out.aggregation):

@@ -19,7 +19,7 @@ from headrace_worker.stores.base import Store
 
 def records(config: WorkerConfig, aggregation: Aggregation) -> Iterator[Case]:
     """Each record, in the order of the input, with the proof that it is the input that was planned; its question if it is asked for."""
-    spec = config.input.model_copy(update={"prompt": aggregation.prompt or config.input.prompt})
+    spec = config.records.model_copy(update={"prompt": aggregation.prompt or config.input.prompt})
     model = config.model if aggregation.asks else None
     for shard in iter_shards(open_store(config.plan_uri), config.plan_uri):
         for found in read_sources(open_store(shard.segments[0].uri), shard, spec, model):

@@ -65,7 +65,7 @@ class _Selection:
         progress: Callable[[SelectReport], None],
     ) -> None:
         self._config, self._fan_out, self._cascade, self._progress = config, fan_out, cascade, progress
-        self._join = Joiner(aggregator(fan_out.aggregation), fan_out.branches)
+        self._join = Joiner(aggregator(fan_out.aggregation), fan_out.branches, fan_out.min_answers)
         self._weights = {branch.name: branch.weight for branch in fan_out.branches}
         self._records = self._spared = 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO, Protocol
 
 
@@ -46,6 +47,8 @@ class StoredObject:
     """Bytes."""
     version: str = ""
     """Changes with the content, where the store says so."""
+    modified: datetime | None = None
+    """When it was last modified, in UTC; None where nobody knows."""
 
 
 class Log(Protocol):
@@ -73,6 +76,9 @@ class Store(Protocol):
 
         Nothing when there is nothing. The URIs begin with what was asked for (of a glob, its folder), just as it was written.
         """
+
+    def scan(self, pattern: str) -> Iterator[StoredObject]:
+        """The same objects in any order, as a stream: however many there are, they take no memory."""
 
     def open(self, uri: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
         """Read an object as a stream from byte `start`; buffered."""

@@ -11,8 +11,10 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import BinaryIO
 from urllib.parse import quote, unquote_to_bytes
 
@@ -23,6 +25,8 @@ from headrace_worker.stores.patterns import fixed_part, is_glob, matcher
 BUFFER_BYTES = 256 * 1024
 SYNC_PAUSE_SECONDS = 0.1
 _FILE_URI = re.compile(r"file://(?:localhost)?(/[^\0]*)")
+_Arranged = Callable[[Iterable[tuple[str, os.stat_result]]], Iterable[tuple[str, os.stat_result]]]
+"""Puts the names of files, with what the file system says of each, into the order that is wanted."""
 
 
 def local_path(uri: str) -> str:
@@ -49,14 +53,11 @@ class LocalStore:
 
     def list(self, pattern: str) -> Iterator[StoredObject]:
         """Objects at a URI, below a folder (recursively) or matching a glob; sorted by path, nothing when there are none."""
-        with reading(pattern):
-            mode, size = _mode_and_size(local_path(pattern))
-            if stat.S_ISREG(mode):
-                yield StoredObject(pattern, size)
-            elif stat.S_ISDIR(mode):
-                yield from _objects(pattern.rstrip("/") + "/", lambda _: True)
-            elif is_glob(pattern):
-                yield from _objects(fixed_part(pattern), matcher(pattern))
+        return _matching(pattern, lambda files: sorted(files, key=itemgetter(0)))
+
+    def scan(self, pattern: str) -> Iterator[StoredObject]:
+        """The same in the order in which the file system tells of them."""
+        return _matching(pattern, lambda files: files)
 
     def open(self, uri: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
         """Read a file from byte `start`. Raises `NotFound`, or `StoreError` when it may not be read."""
@@ -73,7 +74,8 @@ class LocalStore:
     def exists(self, uri: str) -> bool:
         """Whether there is a file."""
         with reading(uri):
-            return stat.S_ISREG(_mode_and_size(local_path(uri))[0])
+            found = _status(local_path(uri))
+            return found is not None and stat.S_ISREG(found.st_mode)
 
     def put(self, uri: str, data: bytes, *, if_absent: bool = False) -> None:
         """Write a small file in one piece. Raises `AlreadyExists`, `NoSpace`, `NotWritable`."""
@@ -192,26 +194,41 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _mode_and_size(path: str) -> tuple[int, int]:
-    """Zeros when there is nothing."""
+def _status(path: str) -> os.stat_result | None:
+    """None when there is nothing."""
     try:
-        status = os.stat(path)
+        return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return 0, 0
-    return status.st_mode, status.st_size
+        return None
 
 
-def _objects(folder_uri: str, wanted: Callable[[str], bool]) -> Iterator[StoredObject]:
+def _object(uri: str, status: os.stat_result) -> StoredObject:
+    return StoredObject(uri, status.st_size, modified=datetime.fromtimestamp(status.st_mtime, UTC))
+
+
+def _matching(pattern: str, arranged: _Arranged) -> Iterator[StoredObject]:
+    """The files that a URI means."""
+    with reading(pattern):
+        found = _status(local_path(pattern))
+        if found is not None and stat.S_ISREG(found.st_mode):
+            yield _object(pattern, found)
+        elif found is not None and stat.S_ISDIR(found.st_mode):
+            yield from _objects(pattern.rstrip("/") + "/", lambda _: True, arranged)
+        elif is_glob(pattern):
+            yield from _objects(fixed_part(pattern), matcher(pattern), arranged)
+
+
+def _objects(folder_uri: str, wanted: Callable[[str], bool], arranged: _Arranged) -> Iterator[StoredObject]:
     """The files below a folder whose names relative to it are wanted."""
     folder = local_path(folder_uri)
     if os.path.isdir(folder):
-        for name, size in sorted(_walk(folder.rstrip("/") + "/", "", frozenset())):
+        for name, status in arranged(_walk(folder.rstrip("/") + "/", "", frozenset())):
             if wanted(name):
-                yield StoredObject(folder_uri + quote(os.fsencode(name)), size)
+                yield _object(folder_uri + quote(os.fsencode(name)), status)
 
 
-def _walk(folder: str, prefix: str, within: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
-    """Relative names and sizes of the files below `folder + prefix`.
+def _walk(folder: str, prefix: str, within: frozenset[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
+    """Relative names of, and what the file system says of the files below `folder + prefix`.
 
     Links are followed, since a mounted ConfigMap consists of links; but not into a folder that we are `within` already.
     """
@@ -227,6 +244,6 @@ def _walk(folder: str, prefix: str, within: frozenset[tuple[int, int]]) -> Itera
             if entry.is_dir():
                 yield from _walk(folder, f"{name}/", within | {here})
             elif entry.is_file():
-                yield name, entry.stat().st_size
+                yield name, entry.stat()
             elif entry.is_symlink():
                 raise NotFound(f"{file_uri(entry.path)} is a link to nothing: mend it or remove it")

@@ -7,10 +7,11 @@ exactly-once stands on. A log is a row of objects, see `segments`.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import BinaryIO, cast
 from urllib.parse import unquote
 
@@ -30,6 +31,8 @@ RANGE_BYTES = 8 * 1024 * 1024
 LINE_BYTES = 256 * 1024
 _LISTED_AT_ONCE = 1000
 _PARTS_AT_ONCE = 4
+_Arranged = Callable[[Iterable[tuple[str, "obstore.ObjectMeta"]]], Iterable[tuple[str, "obstore.ObjectMeta"]]]
+"""Puts the names of objects, with what the store says of each, into the order that is wanted."""
 
 
 class BucketStore:
@@ -43,16 +46,23 @@ class BucketStore:
 
         Names with a part that begins with a dot are in no listing, as in a folder.
         """
+        return self._matching(pattern, lambda found: sorted(found, key=itemgetter(0)))
+
+    def scan(self, pattern: str) -> Iterator[StoredObject]:
+        """The same in the order in which the store tells of them."""
+        return self._matching(pattern, lambda found: found)
+
+    def _matching(self, pattern: str, arranged: _Arranged) -> Iterator[StoredObject]:
         bucket, key = self._find(fixed_part(pattern) if is_glob(pattern) else pattern)
         with objecterrors.reading(pattern):
             if is_glob(pattern):
-                yield from _below(bucket, key, fixed_part(pattern), pattern)
+                yield from _below(bucket, key, fixed_part(pattern), arranged, pattern)
                 return
             found = _head(bucket, key) if key and not pattern.endswith("/") else None
             if found is not None:
-                yield StoredObject(pattern, found["size"], found["e_tag"] or "")
+                yield StoredObject(pattern, found["size"], found["e_tag"] or "", found["last_modified"])
             else:
-                yield from _below(bucket, key, pattern.rstrip("/") + "/")
+                yield from _below(bucket, key, pattern.rstrip("/") + "/", arranged)
 
     def open(self, uri: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
         """Read an object from byte `start`. Raises `NotFound`, and `StoreError` when it is replaced meanwhile."""
@@ -189,7 +199,9 @@ def _head(bucket: Bucket, key: str) -> obstore.ObjectMeta | None:
         raise
 
 
-def _below(bucket: Bucket, key: str, folder_uri: str, glob: str | None = None) -> Iterator[StoredObject]:
+def _below(
+    bucket: Bucket, key: str, folder_uri: str, arranged: _Arranged, glob: str | None = None
+) -> Iterator[StoredObject]:
     """The objects below a key, whose URIs begin with that of the folder; only those that match the glob, if there is one.
 
     Consoles make folders as empty objects with a slash at the end of their keys; the client lists them without it, and cannot
@@ -198,10 +210,12 @@ def _below(bucket: Bucket, key: str, folder_uri: str, glob: str | None = None) -
     wanted = matcher(glob) if glob is not None else lambda _: True
     prefix = f"{key}/" if key else ""
     listed = obstore.list(bucket, prefix or None, chunk_size=_LISTED_AT_ONCE)
-    named = [(found["path"].removeprefix(prefix), found) for some in listed for found in some]
-    for name, found in sorted(named, key=lambda one: one[0]):
+    named = ((found["path"].removeprefix(prefix), found) for some in listed for found in some)
+    for name, found in arranged(named):
         if wanted(name) and not _is_hidden(name) and (found["size"] or _head(bucket, found["path"])):
-            yield StoredObject(object_uri(folder_uri, name), found["size"], found["e_tag"] or "")
+            yield StoredObject(
+                object_uri(folder_uri, name), found["size"], found["e_tag"] or "", found["last_modified"]
+            )
 
 
 def _is_hidden(name: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import chain
 
 from headrace.api.bulkhead import Bulkhead
 from headrace.core.admission import words
@@ -24,10 +25,27 @@ def admit(
     """
     book = Book()
     book.load((*running, *waiting), bulkheads, now)
-    verdicts: dict[str, Verdict] = {}
-    for compartment in book.compartments.values():
-        verdicts |= _verdicts(compartment, now)
-    return verdicts
+    return _Verdicts(book, now)
+
+
+class _Verdicts(Mapping[str, Verdict]):
+    """What a book says. Words, positions and estimates of a bulkhead are made as soon as somebody asks for one of them."""
+
+    def __init__(self, book: Book, now: datetime) -> None:
+        self._book, self._now = book, now
+        self._made: dict[str, dict[str, Verdict]] = {}
+
+    def __getitem__(self, key: str) -> Verdict:
+        name = self._book.where[key]
+        if name not in self._made:
+            self._made[name] = _verdicts(self._book.compartments[name], self._now)
+        return self._made[name][key]
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(compartment.entries for compartment in self._book.compartments.values())
+
+    def __len__(self) -> int:
+        return sum(len(compartment.entries) for compartment in self._book.compartments.values())
 
 
 def _verdicts(compartment: Compartment, now: datetime) -> dict[str, Verdict]:

@@ -7,7 +7,7 @@ Positions are counted anew every few seconds: they are for people.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -38,37 +38,41 @@ class Book:
     """Seconds that one pod takes for a record, by model, as far as any batch has shown it."""
     where: dict[str, str] = field(default_factory=dict)
     """The bulkhead of each batch."""
-    changed: set[str] = field(default_factory=set)
+    decided: set[str] = field(default_factory=set)
+    outdated: set[str] = field(default_factory=set)
     standings: Standings = field(default_factory=Standings)
 
     def load(self, demands: Iterable[Demand], bulkheads: Iterable[Bulkhead], now: datetime) -> None:
-        """Begin with all that there is, as a new process does."""
+        """Begin with all that there is, as a new process does; each batch is in it once."""
         for bulkhead in bulkheads:
             self._compartment(bulkhead.name, now).follow(bulkhead, now)
-        known = list(demands)
-        history = [(seen.at, seen.ok, demand, seen) for demand in known if demand.evidence for seen in demand.evidence]
-        for _, _, demand, seen in sorted(history, key=lambda it: it[:2]):
-            self.breakers.see(demand, (seen,))
-        for demand in sorted((it for it in known if it.held), key=lambda it: it.started or it.created):
-            self._put(demand, now)
-        lines: defaultdict[str, list[Demand]] = defaultdict(list)
-        for demand in known:
+        evident, holding, others = list[Demand](), list[Demand](), list[Demand]()
+        waiting: defaultdict[str, list[Demand]] = defaultdict(list)
+        for demand in demands:
+            if demand.evidence:
+                evident.append(demand)
             if demand.held:
-                continue
-            if demand.wants and demand.key not in self.where:
-                self.where[demand.key] = demand.bulkhead
-                lines[demand.bulkhead].append(demand)
+                holding.append(demand)
+            elif demand.wants:
+                waiting[demand.bulkhead].append(demand)
             else:
-                self._put(demand, now)
-        for name, line in lines.items():
-            self._compartment(name, now).line_up(line)
+                others.append(demand)
+        self._see_history(evident)
+        holding.sort(key=lambda it: it.started or it.created)
+        for demand in (*holding, *others):
+            self._put(demand, now)
         self._park(now)
-        self._decide_all(now)
+        self._line_up(waiting, now)
+
+    def take_decided(self) -> set[str]:
+        """The batches about which something was decided since this was asked last."""
+        decided, self.decided = self.decided, set()
+        return decided
 
     def take_changed(self) -> set[str]:
-        """The batches whose status says something else than is true, as far as it was found out since this was asked last."""
-        changed, self.changed = self.changed, set()
-        return changed
+        """These, and all others whose status says something else than is true, as far as it was found out since this was asked last."""
+        outdated, self.outdated = self.outdated, set()
+        return self.take_decided() | outdated
 
     # events
 
@@ -108,7 +112,7 @@ class Book:
     def tick(self, now: datetime) -> None:
         """Time has passed, every few seconds: a budget has something left again, a breaker may be tried, somebody has waited too long."""
         self._decide_all(now)
-        self.changed.update(self.standings.refresh(self.compartments, now))
+        self.outdated.update(self.standings.refresh(self.compartments, now))
 
     def look(self, key: str, now: datetime) -> Verdict:
         """The verdict on a batch, for somebody who is about to act on it."""
@@ -120,9 +124,8 @@ class Book:
             self._decide(compartment, now, time_has_passed=False)
         if entry.target:
             return words.admitted(entry)
-        cause = words.obstacle(compartment, entry, now)
-        waits = key in compartment.lanes or key in compartment.pledges
-        return words.waiting(cause, self.standings.get(compartment, key, now) if waits else None, entry)
+        standing = self.standings.get(compartment, key, now) if entry.group else None
+        return words.waiting(words.obstacle(compartment, entry, now), standing, entry)
 
     def settle(self, key: str, now: datetime) -> None:
         """The one who looked has written what he was told, or has had nothing to write: nothing is on its way any more."""
@@ -133,19 +136,33 @@ class Book:
         if compartment.settle(entry):
             self._decide(compartment, now, time_has_passed=False)
 
+    def _see_history(self, evident: Iterable[Demand]) -> None:
+        history = [(seen.at, seen.ok, demand, seen) for demand in evident for seen in demand.evidence]
+        for _, _, demand, seen in sorted(history, key=lambda it: it[:2]):
+            self.breakers.see(demand, (seen,))
+
+    def _line_up(self, waiting: Mapping[str, list[Demand]], now: datetime) -> None:
+        """Take in all that wait, by bulkhead, and decide: of one bulkhead after the other, while all of it is near the processor."""
+        for name in waiting:
+            self._compartment(name, now)
+        for name, compartment in self.compartments.items():
+            compartment.line_up(waiting.get(name, ()))
+            self.where.update(dict.fromkeys(compartment.entries, name))
+            self._decide(compartment, now)
+
     def _decide_all(self, now: datetime) -> None:
         for compartment in self.compartments.values():
             self._decide(compartment, now)
 
     def _decide(self, compartment: Compartment, now: datetime, *, time_has_passed: bool = True) -> None:
         decide(compartment, now, time_has_passed=time_has_passed)
-        self.changed |= compartment.changed
+        self.decided |= compartment.changed
         compartment.changed.clear()
 
     def _follow(self, name: str, bulkhead: Bulkhead | None, now: datetime) -> None:
         compartment = self._compartment(name, now)
         compartment.follow(bulkhead, now)
-        self.changed.update(compartment.entries)
+        self.outdated.update(compartment.entries)
         self._decide(compartment, now)
 
     def _put(self, demand: Demand, now: datetime) -> None:
@@ -169,6 +186,8 @@ class Book:
 
     def _park(self, now: datetime) -> None:
         """A breaker has opened: whoever depends on it and does not get on gives its GPUs back, and waits with no attempt spent."""
+        if not self.breakers.known:
+            return
         for compartment in self.compartments.values():
             for entry in [entry for members in compartment.running.values() for entry in members.values()]:
                 name = self.breakers.open(entry.demand.shape, now)

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from math import inf
 
-from headrace.api.bulkhead import BudgetScope, Bulkhead, BulkheadSpec, Ordering
+from headrace.api.bulkhead import Bulkhead, BulkheadSpec, Ordering
 from headrace.api.reasons import Reason
+from headrace.core.admission.accounts import Accounts
 from headrace.core.admission.breakers import Breakers
 from headrace.core.admission.demand import Demand, Shape
-from headrace.core.admission.entry import Cause, Entry
-from headrace.core.admission.ledger import NO_CAPS, NOTHING, Caps, Ledger
-from headrace.core.admission.order import Lane, Lanes, Order
-from headrace.core.admission.selector import selects
+from headrace.core.admission.entry import NO_SHAPE, Cause, Entry
+from headrace.core.admission.lines import NEVER, Lines
+from headrace.core.admission.order import Order
+from headrace.core.admission.refusals import Refusals
 from headrace.core.admission.spending import MINUTE, Spending, Starts
 
-NEVER_YET = datetime.min.replace(tzinfo=UTC)
+_NO_SPEC = BulkheadSpec()
+_DEFAULT_ORDER = Order.of(_NO_SPEC.ordering)
 
 
 @dataclass(slots=True)
@@ -27,55 +29,50 @@ class Compartment:
 
     name: str
     breakers: Breakers
-    spec: BulkheadSpec = field(default_factory=BulkheadSpec)
-    exists: bool = False
+    spec: BulkheadSpec = _NO_SPEC
+    refusals: Refusals = field(init=False)
+    accounts: Accounts = field(default_factory=Accounts)
     entries: dict[str, Entry] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     """Batches about which something was decided since somebody asked last."""
-    lanes: Lanes = field(default_factory=Lanes)
-    pledges: dict[str, Lane] = field(default_factory=dict)
-    """Batches for which what becomes free is kept, with the lane that they have left for it; the first group at the beginning."""
+    lines: Lines = field(default_factory=lambda: Lines(_DEFAULT_ORDER))
+    pledges: dict[str, Entry] = field(default_factory=dict)
+    """Batches for which what becomes free is kept, and which have left their line for it; the first group at the beginning."""
     running: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
     """By priority, those that started last at the end."""
-    used: Ledger = field(default_factory=Ledger)
-    kept: Ledger = field(default_factory=Ledger)
-    """What will be used when all that has to be given back has been."""
-    used_by: defaultdict[str, Ledger] = field(default_factory=lambda: defaultdict(Ledger))
-    kept_by: defaultdict[str, Ledger] = field(default_factory=lambda: defaultdict(Ledger))
-    kept_at: defaultdict[int, Ledger] = field(default_factory=lambda: defaultdict(Ledger))
-    """The same by priority."""
     starts: Starts = field(default_factory=Starts)
     spending: Spending = field(default_factory=Spending)
-    too_large: dict[Shape, Cause | None] = field(default_factory=dict)
-    """What was found out about shapes before."""
-    caps: Caps = NO_CAPS
-    namespace_caps: Caps = NO_CAPS
-    order: Order = field(default_factory=lambda: Order.of(BulkheadSpec().ordering))
-    look_for_overdue_at: datetime = NEVER_YET
+    look_for_overdue_at: datetime = NEVER
     """Until when nobody needs to be looked for who has been passed for too long."""
-    counts: int = 0
-    """How often something was counted anew."""
     decided: object = None
     """The version for which all has been decided."""
     nobody_gives_way: object = None
     """The state in which it was found last that nobody can make room for anybody."""
 
+    def __post_init__(self) -> None:
+        """Nobody has made the Bulkhead yet."""
+        self.refusals = Refusals(self.name)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a Bulkhead."""
+        return self.refusals.spec is not None
+
     def follow(self, bulkhead: Bulkhead | None, now: datetime) -> None:
         """The Bulkhead has been made, changed or (None) deleted. What runs goes on in any case."""
         fresh = not self.exists
-        self.exists = bulkhead is not None
-        self.spec = bulkhead.spec if bulkhead is not None else BulkheadSpec()
-        self.caps = Caps.of(self.spec.capacity, self.spec)
-        self.namespace_caps = Caps.of(self.spec.per_namespace)
-        self.order = Order.of(self.spec.ordering)
+        self.spec = bulkhead.spec if bulkhead is not None else _NO_SPEC
+        self.accounts.follow(self.spec)
+        self.refusals = Refusals(self.name, bulkhead.spec if bulkhead is not None else None)
         self.spending.follow(self.spec)
         if bulkhead is not None and fresh:
             self.spending.restore(bulkhead.status.budgets)
-        self.too_large.clear()
-        for entry in list(self.entries.values()):
+        for entry in self.entries.values():  # all of them first: groups of two orderings cannot be compared
             self._unqueue(entry)
+        self.lines.order = Order.of(self.spec.ordering)
+        for entry in self.entries.values():
             self._queue(entry)
-        for namespace in list(self.used_by):
+        for namespace in list(self.accounts.used_by):
             self._stop_spending(namespace, now)
 
     # what happens
@@ -105,15 +102,15 @@ class Compartment:
         self.recount(entry)
 
     def line_up(self, demands: Iterable[Demand]) -> None:
-        """Many new batches that hold nothing and wait."""
-        group, turn, waiting = self.order.group, self.order.turn, []
-        for demand in demands:
-            refused = self._refusal(demand)
-            self.entries[demand.key] = Entry(demand, refused=refused)
-            if refused is None:
-                lane = self.lanes.lane(group(demand, False), demand.namespace, demand.shape)  # noqa: FBT003
-                waiting.append((lane, turn(demand)))
-        self.lanes.add_all(waiting)
+        """Many batches that hold nothing and wait; those that are known already are passed over."""
+        fresh = {demand.key: Entry(demand) for demand in demands if demand.key not in self.entries}
+        self.entries.update(fresh)
+        waiting = list(fresh.values())
+        if not self.refusals.are_none_of({entry.demand.shape for entry in waiting}):
+            for entry in waiting:
+                entry.refused = self.refusals.of(entry.demand)
+            waiting = [entry for entry in waiting if entry.refused is None]
+        self._be_patient_from(self.lines.add_all(waiting))
 
     def remove(self, key: str) -> None:
         """A batch is gone, and its pods with it."""
@@ -123,7 +120,7 @@ class Compartment:
         self._unqueue(entry)
         self.running[entry.demand.priority].pop(key, None)
         self.breakers.release(entry.demand)
-        self._count(entry, 0, 0)
+        self.accounts.count(entry, 0, 0)
 
     def tell(self, entry: Entry) -> bool:
         """Somebody looks, and writes what he is told. As nobody else writes at the same time, what was told before is settled.
@@ -142,9 +139,9 @@ class Compartment:
         return entry.counted < before
 
     def recount(self, entry: Entry) -> None:
-        """Bring the ledgers and lanes in line with what was decided and what is known of a batch."""
+        """Bring the ledgers and lines in accord with what was decided and what is known of a batch."""
         demand = entry.demand
-        self._count(entry, max(entry.target, entry.told, demand.held), entry.target)
+        self.accounts.count(entry, max(entry.target, entry.told, demand.held), entry.target)
         if entry.counted <= entry.target:
             entry.giving = None
         if entry.target:
@@ -167,16 +164,9 @@ class Compartment:
 
     # what follows from the numbers
 
-    def room(self, lane: Lane, used: Ledger, used_by: Ledger) -> int:
-        """Pods that there is room for."""
-        room = self.caps.room(used, lane.shape)
-        return room if self.namespace_caps is NO_CAPS else min(room, self.namespace_caps.room(used_by, lane.shape))
-
     def share(self, namespace: str) -> float:
         """The share that a namespace holds; nobody's is compared where namespaces do not take turns."""
-        if not self.order.fair:
-            return 0.0
-        return self.caps.share(self.used_by.get(namespace, NOTHING), self.used)
+        return self.accounts.share(namespace) if self.lines.order.fair else 0.0
 
     def gate(self, now: datetime) -> tuple[Reason, datetime] | None:
         """What keeps everybody from starting for some time, and until when; None when nothing does."""
@@ -190,14 +180,14 @@ class Compartment:
     @property
     def version(self) -> tuple[int, int, int]:
         """Another one whenever anything has changed that decisions depend on, but for the time."""
-        return (self.lanes.version, self.counts, len(self.pledges))
+        return (self.lines.version, self.accounts.version, len(self.pledges))
 
     @property
     def may_preempt(self) -> bool:
         """Whether somebody of lower priority runs than waits, and has to give way."""
         if self.spec.preemption != "LowerPriority" or self.spec.ordering[0] != Ordering.PRIORITY:
             return False
-        return bool(self.lanes.groups) and -self.lanes.groups[0][0] > self.lowest_running
+        return bool(self.lines.groups) and -self.lines.groups[0][0] > self.lowest_running
 
     @property
     def lowest_running(self) -> float:
@@ -217,13 +207,21 @@ class Compartment:
         if shape is None:
             self._unqueue(entry)
             return
-        demand = entry.demand
-        turn, where = self.order.turn(demand), (self.order.group(demand, shape.grows), demand.namespace, shape)
-        at, known = self.lanes.of.get(demand.key) or (self.pledges.get(demand.key), turn)
-        if at is not None and known == turn and (at.group, at.namespace, at.shape) == where:
+        if entry.group and entry.shape is shape and self._keeps_its_place(entry):
             return
         self._unqueue(entry)
-        self.lanes.add(self.lanes.lane(*where), turn)
+        self.lines.add(entry, shape)
+        self._be_patient_from(entry.demand.since)
+
+    def _be_patient_from(self, since: datetime) -> None:
+        if since < self.look_for_overdue_at - self.patience:
+            self.look_for_overdue_at = since + self.patience
+
+    def _keeps_its_place(self, entry: Entry) -> bool:
+        order, demand = self.lines.order, entry.demand
+        if entry.group != order.group(demand, entry.shape):
+            return False
+        return entry.turn == order.turn(demand) or demand.key in self.pledges
 
     def _waits_as(self, entry: Entry) -> Shape | None:
         """The shape of what a batch waits for; None when it waits for nothing, or in vain."""
@@ -232,64 +230,31 @@ class Compartment:
             return None
         if entry.target:
             more = entry.target < demand.pods and self.exists
-            return demand.shape._replace(min_pods=1, grows=True) if more else None
+            return demand.shape.grown if more else None
         if entry.counted:
             return None
-        entry.refused = self._refusal(demand)
+        entry.refused = self.refusals.of(demand)
         return demand.shape if entry.refused is None else None
 
     def _unqueue(self, entry: Entry) -> None:
         entry.preempts = ()
-        if not self.lanes.remove(entry.demand.key):
-            self.pledges.pop(entry.demand.key, None)
-
-    def _refusal(self, demand: Demand) -> Cause | None:
-        """Why the batch can never start as things are."""
-        if not self.exists:
-            message = f"there is no Bulkhead {self.name}: create it, or make the batch anew with another bulkheadName"
-            return Cause(Reason.UNKNOWN_BULKHEAD, message)
-        selector = self.spec.namespace_selector
-        if selector is not None and not selects(selector, demand.namespace_labels or {}):
-            message = f"the namespaceSelector of Bulkhead {self.name} does not take namespace {demand.namespace}"
-            return Cause(Reason.NAMESPACE_NOT_SELECTED, message)
-        if demand.shape not in self.too_large:
-            self.too_large[demand.shape] = self._too_large(demand.shape)
-        return self.too_large[demand.shape]
-
-    def _too_large(self, shape: Shape) -> Cause | None:
-        for caps, whose in ((self.caps, f"Bulkhead {self.name}"), (self.namespace_caps, "a namespace there")):
-            lacks = caps.shortage(NOTHING, shape)
-            if lacks:
-                needs, has = lacks.removesuffix(" used").split(", 0 of ")
-                message = f"{needs}, {whose} may have {has}: ask for less, or have the Bulkhead enlarged"
-                return Cause(Reason.EXCEEDS_CAPACITY, message)
-        return None
-
-    def _count(self, entry: Entry, counted: int, kept: int) -> None:
-        shape, namespace = entry.demand.shape, entry.demand.namespace
-        self.counts += (counted, kept) != (entry.counted, entry.kept)
-        if counted != entry.counted:
-            batches = (counted > 0) - (entry.counted > 0)
-            self.used.add(shape, counted - entry.counted, batches)
-            self.used_by[namespace].add(shape, counted - entry.counted, batches)
-            entry.counted = counted
-        if kept != entry.kept:
-            batches = (kept > 0) - (entry.kept > 0)
-            self.kept.add(shape, kept - entry.kept, batches)
-            self.kept_by[namespace].add(shape, kept - entry.kept, batches)
-            self.kept_at[entry.demand.priority].add(shape, kept - entry.kept, batches)
-            entry.kept = kept
+        if not entry.group:
+            return
+        if self.pledges.pop(entry.demand.key, None) is None:
+            self.lines.remove(entry)
+        entry.group, entry.shape, entry.turn = (), NO_SHAPE, ()
 
     def _change(self, entry: Entry, demand: Demand) -> None:
         """What counts has to be taken from where it was counted: a priority changes, and a batch may be made anew under its old name."""
+        self.lines.keep_turn(entry)
         before, counted, kept = entry.demand, entry.counted, entry.kept
         moves = (before.priority, before.shape.of_one_pod) != (demand.priority, demand.shape.of_one_pod)
         if moves:
             self.running[before.priority].pop(demand.key, None)
-            self._count(entry, 0, 0)
+            self.accounts.count(entry, 0, 0)
         entry.demand = demand
         if moves:
-            self._count(entry, counted, kept)
+            self.accounts.count(entry, counted, kept)
 
     def _started(self, demand: Demand, now: datetime) -> None:
         limited = self.spec.capacity.starts_per_minute is not None
@@ -301,18 +266,6 @@ class Compartment:
         if self.spending.exhausted(namespace, now) is None:
             return
         for entry in [entry for members in self.running.values() for entry in members.values()]:
-            cause = self.budget_cause(entry.demand.namespace, now)
+            cause = self.spending.cause(entry.demand.namespace, now)
             if cause is not None:
                 self.take_back(entry, 0, cause)
-
-    def budget_cause(self, namespace: str, now: datetime) -> Cause | None:
-        """The budget that has nothing left for a namespace, in numbers; None when there is something of each."""
-        found = self.spending.exhausted(namespace, now)
-        if found is None:
-            return None
-        budget, window, until = found
-        whose = f" by namespace {namespace}" if budget.scope == BudgetScope.NAMESPACE else ""
-        used = f"{window.used} of {budget.limit} {budget.resource} used{whose} in {budget.window_seconds} s"
-        return Cause(
-            Reason.BUDGET_EXHAUSTED, f"budget {budget.name}: {used}, exhausted until {until:%Y-%m-%dT%H:%M:%SZ}"
-        )

@@ -11,8 +11,7 @@ from datetime import datetime
 
 from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.demand import Shape
-from headrace.core.admission.entry import Entry
-from headrace.core.admission.order import Group, Lane, Turn
+from headrace.core.admission.entry import Entry, Group, Turn
 from headrace.core.admission.pledges import Taken, give_up_pledges, keep_room_for_overdue
 from headrace.core.admission.preemption import preempt
 
@@ -39,30 +38,31 @@ def _next(compartment: Compartment, now: datetime) -> bool:
     found = _first_pledge(compartment, now) or _first_waiting(compartment, now)
     if found is None:
         return False
-    lane, key, room = found
-    _let_in(compartment, compartment.entries[key], lane, room, now)
+    _let_in(compartment, *found, now)
     return True
 
 
-def _first_pledge(compartment: Compartment, now: datetime) -> tuple[Lane, str, int] | None:
-    taken = Taken(compartment, {lane.shape for lane in compartment.pledges.values()})
+def _first_pledge(compartment: Compartment, now: datetime) -> tuple[Entry, int] | None:
+    if not compartment.pledges:
+        return None
+    taken = Taken(compartment, {entry.shape for entry in compartment.pledges.values()})
     if not taken.fitting or compartment.gate(now) is not None:
         return None
-    for key, lane in compartment.pledges.items():
-        room = taken.room(lane)
-        if room >= lane.shape.min_pods:
-            return lane, key, room
-        taken.pledge(lane)
+    for entry in compartment.pledges.values():
+        room = taken.room(entry)
+        if room >= entry.shape.min_pods:
+            return entry, room
+        taken.pledge(entry)
         if not taken.fitting:
             break
     return None
 
 
-def _first_waiting(compartment: Compartment, now: datetime) -> tuple[Lane, str, int] | None:
-    taken = Taken(compartment, compartment.lanes.shapes)
+def _first_waiting(compartment: Compartment, now: datetime) -> tuple[Entry, int] | None:
+    taken = Taken(compartment, compartment.lines.shapes)
     if taken.fitting:
         taken.fitting = _not_held_up(compartment, taken.fitting, now)
-    for group in compartment.lanes.groups:
+    for group in compartment.lines.groups:
         taken.count_betters_of(group)
         if not taken.fitting:
             return None
@@ -74,39 +74,35 @@ def _first_waiting(compartment: Compartment, now: datetime) -> tuple[Lane, str, 
 
 def _not_held_up(compartment: Compartment, shapes: set[Shape], now: datetime) -> set[Shape]:
     gated = compartment.gate(now) is not None
+    if not gated and not compartment.breakers.known:
+        return shapes
     return {shape for shape in shapes if (shape.grows or not gated) and compartment.breakers.let(shape, now)}
 
 
-def _first_of_group(
-    compartment: Compartment, group: Group, taken: Taken, now: datetime
-) -> tuple[Lane, str, int] | None:
+def _first_of_group(compartment: Compartment, group: Group, taken: Taken, now: datetime) -> tuple[Entry, int] | None:
     """The first of a group that there is room for beside what is pledged to its betters: of the smallest share, then by its turn."""
-    lanes = compartment.lanes.by_group[group]
-    found: tuple[tuple[float, Turn], Lane, int] | None = None
-    for share, namespace in sorted((compartment.share(namespace), namespace) for namespace in lanes):
-        if found is not None and found[0][0] < share:
+    lines, entries = compartment.lines.of(group), compartment.entries
+    found: tuple[float, Turn, int] | None = None
+    for share, namespace in sorted((compartment.share(namespace), namespace) for namespace in lines):
+        if found is not None and found[0] < share:
             break
         if compartment.spec.budgets and compartment.spending.exhausted(namespace, now) is not None:
             continue
-        for shape, lane in lanes[namespace].items():
-            if shape not in taken.fitting or (room := taken.room(lane)) < shape.min_pods:
-                continue
-            rank = (share, lane.turns[0])
-            if found is None or rank < found[0]:
-                found = (rank, lane, room)
-    return (found[1], found[0][1][-1], found[2]) if found is not None else None
+        for turn in lines[namespace].heads(taken.fitting, entries):
+            room = taken.room(entries[turn[-1]])
+            if room >= entries[turn[-1]].shape.min_pods and (found is None or (share, turn) < found[:2]):
+                found = (share, turn, room)
+    return (entries[found[1][-1]], found[2]) if found is not None else None
 
 
-def _let_in(compartment: Compartment, entry: Entry, lane: Lane, room: int, now: datetime) -> None:
-    key, wanted = entry.demand.key, entry.demand.pods
-    if lane.shape.grows:
+def _let_in(compartment: Compartment, entry: Entry, room: int, now: datetime) -> None:
+    key, wanted, shape = entry.demand.key, entry.demand.pods, entry.shape
+    if shape.grows:
         entry.target = min(wanted, entry.target + room)
     else:
-        probes = compartment.breakers.start(key, lane.shape, now)
-        entry.target = lane.shape.min_pods if probes else min(wanted, room)
+        probes = compartment.breakers.start(key, shape, now)
+        entry.target = shape.min_pods if probes else min(wanted, room)
         if compartment.spec.capacity.starts_per_minute is not None:
             compartment.starts.add(key, now)
-    compartment.pledges.pop(key, None)
-    entry.preempts = ()
     compartment.changed.add(key)
     compartment.recount(entry)

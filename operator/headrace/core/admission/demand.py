@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import final
+from weakref import WeakValueDictionary
 
 from headrace.api.bulkhead import NAMESPACE_NAME
 from headrace.api.engines import EngineName
@@ -14,8 +15,14 @@ from headrace.api.reasons import ConditionType, Reason
 from headrace.core.stopping import deadline
 
 
-class Shape(NamedTuple):
-    """All that decides whether there is room for something to start. Where one of a shape does not fit, no other does."""
+@final
+class Shape:
+    """All that decides whether there is room for something to start. Where one of a shape does not fit, no other does.
+
+    Equal ones are the same object. Decisions look shapes up all the time, and by identity that costs next to nothing.
+    """
+
+    __slots__ = ("__weakref__", "breakers", "calls", "gpus", "grows", "min_pods", "of_one_pod", "resource", "size")
 
     resource: str
     """What the cluster calls the GPUs."""
@@ -27,13 +34,41 @@ class Shape(NamedTuple):
     """With fewer it does not start."""
     breakers: tuple[str, ...]
     """Circuit breakers that must let it through."""
-    grows: bool = False
+    grows: bool
     """It runs, and wants more pods."""
+    of_one_pod: tuple[str, int, int]
+    """All that one pod takes up."""
+    size: Shape
+    """The same with no breakers: all that decides whether there is room, where nothing is in doubt."""
+
+    def __new__(
+        cls, resource: str, gpus: int, calls: int, min_pods: int, breakers: tuple[str, ...], *, grows: bool = False
+    ) -> Shape:
+        """The shape of these."""
+        parts = (resource, gpus, calls, min_pods, breakers, grows)
+        known = _SHAPES.get(parts)
+        if known is not None:
+            return known
+        self = object.__new__(cls)
+        self.resource, self.gpus, self.calls, self.min_pods, self.breakers, self.grows = parts
+        self.of_one_pod = parts[:3]
+        self.size = cls(resource, gpus, calls, min_pods, (), grows=grows) if breakers else self
+        return _SHAPES.setdefault(parts, self)
 
     @property
-    def of_one_pod(self) -> tuple[str, int, int]:
-        """All that one pod takes up."""
-        return self.resource, self.gpus, self.calls
+    def grown(self) -> Shape:
+        """Of what runs in this shape, and wants more pods."""
+        return Shape(*self.of_one_pod, 1, self.breakers, grows=True)
+
+    def __repr__(self) -> str:
+        """For a person who looks for a mistake."""
+        return (
+            f"Shape({self.resource!r}, {self.gpus}, {self.calls}, {self.min_pods}, {self.breakers}, grows={self.grows})"
+        )
+
+
+_SHAPES: WeakValueDictionary[tuple[str, int, int, int, tuple[str, ...], bool], Shape] = WeakValueDictionary()
+"""All that somebody speaks of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +123,8 @@ class Demand:
     """The reason that its status gives why it waits."""
     position: int | None = None
     """In the line, as its status says."""
+    start: datetime | None = None
+    """When it should start, as its status says."""
     namespace_labels: Mapping[str, str] | None = None
 
 
@@ -145,6 +182,7 @@ def demand_of(batch: InferenceBatch, around: Surroundings) -> Demand:
         evidence=tuple(_evidence(batch, model, around)),
         said=admitted.reason if admitted is not None else "",
         position=queue.position if queue is not None else None,
+        start=queue.estimated_start_time if queue is not None else None,
         namespace_labels={NAMESPACE_NAME: batch.metadata.namespace, **(around.namespace_labels or {})},
     )
 

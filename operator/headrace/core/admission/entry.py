@@ -7,10 +7,19 @@ there only when the pods are gone. So whoever dies in between, nothing is given 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from headrace.api.reasons import Reason
-from headrace.core.admission.demand import Demand
+from headrace.core.admission.demand import Demand, Shape
+
+Group: TypeAlias = tuple[Any, ...]
+"""Compares batches before the share of their namespace is; its last part is whether they run already, and only want to grow."""
+Turn: TypeAlias = tuple[Any, ...]
+"""Compares batches of one line; it ends with the key, so no two are equal."""
+
+NO_SHAPE = Shape("", 0, 0, 0, ())
+"""Of what does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +30,28 @@ class Cause:
     message: str
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Entry:
-    """One batch, and what was decided about it."""
+    """One batch, and what was decided about it. Of most, which wait, nothing was: those fields are left to the class."""
 
     demand: Demand
-    target: int = 0
+    target: int = field(default=0, init=False)
     """Pods that it may have."""
-    told: int = 0
+    told: int = field(default=0, init=False)
     """The most pods that somebody may be writing into its status."""
-    counted: int = 0
+    counted: int = field(default=0, init=False)
     """Pods that it stands for in the ledgers."""
-    kept: int = 0
+    kept: int = field(default=0, init=False)
     """Of those, the ones that it does not have to give back."""
-    giving: Cause | None = None
+    giving: Cause | None = field(default=None, init=False)
     """Why it has to give pods back; None when it need not."""
-    refused: Cause | None = None
+    refused: Cause | None = field(default=None, init=False)
     """Why it cannot even wait; None when it can."""
-    preempts: tuple[str, ...] = ()
+    group: Group = field(default=(), init=False)
+    """Among whom it waits, or has waited until room was kept for it; empty when it does not wait."""
+    shape: Shape = field(default=NO_SHAPE, init=False)
+    """What it waits for."""
+    turn: Turn = field(default=(), init=False)
+    """Its turn in the line; empty as long as nobody has asked who is first there."""
+    preempts: tuple[str, ...] = field(default=(), init=False)
     """Batches that give way to it."""

@@ -121,24 +121,24 @@ class Caps:
         return max(gpus, pods)
 
 
-class Rooms:
-    """For which shapes there is room. Shapes differ in much that has nothing to do with it, so each size is counted once."""
+class Rooms(dict[Shape, bool]):
+    """Whether there is room for the least of a size. Shapes differ in much that has nothing to do with it; a size is counted once."""
+
+    __slots__ = ("_caps", "_used")
 
     def __init__(self, caps: Caps, used: Ledger) -> None:
         self._caps, self._used = caps, used
-        self._known: dict[tuple[str, int, int, bool], int] = {}
 
-    def fits(self, shape: Shape) -> bool:
-        """Whether there is room for the least that the shape needs."""
-        size = (shape.resource, shape.gpus, shape.calls, shape.grows)
-        room = self._known.get(size)
-        if room is None:
-            room = self._known[size] = self._caps.room(self._used, shape)
-        return room >= shape.min_pods
+    def __missing__(self, size: Shape) -> bool:
+        """It is asked for the first time."""
+        fits = self[size] = self._caps.room(self._used, size) >= size.min_pods
+        return fits
 
     def for_which(self, shapes: Iterable[Shape]) -> set[Shape]:
-        """Those that it fits."""
-        return {shape for shape in shapes if self.fits(shape)}
+        """Those of the shapes that there is room for."""
+        if self._caps.gpus is not None and self._used.gpus >= self._caps.gpus:  # as usual, where anybody waits
+            shapes = [shape for shape in shapes if not shape.gpus]
+        return {shape for shape in shapes if self[shape.size]}
 
 
 _UNITS = ("GPU", "pods", "batch", "endpoint calls")

@@ -1,17 +1,19 @@
 """For whom room is kept: batches that were passed for too long, and those for whom others give way.
 
-A batch with a pledge has left its lane. What becomes free counts as taken for all that come after it, until it starts.
+A batch with a pledge has left its line. What becomes free counts as taken for all that come after it, until it starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.demand import Shape
+from headrace.core.admission.entry import Entry, Group
 from headrace.core.admission.ledger import NO_CAPS, NOTHING, Ledger, Rooms
-from headrace.core.admission.order import Group, Lane
+from headrace.core.admission.line import Line
 
 
 class Taken:
@@ -22,8 +24,8 @@ class Taken:
 
     def __init__(self, compartment: Compartment, shapes: Iterable[Shape]) -> None:
         self._compartment = compartment
-        self._in_all = compartment.used
-        self._rooms = Rooms(compartment.caps, compartment.used)
+        self._in_all = compartment.accounts.used
+        self._rooms = Rooms(compartment.accounts.caps, compartment.accounts.used)
         self._by: dict[str, Ledger] = {}
         self._better = list(reversed(compartment.pledges.values()))
         self.fitting = self._rooms.for_which(shapes)
@@ -34,50 +36,64 @@ class Taken:
         while self.fitting and self._better and self._better[-1].group <= group:
             self.pledge(self._better.pop())
 
-    def room(self, lane: Lane) -> int:
+    def room(self, entry: Entry) -> int:
         """Pods that there is room for."""
-        held = self._by.get(lane.namespace) or self._compartment.used_by.get(lane.namespace, NOTHING)
-        return self._compartment.room(lane, self._in_all, held)
+        namespace = entry.demand.namespace
+        held = self._by.get(namespace) or self._compartment.accounts.used_by.get(namespace, NOTHING)
+        return self._compartment.accounts.room(entry.shape, self._in_all, held)
 
-    def pledge(self, lane: Lane) -> None:
-        """Somebody better waits in that lane, and what becomes free is kept for it."""
-        shape, here = lane.shape, self._compartment
-        if not self._rooms.fits(shape):
-            self._in_all = self._in_all.copy() if self._in_all is here.used else self._in_all
+    def pledge(self, entry: Entry) -> None:
+        """Somebody better waits, and what becomes free is kept for it."""
+        shape, namespace, here = entry.shape, entry.demand.namespace, self._compartment
+        if not self._rooms[shape.size]:
+            self._in_all = self._in_all.copy() if self._in_all is here.accounts.used else self._in_all
             self._in_all.add(shape, shape.min_pods, 1)
-            self.fitting = Rooms(here.caps, self._in_all).for_which(self.fitting)
-        if here.namespace_caps is NO_CAPS:
+            self.fitting = Rooms(here.accounts.caps, self._in_all).for_which(self.fitting)
+        if here.accounts.namespace_caps is NO_CAPS:
             return
-        held = here.used_by.get(lane.namespace, NOTHING)
-        if here.namespace_caps.room(held, shape) < shape.min_pods:
-            self._by.setdefault(lane.namespace, held.copy()).add(shape, shape.min_pods, 1)
+        held = here.accounts.used_by.get(namespace, NOTHING)
+        if here.accounts.namespace_caps.room(held, shape) < shape.min_pods:
+            self._by.setdefault(namespace, held.copy()).add(shape, shape.min_pods, 1)
 
 
-def taken_in_the_end(compartment: Compartment, lane: Lane) -> tuple[Ledger, Ledger]:
-    """What will be taken, in all and by the namespace, once all that has to be given back has been. To try things in."""
-    taken = compartment.kept.copy()
-    taken_here = compartment.kept_by.get(lane.namespace, NOTHING).copy()
+def taken_in_the_end(compartment: Compartment, entry: Entry) -> tuple[Ledger, Ledger]:
+    """What will be taken once all that has to be given back has been, in all and by the namespace. To try things in.
+
+    Where namespaces are not limited, nobody needs to know the second.
+    """
+    taken, betters = compartment.accounts.kept.copy(), list[Entry]()
     for other in compartment.pledges.values():
-        if other.group > lane.group:
-            continue
+        if other.group > entry.group:
+            break
+        betters.append(other)
         taken.add(other.shape, other.shape.min_pods, 1)
-        if other.namespace == lane.namespace:
-            taken_here.add(other.shape, other.shape.min_pods, 1)
-    return taken, taken_here
+    if compartment.accounts.namespace_caps is NO_CAPS:
+        return taken, NOTHING
+    return taken, _taken_in_the_end_by(compartment, entry.demand.namespace, betters)
+
+
+def _taken_in_the_end_by(compartment: Compartment, namespace: str, betters: Iterable[Entry]) -> Ledger:
+    taken = Ledger()
+    for members in compartment.running.values():
+        for entry in members.values():
+            if entry.demand.namespace == namespace:
+                taken.add(entry.demand.shape, entry.kept, 1)
+    for better in betters:
+        if better.demand.namespace == namespace:
+            taken.add(better.shape, better.shape.min_pods, 1)
+    return taken
 
 
 def give_up_pledges(compartment: Compartment, now: datetime) -> None:
     """Nothing is kept for those who could not start even if there were room."""
     if _nobody_is_held_up(compartment):
         return
-    for key, lane in list(compartment.pledges.items()):
-        if _may_start(compartment, lane, now):
+    for key, entry in list(compartment.pledges.items()):
+        if not _is_spent(compartment, entry.demand.namespace, now) and compartment.breakers.let(entry.shape, now):
             continue
         del compartment.pledges[key]
-        entry = compartment.entries[key]
         entry.preempts = ()
-        again = compartment.lanes.lane(lane.group, lane.namespace, lane.shape)
-        compartment.lanes.add(again, compartment.order.turn(entry.demand))
+        compartment.lines.add(entry, entry.shape)
 
 
 def _nobody_is_held_up(compartment: Compartment) -> bool:
@@ -85,10 +101,9 @@ def _nobody_is_held_up(compartment: Compartment) -> bool:
     return not compartment.spec.budgets and not compartment.breakers.known
 
 
-def _may_start(compartment: Compartment, lane: Lane, now: datetime) -> bool:
-    budgets = compartment.spec.budgets
-    spent = bool(budgets) and compartment.spending.exhausted(lane.namespace, now) is not None
-    return not spent and compartment.breakers.let(lane.shape, now)
+def _is_spent(compartment: Compartment, namespace: str, now: datetime) -> bool:
+    """Whether a budget has nothing left for the namespace."""
+    return bool(compartment.spec.budgets) and compartment.spending.exhausted(namespace, now) is not None
 
 
 def keep_room_for_overdue(compartment: Compartment, now: datetime) -> None:
@@ -96,30 +111,46 @@ def keep_room_for_overdue(compartment: Compartment, now: datetime) -> None:
     if now < compartment.look_for_overdue_at:
         return
     compartment.look_for_overdue_at = now + compartment.patience / 10
-    if any(not compartment.entries[key].preempts for key in compartment.pledges):
+    if any(not entry.preempts for entry in compartment.pledges.values()):
         return
-    entries, since = compartment.entries, now - compartment.patience
-    overdue = (lane for lane in compartment.lanes if entries[lane.turns[0][-1]].demand.since <= since)
-    for lane, key in in_order(compartment, overdue, now):
-        taken = Taken(compartment, (lane.shape,))
-        taken.count_betters_of(lane.group)
-        if not taken.fitting or taken.room(lane) < lane.shape.min_pods:
-            pledge(compartment, lane, key)
+    lines, since = compartment.lines, now - compartment.patience
+    groups = [group for group in lines.groups if _anybody_since(compartment, group, since)]
+    for entry in in_order(compartment, groups, lines.shapes, now):
+        if entry.demand.since > since:
+            continue
+        taken = Taken(compartment, (entry.shape,))
+        taken.count_betters_of(entry.group)
+        if not taken.fitting or taken.room(entry) < entry.shape.min_pods:
+            pledge(compartment, entry)
             return
 
 
-def pledge(compartment: Compartment, lane: Lane, key: str) -> None:
+def _anybody_since(compartment: Compartment, group: Group, since: datetime) -> bool:
+    """Whether anybody in that group waits for so long."""
+    return any(entry.demand.since <= since for entry in compartment.lines.tiers[group].members(compartment.entries))
+
+
+def pledge(compartment: Compartment, entry: Entry) -> None:
     """From now on, what becomes free is kept for that one."""
-    compartment.lanes.remove(key)
-    pledges = {**compartment.pledges, key: lane}
+    compartment.lines.remove(entry)
+    pledges = {**compartment.pledges, entry.demand.key: entry}
     compartment.pledges = dict(sorted(pledges.items(), key=lambda it: it[1].group))
 
 
-def in_order(compartment: Compartment, lanes: Iterable[Lane], now: datetime) -> list[tuple[Lane, str]]:
-    """Those lanes whose heads could start if there were room, and the keys of these; the ones that go first at the beginning."""
-    found = [lane for lane in lanes if not lane.shape.grows]
-    if not _nobody_is_held_up(compartment):
-        found = [lane for lane in found if _may_start(compartment, lane, now)]
-    shares = {namespace: compartment.share(namespace) for namespace in {lane.namespace for lane in found}}
-    found.sort(key=lambda lane: (lane.group, shares[lane.namespace], lane.turns[0]))
-    return [(lane, str(lane.turns[0][-1])) for lane in found]
+def in_order(
+    compartment: Compartment, groups: Iterable[Group], shapes: Iterable[Shape], now: datetime
+) -> Iterator[Entry]:
+    """The first of each of those shapes in each namespace who could start if there were room; who goes first is at the beginning.
+
+    All that they are compared by is as it was when somebody asked for the first of their group.
+    """
+    entries = compartment.entries
+    starting = {shape for shape in shapes if not shape.grows and compartment.breakers.let(shape, now)}
+    for group in groups:
+        lines: defaultdict[float, list[Line]] = defaultdict(list)
+        for namespace, line in compartment.lines.of(group).items():
+            if not _is_spent(compartment, namespace, now):
+                lines[compartment.share(namespace)].append(line)
+        for share in sorted(lines):
+            for turn in sorted(turn for line in lines[share] for turn in line.heads(starting, entries)):
+                yield entries[turn[-1]]

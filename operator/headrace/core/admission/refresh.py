@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from headrace.core.admission import words
 from headrace.core.admission.compartment import Compartment
-from headrace.core.admission.ranking import Standing, has_moved, standings
+from headrace.core.admission.ranking import Standing, has_moved, is_put_off, standings
 
 AGE = timedelta(seconds=6)
 """How old positions may be before they are counted anew,"""
@@ -31,7 +31,7 @@ class Standings:
         """Where one stands; whoever came since all were counted stands at the end until they are again."""
         if not self.of.get(compartment.name):
             self.count(compartment, now)
-        return self.of[compartment.name].get(key, (len(compartment.lanes) + len(compartment.pledges), None))
+        return self.of[compartment.name].get(key, (compartment.lines.count + len(compartment.pledges), None))
 
     def count(self, compartment: Compartment, now: datetime) -> None:
         """Count everybody."""
@@ -53,7 +53,7 @@ class Standings:
 def _outdated(compartment: Compartment, found: Mapping[str, Standing], now: datetime) -> Iterator[str]:
     for entry, why in words.causes(compartment, now):
         demand = entry.demand
-        position, said = found.get(demand.key, (None, None))[0], demand.position
+        (position, start), said = found.get(demand.key, (None, None)), demand.position
         unmoved = said == position or (said is not None and position is not None and not has_moved(said, position))
-        if demand.said != why.reason or not unmoved:
+        if demand.said != why.reason or not unmoved or is_put_off(demand.start, start, now):
             yield demand.key

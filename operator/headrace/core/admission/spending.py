@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from headrace.api.bulkhead import Budget, BudgetResource, BudgetScope, BudgetUse, BulkheadSpec
+from headrace.api.reasons import Reason
 from headrace.core.admission.budgets import Window
 from headrace.core.admission.demand import Demand
+from headrace.core.admission.entry import Cause
 
 MINUTE = timedelta(seconds=60)
 
@@ -86,6 +88,17 @@ class Spending:
             if until is not None
         ]
         return max(found, key=lambda it: it[2], default=None)
+
+    def cause(self, namespace: str, now: datetime) -> Cause | None:
+        """The budget that has nothing left for the namespace, in numbers; None when there is something of each."""
+        found = self.exhausted(namespace, now)
+        if found is None:
+            return None
+        budget, window, until = found
+        whose = f" by namespace {namespace}" if budget.scope == BudgetScope.NAMESPACE else ""
+        used = f"{window.used} of {budget.limit} {budget.resource} used{whose} in {budget.window_seconds} s"
+        message = f"budget {budget.name}: {used}, exhausted until {until:%Y-%m-%dT%H:%M:%SZ}"
+        return Cause(Reason.BUDGET_EXHAUSTED, message)
 
     def tokens_until(self, now: datetime) -> datetime | None:
         """When fewer tokens than the limit will have been used within a minute; None when that is so now."""

@@ -18,9 +18,9 @@ SHOWN_BREAKERS = 64
 
 def bulkhead_status(bulkhead: Bulkhead, compartment: Compartment, now: datetime) -> BulkheadStatus:
     """The whole next status."""
-    waiting = [entry for entry in compartment.entries.values() if _waits(compartment, entry)]
+    waiting = [entry for entry in compartment.entries.values() if not entry.target and entry.group]
     since = min((entry.demand.since for entry in waiting), default=None)
-    used, caps = compartment.used, compartment.caps
+    used, caps = compartment.accounts.used, compartment.accounts.caps
     generation = bulkhead.metadata.generation
     return BulkheadStatus(
         observed_generation=generation,
@@ -35,17 +35,12 @@ def bulkhead_status(bulkhead: Bulkhead, compartment: Compartment, now: datetime)
     )
 
 
-def _waits(compartment: Compartment, entry: Entry) -> bool:
-    key = entry.demand.key
-    return not entry.target and (key in compartment.lanes or key in compartment.pledges)
-
-
 def _saturated(compartment: Compartment, waiting: list[Entry]) -> Finding:
     if not waiting:
         return false(ConditionType.SATURATED, Reason.CAPACITY_AVAILABLE, "nothing waits")
     numbers = (
-        ("GPU", compartment.used.gpus, compartment.caps.gpus),
-        ("pods", compartment.used.pods, compartment.caps.pods),
+        ("GPU", compartment.accounts.used.gpus, compartment.accounts.caps.gpus),
+        ("pods", compartment.accounts.used.pods, compartment.accounts.caps.pods),
     )
     used = ", ".join(f"{have} of {limit} {unit}" for unit, have, limit in numbers if limit is not None)
     held = f"; {used} used" if used else ""
@@ -72,8 +67,8 @@ def _namespaces(compartment: Compartment, waiting: list[Entry]) -> tuple[Namespa
     lines: dict[str, int] = {}
     for entry in waiting:
         lines[entry.demand.namespace] = lines.get(entry.demand.namespace, 0) + 1
-    names = {name for name, held in compartment.used_by.items() if held.pods} | lines.keys()
-    ledgers = {name: compartment.used_by.get(name, NOTHING) for name in names}
+    names = {name for name, held in compartment.accounts.used_by.items() if held.pods} | lines.keys()
+    ledgers = {name: compartment.accounts.used_by.get(name, NOTHING) for name in names}
     largest = sorted(names, key=lambda name: (-ledgers[name].gpus, -ledgers[name].pods, -lines.get(name, 0), name))
     return tuple(
         NamespaceUse(

@@ -7,10 +7,9 @@ from datetime import datetime
 
 from headrace.api.reasons import Reason
 from headrace.core.admission.compartment import Compartment
-from headrace.core.admission.demand import Shape
+from headrace.core.admission.demand import Demand, Shape
 from headrace.core.admission.entry import Cause, Entry
 from headrace.core.admission.ledger import NO_CAPS, NOTHING
-from headrace.core.admission.order import Lane
 from headrace.core.admission.ranking import Standing
 from headrace.core.observed import Verdict
 
@@ -35,13 +34,17 @@ def admitted(entry: Entry) -> Verdict:
 
 def waiting(cause: Cause, standing: Standing | None, entry: Entry) -> Verdict:
     """The verdict on a batch that waits."""
-    message = cause.message
-    if entry.preempts:
-        message = f"{message}; {_named(entry.preempts)} must give way first"
+    message, preempts = cause.message, entry.preempts
+    if preempts:
+        message = f"{message}; {_named(preempts)} must give way first"
     if standing is None:
         return Verdict(admitted=False, reason=cause.reason, message=message)
     position, start = standing
-    if start is not None and _too_late(entry, start):
+    if (
+        start is not None
+        and entry.demand.deadline is not None
+        and _too_late(entry.demand, entry.demand.deadline, start)
+    ):
         message = f"{message}; at this rate the deadline is missed"
     return Verdict(
         admitted=False,
@@ -50,7 +53,7 @@ def waiting(cause: Cause, standing: Standing | None, entry: Entry) -> Verdict:
         position=position,
         ahead=position - 1,
         estimated_start=start,
-        preempts=entry.preempts,
+        preempts=preempts,
     )
 
 
@@ -62,50 +65,59 @@ def obstacle(compartment: Compartment, entry: Entry, now: datetime) -> Cause:
         return _SUSPENDED
     if entry.counted:
         return _GIVES_BACK
-    lane = compartment.lanes.at(entry.demand.key)
-    return entry.refused or shortage(compartment, lane or compartment.pledges.get(entry.demand.key), now)
+    if entry.refused is not None or not entry.group:
+        return entry.refused or _NEXT
+    return shortage(compartment, entry.shape, entry.demand.namespace, now)
 
 
 def causes(compartment: Compartment, now: datetime) -> Iterator[tuple[Entry, Cause]]:
-    """Why those wait who wait. Most of them stand in lanes; what stands in the way of one in a lane does in that of all."""
-    entries = compartment.entries
-    for lane, why in _shortages(compartment, now):
-        for turn in lane.turns:
-            yield entries[turn[-1]], why
-    for key, entry in entries.items():
-        if not entry.target and key not in compartment.lanes:
-            yield entry, obstacle(compartment, entry, now)
-
-
-def _shortages(compartment: Compartment, now: datetime) -> Iterator[tuple[Lane, Cause]]:
-    """What stands in the way of each lane. It does not depend on the group of a lane, and rarely on its namespace."""
-    by_namespace = compartment.namespace_caps is not NO_CAPS or bool(compartment.spec.budgets)
-    found: dict[tuple[Shape, str], Cause] = {}
-    for lane in compartment.lanes:
-        if lane.shape.grows:
+    """Why those wait who wait. Most of them stand in line, and what stands in the way of one does in that of all of its shape."""
+    by_namespace = compartment.accounts.namespace_caps is not NO_CAPS or bool(compartment.spec.budgets)
+    pledges, shortages = compartment.pledges, dict[str, _Shortages]()
+    for key, entry in compartment.entries.items():
+        if entry.target:
             continue
-        alike = (lane.shape, lane.namespace if by_namespace else "")
-        if alike not in found:
-            found[alike] = shortage(compartment, lane, now)
-        yield lane, found[alike]
+        if not entry.group or key in pledges:
+            yield entry, obstacle(compartment, entry, now)
+            continue
+        namespace = entry.demand.namespace if by_namespace else ""
+        known = shortages.get(namespace)
+        if known is None:
+            known = shortages[namespace] = _Shortages(compartment, namespace, now)
+        yield entry, known[entry.shape]
 
 
-def shortage(compartment: Compartment, lane: Lane | None, now: datetime) -> Cause:
-    """What stands in the way of all in one lane."""
-    if lane is None:
-        return _NEXT
-    in_doubt = compartment.breakers.why(lane.shape, now)
+class _Shortages(dict[Shape, Cause]):
+    """What stands in the way of each shape. Unless a breaker is in doubt, it is the same for all of a size."""
+
+    def __init__(self, compartment: Compartment, namespace: str, now: datetime) -> None:
+        super().__init__()
+        self._compartment, self._namespace, self._now = compartment, namespace, now
+
+    def __missing__(self, shape: Shape) -> Cause:
+        """It is asked for the first time."""
+        if shape is shape.size or self._compartment.breakers.known:
+            cause = shortage(self._compartment, shape, self._namespace, self._now)
+        else:
+            cause = self[shape.size]
+        self[shape] = cause
+        return cause
+
+
+def shortage(compartment: Compartment, shape: Shape, namespace: str, now: datetime) -> Cause:
+    """What stands in the way of all of one shape and namespace."""
+    in_doubt = compartment.breakers.why(shape, now)
     if in_doubt:
         return Cause(Reason.BREAKER_OPEN, in_doubt)
-    spent = compartment.budget_cause(lane.namespace, now) if compartment.spec.budgets else None
+    spent = compartment.spending.cause(namespace, now) if compartment.spec.budgets else None
     if spent is not None:
         return spent
-    lacks = compartment.caps.shortage(compartment.used, lane.shape)
+    lacks = compartment.accounts.caps.shortage(compartment.accounts.used, shape)
     if lacks:
         return Cause(Reason.QUOTA_EXCEEDED, lacks)
-    lacks = compartment.namespace_caps.shortage(compartment.used_by.get(lane.namespace, NOTHING), lane.shape)
+    lacks = compartment.accounts.namespace_caps.shortage(compartment.accounts.used_by.get(namespace, NOTHING), shape)
     if lacks:
-        return Cause(Reason.QUOTA_EXCEEDED, f"{lacks} by namespace {lane.namespace}")
+        return Cause(Reason.QUOTA_EXCEEDED, f"{lacks} by namespace {namespace}")
     gate = compartment.gate(now)
     if gate is not None:
         return _gated(compartment, *gate)
@@ -122,16 +134,17 @@ def _gated(compartment: Compartment, reason: Reason, until: datetime) -> Cause:
 
 
 def _kept(compartment: Compartment) -> Cause:
-    key, lane = next(iter(compartment.pledges.items()))
-    since = compartment.entries[key].demand.since
-    needs = compartment.caps.shortage(compartment.used, lane.shape)
+    first = next(iter(compartment.pledges.values()))
+    needs = compartment.accounts.caps.shortage(compartment.accounts.used, first.shape)
     numbers = f" ({needs})" if needs else ""
-    return Cause(Reason.CAPACITY_RESERVED, f"room is kept for {key}{numbers}, which waits since {since:%H:%M:%SZ}")
+    return Cause(
+        Reason.CAPACITY_RESERVED,
+        f"room is kept for {first.demand.key}{numbers}, which waits since {first.demand.since:%H:%M:%SZ}",
+    )
 
 
-def _too_late(entry: Entry, start: datetime) -> bool:
-    demand = entry.demand
-    return demand.deadline is not None and start.timestamp() + (demand.run_seconds or 0.0) > demand.deadline.timestamp()
+def _too_late(demand: Demand, deadline: datetime, start: datetime) -> bool:
+    return start.timestamp() + (demand.run_seconds or 0.0) > deadline.timestamp()
 
 
 def _named(keys: tuple[str, ...]) -> str:

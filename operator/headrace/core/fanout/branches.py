@@ -129,6 +129,7 @@ class BranchView:
             joined=joined,
             reason="" if joined else str(self.reason),
             stage=self.branch.stage,
+            required=self.branch.required,
         )
 
     def status(self) -> BranchStatus:

@@ -39,7 +39,7 @@ def selecting(observed: FanOutObserved, branches: tuple[BranchView, ...], stage:
         return _failed(observed, branches, stage, job)
     message = f"the records that stage {stage} gets are being selected"
     running = false(ConditionType.BRANCHES_COMPLETE, Reason.BRANCHES_RUNNING, message)
-    changes = progress(branches, observed.now) | (_selected(observed.fan_out, report) if report is not None else {})
+    changes = progress(observed, branches) | (_selected(observed.fan_out, report) if report is not None else {})
     return Step(_children(observed, branches, stage), (running, *readiness(observed.own_work, Role.SELECT)), changes)
 
 
@@ -65,6 +65,6 @@ def _failed(observed: FanOutObserved, branches: tuple[BranchView, ...], stage: i
     told = failure_of(observed.own_work, job)
     why = f"{told.reason}: {told.message}" if told is not None else job.failure_message or "its pods died"
     message = f"the records of stage {stage} could not be selected: {why}. What is done is kept: mend this, then retry"
-    end = failed(Reason.WORKER_FAILED, message, progress(branches, observed.now))
+    end = failed(Reason.WORKER_FAILED, message, progress(observed, branches))
     found = false(ConditionType.BRANCHES_COMPLETE, Reason.BRANCHES_FAILED, message)
     return Step((), (found, *end.findings), end.changes)

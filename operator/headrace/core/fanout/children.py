@@ -8,11 +8,11 @@ from typing import Any
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.common import Output
+from headrace.api.common import Input, Output
 from headrace.api.fanoutjob import Branch, FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, Work
 from headrace.api.manifest import InlinePlan
-from headrace.api.worker import FanOutConfig, Role, stage_input
+from headrace.api.worker import FanOutConfig, Role, parts_input, stage_input
 from headrace.core.children import FanOutWork, owned, single_job
 from headrace.core.fanout.branches import BranchView
 from headrace.core.fanout.observed import FanOutObserved, as_batch
@@ -20,6 +20,7 @@ from headrace.core.fanout.policy import deadline, decided
 from headrace.core.inline import inline_config_map
 from headrace.core.inline import lay_out as lay_out_batch
 from headrace.core.observed import Installation
+from headrace.core.tracing.context import context_of, handed_on
 
 DEADLINE_SLACK = timedelta(seconds=5)
 """A child's deadline is not moved for less: it is counted from the child's creation, which is known to the second only."""
@@ -60,6 +61,7 @@ def join_job(observed: FanOutObserved, branches: Iterable[BranchView]) -> JsonOb
     config = FanOutConfig(
         aggregation=fan_out.spec.aggregation,
         branches=tuple(view.for_join(cancelled=fan_out.spec.cancel) for view in branches),
+        min_answers=fan_out.spec.completion_policy.min_answers,
         round=fan_out.retries_asked,
     )
     return _own_job(observed, Role.JOIN, config, _JOIN_TRIES)
@@ -72,6 +74,7 @@ def select_job(observed: FanOutObserved, branches: Iterable[BranchView], stage: 
     config = FanOutConfig(
         aggregation=fan_out.spec.aggregation,
         branches=tuple(view.for_join(cancelled=fan_out.spec.cancel) for view in earlier),
+        min_answers=fan_out.spec.completion_policy.min_answers,
         round=fan_out.retries_asked,
         cascade=fan_out.spec.cascade,
         stage=stage,
@@ -114,10 +117,12 @@ def _at_work(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> set[
     spec, most = observed.fan_out.spec, observed.installation.max_parallel_branches
     if spec.suspend:
         return set()
-    room = spec.max_parallel_branches if most is None else min(spec.max_parallel_branches, most)
-    begun = [view.branch.name for view in branches if view.child is not None and not view.finished]
-    waiting = [view.branch.name for view in branches if view.child is None and view.due]
-    return set([*begun, *waiting][:room])
+    begun = [view.branch for view in branches if view.child is not None and not view.finished]
+    waiting = [view.branch for view in branches if view.child is None and view.due]
+    in_line = [*begun, *waiting]
+    heavy = [branch.name for branch in in_line if branch.engine.needs_gpu]
+    no_room = set(heavy[most:]) if most is not None else set()
+    return set([branch.name for branch in in_line if branch.name not in no_room][: spec.max_parallel_branches])
 
 
 def _too_late(observed: FanOutObserved) -> bool:
@@ -168,8 +173,9 @@ def _child(observed: FanOutObserved, view: BranchView, held: dict[str, Any], *, 
     metadata = owned(fan_out, fan_out.child_name(branch), "branch")
     metadata["labels"] |= {labels.BRANCH: branch.name, labels.ROUND: str(round_)}
     asked = (child.retries_asked if child is not None else 0) + int(again)
-    if asked:
-        metadata["annotations"] = {labels.RETRY: str(asked)}
+    annotations = {**_context(observed), **({labels.RETRY: str(asked)} if asked else {})}
+    if annotations:
+        metadata["annotations"] = annotations
     spec = branch_spec(fan_out, observed.installation, branch).model_copy(
         update={
             "suspend": held.get("suspend", False),
@@ -180,10 +186,16 @@ def _child(observed: FanOutObserved, view: BranchView, held: dict[str, Any], *, 
     return {"apiVersion": labels.API_VERSION, "kind": "InferenceBatch", "metadata": metadata, "spec": spec.to_object()}
 
 
+def _context(observed: FanOutObserved) -> dict[str, str]:
+    """The annotation with the context of a branch. It is never changed: the retries of a branch are below its first span."""
+    tracing = observed.installation.tracing
+    return handed_on(context_of(observed.fan_out, 0, tracing) if tracing is not None else None)
+
+
 def branch_spec(fan_out: FanOutJob, place: Installation, branch: Branch) -> InferenceBatchSpec:
     """What the InferenceBatch of a branch is to do: its own work on the common input, in a folder of its own."""
     output = as_batch(fan_out, place).spec.output.uri or ""
-    records = fan_out.records_input if branch.stage == 0 else stage_input(fan_out.spec.input, output, branch.stage)
+    records = _records(fan_out, output, branch.stage)
     return InferenceBatchSpec(
         **{name: getattr(branch, name) for name in Work.model_fields},
         input=records.model_copy(update={"when": branch.when, "prompt": branch.prompt or records.prompt}),
@@ -191,3 +203,13 @@ def branch_spec(fan_out: FanOutJob, place: Installation, branch: Branch) -> Infe
         storage=fan_out.spec.storage,
         service_account_name=fan_out.spec.service_account_name,
     )
+
+
+def _records(fan_out: FanOutJob, output: str, stage: int) -> Input:
+    """What the branches of a stage read: the input, the parts of its images, or what the stages before have left of them."""
+    if stage > 0:
+        return stage_input(fan_out.spec.input, output, stage)
+    split = fan_out.spec.split
+    if split is not None and split.by.of_images:
+        return parts_input(fan_out.spec.input, output, fan_out.metadata.uid)
+    return fan_out.records_input

@@ -23,7 +23,7 @@ def joining(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> Step:
     cancelled = observed.fan_out.spec.cancel
     found = _branches_complete(observed, branches)
     if not any(view.joined(cancelled=cancelled) or view.took_nothing for view in branches):
-        return _ended(observed, branches, (found,), progress(branches, observed.now))
+        return _ended(observed, branches, (found,), progress(observed, branches))
     report, job = observed.join_report, observed.job(Role.JOIN)
     if report is not None:
         return _joined(observed, branches, found, report)
@@ -35,7 +35,7 @@ def joining(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> Step:
         *branch_children(observed, branches),
         join_job(observed, branches),
     )
-    return Step(children, (found, joining, *readiness(observed.own_work, Role.JOIN)), progress(branches, observed.now))
+    return Step(children, (found, joining, *readiness(observed.own_work, Role.JOIN)), progress(observed, branches))
 
 
 def _branches_complete(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> Finding:
@@ -53,7 +53,7 @@ def _joined(observed: FanOutObserved, branches: tuple[BranchView, ...], found: F
     joined = true(ConditionType.JOINED, Reason.RECORDS_JOINED, message)
     uri = observed.own_work.batch.spec.output.uri or ""
     output = OutputStatus(uri=uri, manifest=f"{uri.rstrip('/')}/manifest.json")
-    changes = progress(branches, observed.now) | {"records": records, "output": output}
+    changes = progress(observed, branches) | {"records": records, "output": output}
     return _ended(observed, branches, (found, joined), changes)
 
 
@@ -62,7 +62,7 @@ def _join_failed(observed: FanOutObserved, branches: tuple[BranchView, ...], fou
     told = failure_of(work, job)
     why = f"{told.reason}: {told.message}" if told is not None else (job.failure_message if job else "")
     message = f"the answers could not be joined: {why or 'its pods died'}. What is done is kept: mend this, then retry"
-    end = failed(Reason.JOIN_FAILED, message, progress(branches, observed.now))
+    end = failed(Reason.JOIN_FAILED, message, progress(observed, branches))
     return Step((), (found, false(ConditionType.JOINED, Reason.JOIN_FAILED, message), *end.findings), end.changes)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from headrace.api.fanoutjob import FanOutJobStatus
@@ -12,21 +11,32 @@ from headrace.api.reasons import ConditionType, Reason
 from headrace.api.records import ErrorCode
 from headrace.core.fanout.branches import BranchView, counts
 from headrace.core.fanout.evenness import evenness, laggards
+from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.fanout.savings import saved_tokens
+from headrace.core.progress import earliest
 
 _WITHOUT_RECORDS = (ErrorCode.NOT_ROUTED, ErrorCode.NOT_ESCALATED)
 
 
-def progress(branches: tuple[BranchView, ...], now: datetime) -> dict[str, Any]:
+def progress(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> dict[str, Any]:
     """The status fields that tell how far the branches are."""
+    now, cancelled = observed.now, observed.fan_out.spec.cancel
     return {
         "branch_counts": counts(branches),
         "branches": tuple(view.status() for view in branches),
-        "usage": sum((view.child.status.usage for view in branches if view.child is not None), Usage()),
+        "usage": _usage(branches),
+        "wasted": _usage(view for view in branches if view.finished and not view.joined(cancelled=cancelled)),
         "evenness_percent": evenness(branches, now),
         "stragglers": laggards(branches, now),
         "saved_tokens": saved_tokens(branches),
+        "first_record_time": earliest(
+            view.child.status.first_record_time for view in branches if view.child is not None
+        ),
     }
+
+
+def _usage(branches: Iterable[BranchView]) -> Usage:
+    return sum((view.child.status.usage for view in branches if view.child is not None), Usage())
 
 
 def summary(status: FanOutJobStatus) -> Summary:

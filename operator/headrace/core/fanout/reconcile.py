@@ -27,12 +27,13 @@ from headrace.core.fanout.children import (
     own_children,
     plan_job,
 )
+from headrace.core.fanout.datadrift import data_drift
 from headrace.core.fanout.joining import joining
 from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.fanout.policy import deadline, decided, expired, over
 from headrace.core.fanout.progress import listed, progress, summary
 from headrace.core.plan import Plan
-from headrace.core.planning import refused, shown_records
+from headrace.core.planning import no_data, refused, shown_records
 from headrace.core.step import Step, failed, readiness, retrying
 from headrace.core.stopping import find_stop
 
@@ -83,7 +84,9 @@ def _planning(observed: FanOutObserved) -> Step:
     if report is None:
         waiting = unknown(ConditionType.INPUT_VALIDATED, Reason.PLANNING, "the input is being read")
         return Step(children, (waiting, *readiness(work, Role.PLAN), *_suspension(observed, ())))
-    return refused(report) if report.error_count else _planned(observed, report, Step(children))
+    if report.error_count:
+        return refused(report)
+    return _planned(observed, report, Step(children)) if report.records else no_data(observed.fan_out.spec.input)
 
 
 def _planned(observed: FanOutObserved, report: PlanReport, so_far: Step) -> Step:
@@ -95,7 +98,7 @@ def _planned(observed: FanOutObserved, report: PlanReport, so_far: Step) -> Step
     changes = {
         "records": RecordCounts(total=total, pending=total),
         "output": OutputStatus(uri=observed.own_work.batch.spec.output.uri or ""),
-        **progress(views(observed), observed.now),
+        **progress(observed, views(observed)),
     }
     return Step(so_far.children, (valid, *_suspension(observed, ())), changes)
 
@@ -107,7 +110,7 @@ def _working(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> Step
     running = false(ConditionType.BRANCHES_COMPLETE, Reason.BRANCHES_RUNNING, message)
     children = (*own_children(observed, lay_out(observed)), *branch_children(observed, branches))
     findings = (running, *_ending(observed, branches), *_suspension(observed, branches))
-    return Step(children, findings, progress(branches, observed.now))
+    return Step(children, findings, progress(observed, branches))
 
 
 def _ending(observed: FanOutObserved, branches: tuple[BranchView, ...]) -> tuple[Finding, ...]:
@@ -154,7 +157,8 @@ def _retry(observed: FanOutObserved) -> Step:
 def _plan(observed: FanOutObserved, step: Step) -> Plan[FanOutJobStatus]:
     """Turn a step into the whole answer."""
     before, generation, now = observed.fan_out.status, observed.fan_out.metadata.generation, observed.now
-    conditions = with_findings(before.conditions, step.findings, generation, now)
+    findings = (*step.findings, *data_drift(observed.children))
+    conditions = with_findings(before.conditions, findings, generation, now)
     common = {
         "observed_generation": generation,
         "conditions": conditions,

@@ -19,6 +19,7 @@ from headrace.core.admission.demand import Demand, Surroundings, demand_of, mode
 from headrace.core.admission.status import bulkhead_status
 from headrace.core.observed import Verdict
 from headrace.shells.kube.errors import ApiError, TransientFailure
+from headrace.shells.kube.line import Urgency
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Admission:
 
     image: str
     """The image that pods run."""
-    changed: Callable[[Key], None]
+    changed: Callable[[Key, Urgency], None]
     """Told of every batch that should be looked at because its verdict has changed."""
     write_status: Callable[[Bulkhead, BulkheadStatus], Awaitable[None]]
     book: Book = field(default_factory=Book)
@@ -142,6 +143,10 @@ class Admission:
         return Surroundings(now, self.image, paces, self.namespaces.get(batch.metadata.namespace))
 
     def _tell(self) -> None:
-        for key in self.book.take_changed():
-            namespace, _, name = key.partition("/")
-            self.changed((namespace, name))
+        for keys, urgency in (
+            (self.book.take_decided(), Urgency.NOW),
+            (self.book.take_changed(), Urgency.WHENEVER),
+        ):
+            for key in keys:
+                namespace, _, name = key.partition("/")
+                self.changed((namespace, name), urgency)

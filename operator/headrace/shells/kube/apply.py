@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from headrace.api import labels
 from headrace.api.base import ApiModel, JsonObject
 from headrace.api.bulkhead import Bulkhead, BulkheadStatus
 from headrace.api.meta import Named
 from headrace.core.changes import child_patch
-from headrace.core.plan import Activation
+from headrace.core.plan import Activation, JobStatus
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.cache import Cache, Key, Parent, controller_uid, key_of, owner_of
 from headrace.shells.kube.errors import Conflict, NotFound, TransientFailure
-from headrace.shells.kube.resources import BATCHES, BULKHEADS, CHILDREN, PARENTS, WORKLOADS, Resource, of, of_kind
+from headrace.shells.kube.resources import (
+    BATCHES,
+    BULKHEADS,
+    CHILDREN,
+    FAN_OUTS,
+    JOBS,
+    PARENTS,
+    SCHEDULES,
+    WORKLOADS,
+    Resource,
+    of,
+    of_kind,
+)
 
 
 class Applier:
@@ -63,6 +75,16 @@ class Applier:
         owner = owner_of(written)
         if owner is not None:
             self._changed(owner)
+
+    async def job_statuses(self, statuses: Iterable[JobStatus]) -> None:
+        """Write the statuses of Jobs that are ours to begin and to end; one that is gone is left in peace."""
+        for told in statuses:
+            metadata = {"namespace": told.namespace, "name": told.name, "uid": told.uid}
+            try:
+                written = await self._api.replace_status(JOBS, metadata, told.status)
+            except NotFound:
+                continue
+            self._cache.put(JOBS, written)
 
     async def bulkhead_status(self, bulkhead: Bulkhead, status: BulkheadStatus) -> None:
         """Write the status of this very Bulkhead; one that is gone is left in peace."""
@@ -116,8 +138,11 @@ def _edited(named: Named, written: JsonObject) -> bool:
     return (before.generation, before.annotations) != (now["generation"], now.get("annotations", {}))
 
 
+_NOUNS = {BATCHES: "batch", FAN_OUTS: "fan-out", SCHEDULES: "schedule"}
+
+
 def _noun(parent: Named) -> str:
-    return "batch" if of_kind(parent.kind) is BATCHES else "fan-out"
+    return _NOUNS[of_kind(parent.kind)]
 
 
 def _remedy(parent: Named, found: JsonObject) -> str:

@@ -16,11 +16,12 @@ import orjson
 from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.meta import Named
+from headrace.core.changes import CRON_FIELDS, JOB_FIELDS
+from headrace.core.schedule.observed import SCHEDULED_TIMESTAMP
 from headrace.shells.kube.resources import (
-    BATCHES,
     BULKHEADS,
     CONFIG_MAPS,
-    FAN_OUTS,
+    CRON_JOBS,
     JOBS,
     NAMESPACES,
     PARENTS,
@@ -58,7 +59,7 @@ class Parent(NamedTuple):
 Heard = Callable[[Resource, Key, Parent | None], None]
 """Takes the kind of an object, where it is among those, and whose child it is."""
 
-_OWNER_LABELS = ((FAN_OUTS, labels.FAN_OUT_JOB), (BATCHES, labels.INFERENCE_BATCH))
+_OWNER_LABELS = tuple((of_kind(kind), label) for kind, label in labels.OF_KIND.items())
 
 TOMBSTONES = 20_000
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -193,9 +194,10 @@ class Cache:
 
 
 _NEEDED: dict[Resource, dict[str, tuple[str, ...]]] = {
+    CRON_JOBS: {"spec": (*CRON_FIELDS, "jobTemplate")},
     JOBS: {
-        "spec": ("suspend", "parallelism"),
-        "status": ("active", "terminating", "completedIndexes", "failedIndexes", "conditions"),
+        "spec": JOB_FIELDS,
+        "status": ("active", "terminating", "startTime", "completedIndexes", "failedIndexes", "conditions"),
     },
     PODS: {"status": ("phase", "podIP", "containerStatuses", "conditions")},
     CONFIG_MAPS: {},
@@ -218,7 +220,11 @@ def _needed(resource: Resource, obj: JsonObject) -> JsonObject:
     parts = ((part, obj.get(part, {}), fields) for part, fields in _NEEDED[resource].items())
     kept = {part: {field: found[field] for field in fields if field in found} for part, found, fields in parts}
     annotations = obj["metadata"].pop("annotations", {})
-    ours = {name: annotations[name] for name in (labels.HOLDS, labels.DEACTIVATED) if name in annotations}
+    ours = {
+        name: annotations[name]
+        for name in (labels.HOLDS, labels.DEACTIVATED, SCHEDULED_TIMESTAMP)
+        if name in annotations
+    }
     if ours:
         obj["metadata"]["annotations"] = ours
     return {"metadata": obj["metadata"], **kept}

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headrace.api.base import JsonObject
+from headrace.api.base import ApiModel, JsonObject
+from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
+from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
 from headrace.api.meta import Named
 from headrace.core.observed import Installation
 from headrace.core.plan import Event, Plan
 from headrace.core.publish import write_due
 from headrace.core.refusal import refusal
+from headrace.core.tracing.spans import spans
 from headrace.shells.kube.admission import Admission
 from headrace.shells.kube.apply import Applier
 from headrace.shells.kube.cache import Cache, Parent
@@ -27,6 +30,7 @@ from headrace.shells.kube.queue import WorkQueue
 from headrace.shells.kube.recorder import Recorder
 from headrace.shells.kube.reporters import Reporters
 from headrace.shells.kube.resources import BATCHES
+from headrace.tracing import Silent, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,7 @@ class Converger:
     kueue: Kueue
     installation: Installation
     metrics: Metrics
+    tracer: Tracer = field(default_factory=Silent)
     now: Callable[[], datetime] = utc_now
     written_at: dict[Parent, datetime] = field(default_factory=dict)
     """When the status of an object was last written; of one that this process has not written yet, when it was first looked at."""
@@ -106,7 +111,7 @@ class Converger:
         found = self.cache.get(key.resource, key.key)
         if found is None:
             self.queue.forget(key)
-            self.metrics.of_objects.gone(key)
+            self.metrics.gone(key)
             self.written_at.pop(key, None)
             return
         now = self.now()
@@ -119,7 +124,8 @@ class Converger:
             return
         sight = Sight(self.cache, self.reporters.live, self.admission.look, self.installation, self.kueue.view)
         plan = handler.decide(sight, parent, now)
-        self.metrics.of_objects.seen(key, parent, plan.status)
+        self.metrics.seen(key, parent, plan.status)
+        await self.applier.job_statuses(plan.job_statuses)
         await self._apply_children(parent, plan, now)
         # After a restart the workers have not spoken yet: what is known of progress is older than what is written. So it is not due.
         wait = write_due(parent.status, plan.status, self.written_at.setdefault(key, now), now)
@@ -128,8 +134,9 @@ class Converger:
             self.written_at[key] = now
             if self.cache.has(key.resource, key.key):  # else admission has been told that it is gone
                 self.admission.written(parent.model_copy(update={"status": plan.status}), now)
-            self.metrics.of_objects.wrote(parent, plan.status, now)
+            self.metrics.wrote(parent, plan.status, now)
             self.recorder.say(parent, plan.events, now)
+            self._trace(parent, plan.status, now)
         elif wait is not None:
             self.queue.add_after(key, wait.total_seconds())
         self.admission.settled(parent, now)
@@ -137,6 +144,13 @@ class Converger:
             self.queue.add_after(key, plan.look_again_after.total_seconds())
         else:
             self.written_at.pop(key, None)
+
+    def _trace(self, parent: Named, status: ApiModel, now: datetime) -> None:
+        """Tell of what has ended with the status that was written."""
+        if isinstance(parent, InferenceBatch | FanOutJob) and isinstance(
+            status, InferenceBatchStatus | FanOutJobStatus
+        ):
+            self.tracer.send(spans(parent, status, now, self.installation.tracing))
 
     async def _apply_children(self, parent: Named, plan: Plan[Any], now: datetime) -> None:
         try:

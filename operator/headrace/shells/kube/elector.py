@@ -1,14 +1,20 @@
-"""Leader election: keep a Lease while we act, give it back when we stop."""
+"""Leader election: keep a Lease while we act, give it back when we stop.
+
+The Lease is kept on a loop and over connections of its own: who has much to do still says in time that it is there. Whether it may act
+can be asked from anywhere. Whether it gets on with its work is for the liveness probe to find out.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime
 
 from headrace.api.base import JsonObject
-from headrace.core.election import GIVE_UP_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Action, Candidacy, Lease
+from headrace.core.election import Action, Candidacy, Lease
 from headrace.shells.kube.api import Api
+from headrace.shells.kube.aside import Aside
 from headrace.shells.kube.errors import ApiError, Conflict, NotFound, TransientFailure
 from headrace.shells.kube.resources import LEASES
 
@@ -20,9 +26,10 @@ LEASE_NAME = "headrace-operator"
 class Elector:
     """One candidate for the Lease."""
 
-    def __init__(self, api: Api, namespace: str, identity: str) -> None:
-        self._api, self._namespace = api, namespace
-        self._candidacy = Candidacy(identity)
+    def __init__(self, api: Api, namespace: str, candidacy: Candidacy, aside: Aside) -> None:
+        """`api` is used on the loop of `aside` alone."""
+        self._api, self._namespace, self._aside = api, namespace, aside
+        self._candidacy, self._terms = candidacy, candidacy.terms
         self.problem = ""
         """Why the Lease could not be read or written last time; empty when it could."""
 
@@ -33,30 +40,44 @@ class Elector:
 
     async def acquire(self) -> None:
         """Return when we lead."""
+        await self._aside.run(self._acquire())
+
+    async def keep(self) -> None:
+        """Renew until it is lost; then return, at the latest when others may soon take it."""
+        await self._aside.run(self._keep())
+
+    async def release(self) -> None:
+        """Give the Lease back, so that the next one need not wait for it to run out."""
+        await self._aside.run(self._release())
+
+    async def _acquire(self) -> None:
         while True:
-            await self._try(RENEW_SECONDS)
+            await self._try(self._terms.renew_seconds)
             if self.leads:
                 logger.info("%s leads", self._candidacy.identity)
                 return
             await asyncio.sleep(self._candidacy.look_again_after(_clock()))
 
-    async def keep(self) -> None:
-        """Renew until it is lost; then return, at the latest when others may soon take it."""
+    async def _keep(self) -> None:
+        # A server that is busy may take its time; but there must be time for a second try.
+        longest = self._terms.give_up_seconds / 2
+        tried_at = _clock()
         while left := self._candidacy.may_act_for(_clock()):
-            await asyncio.sleep(min(RENEW_SECONDS, left))
-            await self._try(min(RENEW_SECONDS, self._candidacy.may_act_for(_clock())))
-        logger.error("the lease is lost: %s", self.problem or f"not renewed for {GIVE_UP_SECONDS:.0f} s")
+            await asyncio.sleep(min(tried_at + self._terms.renew_seconds - _clock(), left))
+            tried_at = _clock()
+            await self._try(min(longest, self._candidacy.may_act_for(tried_at)))
+        logger.error("the lease is lost: %s", self.problem or f"not renewed for {self._terms.give_up_seconds} s")
 
-    async def release(self) -> None:
-        """Give the Lease back, so that the next one need not wait for it to run out."""
-        self._candidacy = Candidacy(self._candidacy.identity)
+    async def _release(self) -> None:
+        self._candidacy = Candidacy(self._candidacy.identity, self._terms)
         try:
             found = await self._api.get(LEASES, self._namespace, LEASE_NAME)
             if found["spec"].get("holderIdentity") == self._candidacy.identity:
                 found["spec"]["holderIdentity"] = ""
                 await self._api.replace(LEASES, self._namespace, found)
         except (TransientFailure, ApiError) as error:
-            logger.warning("the lease could not be given back, it runs out in %.0f s: %s", LEASE_SECONDS, error)
+            seconds = self._terms.lease_seconds
+            logger.warning("the lease could not be given back, it runs out in %d s: %s", seconds, error)
 
     async def _try(self, seconds: float) -> None:
         """One look, and the write that follows from it, within so many seconds."""
@@ -86,7 +107,7 @@ class Elector:
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         body["spec"] |= {
             "holderIdentity": self._candidacy.identity,
-            "leaseDurationSeconds": int(LEASE_SECONDS),
+            "leaseDurationSeconds": self._terms.lease_seconds,
             "renewTime": stamp,
         }
         if action != Action.RENEW:
@@ -105,4 +126,4 @@ def _lease(obj: JsonObject) -> Lease:
 
 
 def _clock() -> float:
-    return asyncio.get_running_loop().time()
+    return time.monotonic()

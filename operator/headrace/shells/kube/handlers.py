@@ -12,11 +12,13 @@ from headrace.api.base import InvalidSpec, JsonObject
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import Kind, kind_named
+from headrace.api.scheduledgeneration import ScheduledGeneration
 from headrace.core.fanout.reconcile import reconcile as reconcile_fan_out
 from headrace.core.plan import Plan
 from headrace.core.reconcile import reconcile
-from headrace.shells.kube.observe import Sight, observe, observe_fan_out
-from headrace.shells.kube.resources import BATCHES, FAN_OUTS, Resource
+from headrace.core.schedule.reconcile import reconcile as reconcile_schedule
+from headrace.shells.kube.observe import Sight, observe, observe_fan_out, observe_schedule
+from headrace.shells.kube.resources import BATCHES, FAN_OUTS, SCHEDULES, Resource
 
 Decide = Callable[[Sight, Any, datetime], Plan[Any]]
 """From what can be seen, an object and the time to what there should be."""
@@ -45,6 +47,10 @@ def _decide_fan_out(sight: Sight, fan_out: FanOutJob, now: datetime) -> Plan[Any
     return reconcile_fan_out(observe_fan_out(sight, fan_out, now))
 
 
+def _decide_schedule(sight: Sight, schedule: ScheduledGeneration, now: datetime) -> Plan[Any]:
+    return reconcile_schedule(observe_schedule(sight, schedule, now))
+
+
 def _handler(resource: Resource, decide: Decide) -> Handler:
     kind = kind_named(resource.kind)
     assert kind is not None
@@ -54,4 +60,5 @@ def _handler(resource: Resource, decide: Decide) -> Handler:
 HANDLERS: Mapping[Resource, Handler] = {
     BATCHES: _handler(BATCHES, _decide_batch),
     FAN_OUTS: _handler(FAN_OUTS, _decide_fan_out),
+    SCHEDULES: _handler(SCHEDULES, _decide_schedule),
 }

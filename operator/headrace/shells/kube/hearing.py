@@ -17,6 +17,7 @@ from headrace.core.admission.orphans import orphans
 from headrace.shells.kube.admission import Admission
 from headrace.shells.kube.cache import Cache, Key, Parent
 from headrace.shells.kube.kueue import Kueue
+from headrace.shells.kube.line import Urgency
 from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, NAMESPACES, PODS, WORKLOADS, Resource
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Hearing:
         self._admission.namespaces[name] = found
         for batch in self._cache.keys(BATCHES):
             if batch[0] == name:
-                self._admission.changed(batch)
+                self._admission.changed(batch, Urgency.SOON)
 
     def _read(self, key: Key) -> InferenceBatch | None:
         """The batch; None when there is none, or the models refuse it, for then nothing of it may run."""

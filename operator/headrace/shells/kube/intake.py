@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 
 from headrace.api.base import JsonObject
 from headrace.shells.kube.cache import Cache, Parent, about, job_of, key_of, owner_of
-from headrace.shells.kube.resources import OPTIONAL, PODS, WATCHED, WORKLOADS, Resource
+from headrace.shells.kube.line import Urgency
+from headrace.shells.kube.resources import JOBS, OPTIONAL, PODS, WATCHED, WORKLOADS, Resource
 
 DELETED = "DELETED"
 
@@ -18,7 +19,7 @@ class Intake:
     def __init__(
         self,
         cache: Cache,
-        changed: Callable[[Parent], None],
+        changed: Callable[[Parent, Urgency], None],
         pods_changed: Callable[[Parent], None],
         namespaces: tuple[str, ...] = (),
     ) -> None:
@@ -65,9 +66,11 @@ class Intake:
         self._gone(resource, namespace, (), everything_so_far)
 
     def _notify(self, resource: Resource, obj: JsonObject) -> None:
-        tell = self._pods_changed if resource is PODS else self._changed
         for parent in self._job_owner(obj) if resource is WORKLOADS else about(resource, obj):
-            tell(parent)
+            if resource is PODS:
+                self._pods_changed(parent)
+            else:  # whoever has Jobs holds something, and may have come to its end
+                self._changed(parent, Urgency.NOW if resource is JOBS else Urgency.SOON)
 
     def _job_owner(self, workload: JsonObject) -> Iterable[Parent]:
         """The batch whose Job a Workload of Kueue stands for; nobody for a Job that is not ours."""

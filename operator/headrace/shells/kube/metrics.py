@@ -10,7 +10,11 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from headrace.api.bulkhead import Bulkhead, BulkheadStatus
+from headrace.api.kinds import OurObject, OurStatus
+from headrace.api.scheduledgeneration import ScheduledGeneration, ScheduledGenerationStatus
+from headrace.shells.kube.cache import Parent
 from headrace.shells.kube.objectmetrics import ObjectMetrics
+from headrace.shells.kube.schedulemetrics import ScheduleMetrics
 
 
 class Metrics:
@@ -57,6 +61,7 @@ class Metrics:
             registry=self.registry,
         )
         self.of_objects = ObjectMetrics(self.registry)
+        self.of_schedules = ScheduleMetrics(self.registry)
         self.leading = Gauge("headrace_leading", "Whether this replica acts", registry=self.registry)
 
     @contextmanager
@@ -67,6 +72,28 @@ class Metrics:
             yield
         finally:
             self._seconds.observe(perf_counter() - start)
+
+    def seen(
+        self, key: Parent, parent: OurObject | ScheduledGeneration, status: OurStatus | ScheduledGenerationStatus
+    ) -> None:
+        """An object of ours stands like this now."""
+        if isinstance(status, ScheduledGenerationStatus):
+            self.of_schedules.seen(key, status)
+        elif not isinstance(parent, ScheduledGeneration):
+            self.of_objects.seen(key, parent, status)
+
+    def gone(self, key: Parent) -> None:
+        """There is no such object any more."""
+        self.of_objects.gone(key)
+        self.of_schedules.gone(key)
+
+    def wrote(
+        self, parent: OurObject | ScheduledGeneration, status: OurStatus | ScheduledGenerationStatus, now: datetime
+    ) -> None:
+        """A status has been written in place of the one that the object had."""
+        if not isinstance(parent, ScheduledGeneration) and not isinstance(status, ScheduledGenerationStatus):
+            self.of_objects.wrote(parent, status, now)
+            self.of_schedules.run_wrote(parent, status)
 
     def failed(self, kind: str) -> None:
         """One look went wrong: transient, refused or bug."""
@@ -106,4 +133,5 @@ class Metrics:
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
         self.of_objects.refresh()
+        self.of_schedules.refresh()
         return generate_latest(self.registry)

@@ -12,10 +12,20 @@ from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from headrace.api.evaluation import EvaluationStatus, Feature
 from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
 from headrace.api.kinds import OurObject, OurStatus
-from headrace.core.accounting import admission_wait, done, end_of, eviction, standing, waits_for
+from headrace.core.accounting import (
+    admission_wait,
+    done,
+    drained,
+    end_of,
+    ended_branches,
+    eviction,
+    standing,
+    waits_for,
+)
 from headrace.shells.kube.cache import Parent
 
 _WORK = ("namespace", "bulkhead", "engine", "task")
@@ -23,6 +33,8 @@ _WAIT_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14_400, 43_200, 86_400)
 _PARTS = {"InferenceBatch": "shard", "FanOutJob": "branch"}
 _SHARD_OF_A_BRANCH = "/"
 """In the name of a straggler of a fan-out; the shard is counted at the branch's own batch."""
+_SCORE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+_PSI_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 _EVENNESS_BUCKETS = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 
 
@@ -75,6 +87,12 @@ class ObjectMetrics:
             "headrace_finished", "Objects that have ended", "namespace", "kind", "condition", "reason"
         )
         self._evictions = counter("headrace_evictions", "Batches that lost what they held", "bulkhead", "reason")
+        self._lost = counter(
+            "headrace_lost_gpu_seconds",
+            "GPUs times the seconds from the loss of an admission until they were free",
+            "bulkhead",
+            "reason",
+        )
         self._branches = counter("headrace_fanout_branches", "Branches of ended fan-outs", "namespace", "outcome")
         self._wait = Histogram(
             "headrace_admission_wait_seconds",
@@ -98,6 +116,25 @@ class ObjectMetrics:
             registry=registry,
         )
 
+        self._evaluated = counter(
+            "headrace_evaluated_records", "Records that said what is expected, by verdict", *_WORK, "verdict"
+        )
+        self._scores = Histogram(
+            "headrace_evaluation_score_ratio",
+            "Scores of the answers of ended batches",
+            ["namespace", "task", "score"],
+            buckets=_SCORE_BUCKETS,
+            registry=registry,
+        )
+        self._psi = Histogram(
+            "headrace_data_drift_psi",
+            "Population stability index of ended batches against their references",
+            ["namespace", "feature"],
+            buckets=_PSI_BUCKETS,
+            registry=registry,
+        )
+        self._drifts = counter("headrace_data_drifts", "Ended batches that have drifted", "namespace", "feature")
+
     def seen(self, key: Parent, parent: OurObject, status: OurStatus) -> None:
         """An object stands like this now."""
         bulkhead = parent.spec.bulkhead_name if isinstance(parent, InferenceBatch) else ""
@@ -118,6 +155,8 @@ class ObjectMetrics:
             self._wrote_batch(parent, status, now)
             if end is not None and status.evenness_percent is not None:
                 self._shard_evenness.labels(parent.metadata.namespace).observe(status.evenness_percent / 100)
+            if end is not None and status.evaluation is not None:
+                self._ended_evaluated(parent, status.evaluation)
         elif isinstance(parent, FanOutJob) and isinstance(status, FanOutJobStatus) and end is not None:
             self._ended_fan_out(parent, status)
 
@@ -148,10 +187,28 @@ class ObjectMetrics:
             self._wait.labels(spec.bulkhead_name).observe(wait.total_seconds())
         if lost is not None:
             self._evictions.labels(spec.bulkhead_name, lost).inc()
+        freed = drained(batch, status, now)
+        if freed is not None:
+            self._lost.labels(spec.bulkhead_name, freed.reason).inc(freed.gpu_seconds)
+        if spec.evaluation is not None and spec.evaluation.reference is not None:
+            for feature in Feature:  # counted from 0 on: the first one to drift is seen as an increase, too
+                self._drifts.labels(work[0], feature)
+
+    def _ended_evaluated(self, batch: InferenceBatch, found: EvaluationStatus) -> None:
+        namespace, spec, scores = batch.metadata.namespace, batch.spec, found.scores
+        if scores is not None:
+            work = (namespace, spec.bulkhead_name, spec.engine.name, spec.model.task)
+            self._evaluated.labels(*work, "correct").inc(scores.correct)
+            self._evaluated.labels(*work, "wrong").inc(scores.expected - scores.correct)
+            for score in ("accuracy", "precision", "recall", "f1"):
+                self._scores.labels(namespace, spec.model.task, score).observe(float(getattr(scores, score)))
+        for one in found.drift:
+            self._psi.labels(namespace, one.feature).observe(float(one.psi))
+            self._drifts.labels(namespace, one.feature).inc(one.drifted)
 
     def _ended_fan_out(self, fan_out: FanOutJob, status: FanOutJobStatus) -> None:
-        namespace, counts = fan_out.metadata.namespace, status.branch_counts
-        for outcome, branches in (("succeeded", counts.succeeded), ("failed", counts.failed)):
+        namespace, ended = fan_out.metadata.namespace, ended_branches(status)
+        for outcome, branches in zip(ended._fields, ended, strict=True):
             self._branches.labels(namespace, outcome).inc(branches)
         if status.evenness_percent is not None:
             self._evenness.labels(namespace).observe(status.evenness_percent / 100)

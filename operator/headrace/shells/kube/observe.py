@@ -1,4 +1,4 @@
-"""From the cache to one consistent look at a batch or a fan-out."""
+"""From the cache to one consistent look at an object of ours."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from datetime import datetime
 from typing import NamedTuple
 
 from headrace.api import labels
-from headrace.api.base import JsonObject
+from headrace.api.base import InvalidSpec, JsonObject
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject, kind_named
+from headrace.api.scheduledgeneration import ScheduledGeneration
 from headrace.api.worker import Report, Role, parse_report
 from headrace.core.fanout.observed import FanOutObserved
 from headrace.core.kueue.verdict import kueue_verdict
 from headrace.core.kueue.workload import KueueView
 from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, Verdict, WorkerReport
 from headrace.core.planning import about_to_be
+from headrace.core.schedule.observed import Listing, Reference, ScheduleObserved, Tick, Upstream
 from headrace.shells.kube.cache import Cache, Parent, controller_uid
-from headrace.shells.kube.resources import BATCHES, JOBS, PODS
+from headrace.shells.kube.resources import BATCHES, CRON_JOBS, FAN_OUTS, JOBS, PODS, SCHEDULES, Resource, of_kind
+
+MOST_UPSTREAM = 100
+"""How many objects are looked at for one schedule. Beyond, a circle is not noticed: its schedules wait, and say for what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,75 @@ def observe_fan_out(sight: Sight, fan_out: FanOutJob, now: datetime) -> FanOutOb
         reports=work.reports,
         installation=sight.installation,
     )
+
+
+def observe_schedule(sight: Sight, schedule: ScheduledGeneration, now: datetime) -> ScheduleObserved:
+    """One look at a schedule, its ticks and its runs. Raises `InvalidSpec` when a run is not of this version."""
+    cache, parent, uid = sight.cache, Parent.of(schedule), schedule.metadata.uid
+    cron = next((it for it in cache.children(CRON_JOBS, parent) if controller_uid(it) == uid), None)
+    jobs = cache.children(JOBS, parent) if cron is not None else []
+    found = _runs(cache, parent, uid)
+    return ScheduleObserved(
+        schedule=schedule,
+        now=now,
+        cron_job=cron,
+        ticks=tuple(Tick.from_object(job) for job in jobs if cron and controller_uid(job) == cron["metadata"]["uid"]),
+        runs={run.metadata.name: run for run in found},
+        upstream=_upstream(cache, schedule),
+        listings=tuple(_listings(cache, parent, uid)),
+        installation=sight.installation,
+    )
+
+
+def _listings(cache: Cache, parent: Parent, uid: str) -> Iterator[Listing]:
+    """The looks of a schedule at what is new."""
+    for job in cache.children(JOBS, parent):
+        if controller_uid(job) == uid and "deletionTimestamp" not in job["metadata"]:
+            pods = [pod for pod in cache.children(PODS, parent) if controller_uid(pod) == job["metadata"]["uid"]]
+            pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
+            said = (report for pod in pods for report in _reports(pod, {}))
+            yield Listing.of(job, map(PodSnapshot.from_object, pods), said)
+
+
+def _runs(cache: Cache, parent: Parent, uid: str) -> list[OurObject]:
+    """The runs of a schedule."""
+    return [
+        model.parse({"apiVersion": labels.API_VERSION, "kind": resource.kind, **run})
+        for resource, model in ((BATCHES, InferenceBatch), (FAN_OUTS, FanOutJob))
+        for run in cache.children(resource, parent)
+        if controller_uid(run) == uid
+    ]
+
+
+def _upstream(cache: Cache, schedule: ScheduledGeneration) -> dict[Reference, Upstream]:
+    """What a schedule depends on, and the schedules beyond, as far as circles are looked for."""
+    found: dict[Reference, Upstream] = {}
+    todo: list[Reference] = [(one.kind, one.name) for one in schedule.spec.depends_on]
+    while todo and len(found) < MOST_UPSTREAM:
+        reference = todo.pop(0)
+        if reference in found:
+            continue
+        resource, name = of_kind(reference[0]), reference[1]
+        parent = Parent(resource, schedule.metadata.namespace, name)
+        one = _parsed(cache.get(resource, parent.key), resource)
+        is_schedule = isinstance(one, ScheduledGeneration)
+        found[reference] = Upstream(one, tuple(_runs(cache, parent, one.metadata.uid)) if one and is_schedule else ())
+        todo += (
+            [(SCHEDULES.kind, next_one) for next_one in one.upstream] if isinstance(one, ScheduledGeneration) else []
+        )
+    return found
+
+
+def _parsed(obj: JsonObject | None, resource: Resource) -> OurObject | ScheduledGeneration | None:
+    """The object; None when there is none, or one of another version, of which nothing is known."""
+    kind = kind_named(resource.kind)
+    assert kind is not None
+    try:
+        found = kind.model.parse({"apiVersion": labels.API_VERSION, "kind": resource.kind, **obj}) if obj else None
+    except InvalidSpec:
+        return None
+    assert found is None or isinstance(found, OurObject | ScheduledGeneration)
+    return found
 
 
 class _Work(NamedTuple):

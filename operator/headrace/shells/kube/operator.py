@@ -15,12 +15,15 @@ from typing import Any
 
 from kubernetes.aio import client, config
 
+from headrace.core.election import Candidacy, LeaseTerms
 from headrace.core.observed import Installation
 from headrace.shells.kube.admission import TICK_SECONDS, Admission
 from headrace.shells.kube.api import REQUEST_TIMEOUT_SECONDS, Api
 from headrace.shells.kube.apply import Applier
+from headrace.shells.kube.aside import Aside
 from headrace.shells.kube.cache import Cache, Key, Parent
 from headrace.shells.kube.converge import Converger, utc_now
+from headrace.shells.kube.dependents import Dependents
 from headrace.shells.kube.elector import Elector
 from headrace.shells.kube.errors import ApiError, TransientFailure
 from headrace.shells.kube.health import Health, serve
@@ -28,6 +31,7 @@ from headrace.shells.kube.hearing import Hearing
 from headrace.shells.kube.intake import Intake
 from headrace.shells.kube.kubeconfig import read_environment_once
 from headrace.shells.kube.kueue import Kueue
+from headrace.shells.kube.line import Urgency
 from headrace.shells.kube.memory import tidy
 from headrace.shells.kube.metrics import Metrics
 from headrace.shells.kube.queue import WorkQueue
@@ -36,10 +40,13 @@ from headrace.shells.kube.reporters import Reporters
 from headrace.shells.kube.resources import BATCHES, WATCHED
 from headrace.shells.kube.schema import SchemaMismatch, check_schema
 from headrace.shells.kube.source import EventSource, ListWatch, watch_optional
+from headrace.tracing import Silent, Tracer
 
 logger = logging.getLogger(__name__)
 
 WORKERS = 16
+AT_WORK_FOR_ONE = 4
+"""Workers at most for one flow beside others: whoever is looked at works beside all that are, and a flood would slow all others down."""
 DRAIN_SECONDS = 20.0
 POD_NEWS_SECONDS = 0.2
 """How long news of pods may wait for more: a thousand pods that start or end at once are worth some looks, not a thousand."""
@@ -55,6 +62,7 @@ class Options:
     namespaces: tuple[str, ...] = ()
     """Namespaces to serve; none for all."""
     lease_namespace: str = "headrace-system"
+    lease_terms: LeaseTerms = field(default_factory=LeaseTerms)
     kubeconfig: Path | None = None
     """None: the pod's own credentials, or KUBECONFIG."""
     host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
@@ -62,6 +70,8 @@ class Options:
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
     """After which a request to the API server is given up, and made again."""
+    tracer: Tracer = field(default_factory=Silent)
+    """Who takes spans, where `installation.tracing` says that there are any. It is closed by whoever has opened it."""
     watch_with_kopf: bool = False
     """Let kopf watch, in place of our own lists and watches."""
 
@@ -70,12 +80,24 @@ async def run_operator(options: Options, stop: asyncio.Event | None = None) -> i
     """Run until told to stop (0) or until the lease is lost (1: start again as a follower)."""
     stop = stop or _stop_on_signals()
     configuration = await load_configuration(options.kubeconfig)
-    async with client.ApiClient(configuration) as api_client:
-        operator = Operator(api_client, options)
+    async with client.ApiClient(configuration) as api_client, _candidate(options) as elector:
+        operator = Operator(api_client, elector, options)
         if options.watch_with_kopf:
             operator.source = _kopf_source(operator.api, configuration, options, stop)
         async with operator.serving():
             return await operator.run(stop)
+
+
+@asynccontextmanager
+async def _candidate(options: Options) -> AsyncIterator[Elector]:
+    """The candidate for the Lease, with a loop and connections of its own."""
+    async with Aside("lease") as aside:
+        api_client = client.ApiClient(await load_configuration(options.kubeconfig))
+        api = Api(api_client, options.request_timeout_seconds)
+        try:
+            yield Elector(api, options.lease_namespace, Candidacy(options.identity, options.lease_terms), aside)
+        finally:
+            await aside.run(api_client.close())
 
 
 def _kopf_source(api: Api, configuration: client.Configuration, options: Options, stop: asyncio.Event) -> EventSource:
@@ -99,14 +121,12 @@ async def load_configuration(kubeconfig: Path | None) -> client.Configuration:
 class Operator:
     """The parts, and how they hang together."""
 
-    def __init__(self, api_client: client.ApiClient, options: Options) -> None:
-        self.options = options
-        self.election_api = Api(api_client, options.request_timeout_seconds)
-        self.elector = Elector(self.election_api, options.lease_namespace, options.identity)
+    def __init__(self, api_client: client.ApiClient, elector: Elector, options: Options) -> None:
+        self.options, self.elector = options, elector
         self.api = Api(api_client, options.request_timeout_seconds, may_write=lambda: self.elector.leads)
         self.source: EventSource = ListWatch(self.api)
         self.cache, self.metrics = Cache(), Metrics()
-        self.queue: WorkQueue[Parent] = WorkQueue(self._flow_of)
+        self.queue: WorkQueue[Parent] = WorkQueue(self._flow_of, AT_WORK_FOR_ONE)
         self.intake = Intake(self.cache, self.queue.add, self._pods_changed, options.namespaces)
         self.recorder = Recorder(self.api, options.identity)
         self.reporters = Reporters(self.cache, options.installation.metrics_port, self._pods_changed)
@@ -123,6 +143,7 @@ class Operator:
             self.kueue,
             options.installation,
             self.metrics,
+            options.tracer,
         )
         self._schema_problem = "the installed CRDs have not been looked at yet"
 
@@ -156,10 +177,10 @@ class Operator:
         return key.namespace, self.cache.bulkhead(key)
 
     def _pods_changed(self, key: Parent) -> None:
-        self.queue.add_after(key, POD_NEWS_SECONDS)
+        self.queue.add_after(key, POD_NEWS_SECONDS, Urgency.NOW)
 
-    def _verdict_changed(self, key: Key) -> None:
-        self.queue.add(Parent(BATCHES, *key))
+    def _verdict_changed(self, key: Key, urgency: Urgency) -> None:
+        self.queue.add(Parent(BATCHES, *key), urgency)
 
     def health(self) -> Health:
         """How we are."""
@@ -221,6 +242,7 @@ class Operator:
             await self.intake.complete.wait()
             logger.info("%s acts; %s", self.options.identity, self.health().cached)
             Hearing(self.cache, self.admission, self.kueue, utc_now).begin()
+            Dependents(self.cache, self.queue.add).begin()
             group.create_task(self._admit())
             group.create_task(self.reporters.run())
             group.create_task(tidy())

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from headrace.shells.kube.line import FairLine
+from headrace.shells.kube.line import FairLine, Urgency
 
 K = TypeVar("K", bound=Hashable)
 
@@ -22,10 +23,10 @@ LAST_BACKOFF_SECONDS = 300.0
 class WorkQueue(Generic[K]):
     """Keys that want to be looked at."""
 
-    def __init__(self, flow_of: Callable[[K], Hashable] = lambda _: None) -> None:
-        """Keys of one flow take turns with those of others; by default there is one flow."""
-        self._line = FairLine(flow_of)
-        self._dirty: set[K] = set()
+    def __init__(self, flow_of: Callable[[K], Hashable] = lambda _: None, at_most: int = sys.maxsize) -> None:
+        """Keys of one flow take turns with those of others, and at most so many are worked on at once; by default there is one flow."""
+        self._line = FairLine(flow_of, at_most)
+        self._dirty: dict[K, Urgency] = {}
         self._busy: set[K] = set()
         self._failures: Counter[K] = Counter()
         self._timers: dict[K, asyncio.TimerHandle] = {}
@@ -36,31 +37,34 @@ class WorkQueue(Generic[K]):
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def add(self, key: K) -> None:
-        """Look at the key soon; asking twice before that is asking once."""
-        if key in self._dirty or key in self._held:
+    def add(self, key: K, urgency: Urgency = Urgency.SOON) -> None:
+        """Look at the key; asking twice before that is asking once, and the more urgent word counts."""
+        if key in self._held:
             return
-        self._dirty.add(key)
+        if key in self._dirty:
+            self._hurry(key, urgency)
+            return
+        self._dirty[key] = urgency
         self._since[key] = asyncio.get_running_loop().time()
         self._idle.clear()
         if key not in self._busy:
-            self._line.append(key)
+            self._line.append(key, urgency)
             self._wake.set()
 
-    def add_after(self, key: K, seconds: float) -> None:
+    def add_after(self, key: K, seconds: float, urgency: Urgency = Urgency.SOON) -> None:
         """Look at the key at the latest in so many seconds; an earlier date that was set before stays."""
         known = self._timers.get(key)
         later = known is None or known.when() > asyncio.get_running_loop().time() + seconds
         if later and key not in self._held:
-            self._set_timer(key, seconds)
+            self._set_timer(key, seconds, urgency)
 
     async def get(self) -> K:
-        """The next key, once there is one. `done` must follow."""
-        while not self._line:
+        """The next key, once there is one that may be worked on. `done` must follow."""
+        while self._line.next_hands is None:
             self._wake.clear()
             await self._wake.wait()
         key = self._line.popleft()
-        self._dirty.discard(key)
+        self._dirty.pop(key, None)
         self._since.pop(key, None)
         self._busy.add(key)
         self._taken_at = asyncio.get_running_loop().time()
@@ -83,7 +87,7 @@ class WorkQueue(Generic[K]):
         wait *= random.uniform(1.0, 1.25)  # those who failed together should not come back together
         if retry_after is not None:
             self._held.add(key)
-            self._dirty.discard(key)
+            self._dirty.pop(key, None)
             self._since.pop(key, None)
             self._set_timer(key, wait)
         self._release(key)
@@ -122,22 +126,29 @@ class WorkQueue(Generic[K]):
         """Wait until no key is in line or worked on."""
         await self._idle.wait()
 
-    def _set_timer(self, key: K, seconds: float) -> None:
+    def _hurry(self, key: K, urgency: Urgency) -> None:
+        if urgency < self._dirty[key]:
+            self._dirty[key] = urgency
+            if key not in self._busy:
+                self._line.hurry(key, urgency)
+
+    def _set_timer(self, key: K, seconds: float, urgency: Urgency = Urgency.SOON) -> None:
         known = self._timers.pop(key, None)
         if known is not None:
             known.cancel()
-        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._due, key)
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._due, key, urgency)
 
-    def _due(self, key: K) -> None:
+    def _due(self, key: K, urgency: Urgency) -> None:
         self._timers.pop(key, None)
         self._held.discard(key)
-        self.add(key)
+        self.add(key, urgency)
 
     def _release(self, key: K) -> None:
         self._busy.discard(key)
         self._line.release(key)
         if key in self._dirty:
-            self._line.append(key)
+            self._line.append(key, self._dirty[key])
+        if self._line:
             self._wake.set()
-        elif not self._busy and not self._line:
+        elif not self._busy:
             self._idle.set()

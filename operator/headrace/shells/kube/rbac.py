@@ -10,6 +10,7 @@ from headrace.shells.kube.resources import (
     BULKHEADS,
     CONFIG_MAPS,
     CRDS,
+    CRON_JOBS,
     EVENTS,
     FAN_OUTS,
     JOBS,
@@ -17,6 +18,7 @@ from headrace.shells.kube.resources import (
     NAMESPACES,
     PARENTS,
     PODS,
+    SCHEDULES,
     WORKLOADS,
     Resource,
 )
@@ -40,12 +42,15 @@ def cluster_rules() -> list[JsonObject]:
 def namespaced_rules() -> list[JsonObject]:
     """For that ClusterRole, or for a Role in each namespace that is served."""
     return [
-        _rule(FAN_OUTS, "list", "watch"),
-        _rule(BATCHES, "get", "list", "watch", "create", "patch"),
+        _rule(SCHEDULES, "list", "watch"),
+        # Runs of schedules are made, cancelled, and deleted as history has no more room; branches are made and changed.
+        *(_rule(work, "get", "list", "watch", "create", "patch", "delete") for work in (FAN_OUTS, BATCHES)),
         *(_rule(resource, "patch", part="status") for resource in PARENTS),
         # Only where the API server enforces who may block a deletion (OpenShift): the children do, of their parent's.
         *(_rule(resource, "update", part="finalizers") for resource in PARENTS),
+        _rule(CRON_JOBS, "get", "list", "watch", "create", "patch"),
         _rule(JOBS, "get", "list", "watch", "create", "patch", "delete"),
+        _rule(JOBS, "patch", part="status"),  # of the Jobs of ticks, which are ours to begin and to end
         _rule(CONFIG_MAPS, "get", "list", "watch", "create", "delete"),
         _rule(PODS, "list", "watch"),
         # Of Kueue: where a batch stands in its queue; and a batch that is to rest has its Workload made inactive.

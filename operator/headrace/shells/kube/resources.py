@@ -33,8 +33,10 @@ class Resource:
 
 BATCHES = Resource(labels.GROUP, labels.VERSION, "inferencebatches", "InferenceBatch")
 FAN_OUTS = Resource(labels.GROUP, labels.VERSION, "fanoutjobs", "FanOutJob")
+SCHEDULES = Resource(labels.GROUP, labels.VERSION, "scheduledgenerations", "ScheduledGeneration")
 BULKHEADS = Resource(labels.GROUP, labels.VERSION, "bulkheads", "Bulkhead", clusterwide=True)
 JOBS = Resource("batch", "v1", "jobs", "Job")
+CRON_JOBS = Resource("batch", "v1", "cronjobs", "CronJob")
 PODS = Resource("", "v1", "pods", "Pod")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", clusterwide=True)
@@ -43,15 +45,15 @@ EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", clusterwide=True)
 
-PARENTS = (BATCHES, FAN_OUTS)
+PARENTS = (BATCHES, FAN_OUTS, SCHEDULES)
 """Our own kinds: objects that are looked at."""
 SURROUNDINGS = (BULKHEADS, NAMESPACES)
 """What decides, besides an object itself, whether it may run."""
-WATCHED = (*PARENTS, *SURROUNDINGS, JOBS, PODS, CONFIG_MAPS)
+WATCHED = (*PARENTS, *SURROUNDINGS, CRON_JOBS, JOBS, PODS, CONFIG_MAPS)
 """What the cache holds: our objects, what stands around them, and the children that carry our label."""
 OPTIONAL = (WORKLOADS,)
 """What it holds besides, where the cluster has such objects: those of other projects."""
-CHILDREN = (BATCHES, JOBS, CONFIG_MAPS)
+CHILDREN = (CRON_JOBS, FAN_OUTS, BATCHES, JOBS, CONFIG_MAPS)
 """What a plan may create and delete."""
 
 

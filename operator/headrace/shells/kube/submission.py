@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from headrace.api.base import ApiModel, FieldError, JsonObject
 from headrace.shells.kube.errors import ApiError
+from headrace.shells.manifests import work_specs
 
 _SAID_BEFORE = re.compile(
     r'^(Invalid|Unsupported) value: (("[^"]*"|-?[0-9.]+|true|false|null): )?|^(Required value|Forbidden): '
@@ -23,15 +24,17 @@ def as_said(model: ApiModel) -> JsonObject:
 
 def in_a_cluster(data: JsonObject, _: Path) -> list[FieldError]:
     """Names what a pod cannot see because it is a path on the machine of whoever submits it."""
-    spec, errors = data.get("spec"), []
+    return [error for at, spec in work_specs(data) for error in _paths(spec, at)]
+
+
+def _paths(spec: Any, at: str) -> Iterator[FieldError]:
     for field in ("input", "output"):
         part = spec.get(field) if isinstance(spec, dict) else None
         uri = part.get("uri") if isinstance(part, dict) else None
         if isinstance(uri, str) and uri and "://" not in uri:
             message = f'"{uri}" is a path on this machine, which no pod can see: must be claim://NAME/PATH or s3://'
             more = ", or the records inline or in a ConfigMap" if field == "input" else ""
-            errors.append(FieldError(f"spec.{field}.uri", message + more))
-    return errors
+            yield FieldError(f"{at}.{field}.uri", message + more)
 
 
 def field_errors(refusal: ApiError) -> list[FieldError]:

@@ -22,6 +22,9 @@ WORKER: Programs = {"headrace_worker": (sys.executable, "-P", "-m", "headrace_wo
 FindConfigMap = Callable[[str], JsonObject | None]
 """The ConfigMap of that name in the namespace of the batch."""
 
+_NOTHING: JsonObject = {"data": {}}
+"""What a ConfigMap that need not be there has in it when it is not."""
+
 _OF_THE_IMAGE = frozenset({"HOME"})
 """Variables that make up for a read-only image; this machine has its own, with the user's model caches."""
 
@@ -74,7 +77,7 @@ def mount_config_maps(job: Mapping[str, Any], find: FindConfigMap) -> str | None
         wanted = volumes[mount["name"]].get("configMap")
         if wanted is None:
             continue
-        found = find(wanted["name"])
+        found = find(wanted["name"]) or (_NOTHING if wanted.get("optional") else None)
         if found is None:
             return str(wanted["name"])
         _write_files(Path(mount["mountPath"]), found)

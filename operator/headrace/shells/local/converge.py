@@ -18,9 +18,11 @@ from headrace.core.observed import Installation, Observed
 from headrace.core.plan import Event, Plan
 from headrace.core.publish import write_due
 from headrace.core.reconcile import reconcile
+from headrace.core.tracing.spans import spans
 from headrace.shells.local.cluster import LocalCluster
 from headrace.shells.local.containers import WORKER, FindConfigMap, Programs
 from headrace.shells.local.state import BatchFolder, StateDir
+from headrace.shells.local.traces import tracer_here, tracing_here
 
 LOOK_INTERVAL = timedelta(seconds=0.5)
 """Longest time between two looks: it is what a person watches."""
@@ -95,6 +97,7 @@ class Drive(ABC):
         if due is not None and due <= timedelta(0):
             self._folder.write_status(plan.status)
             self._written_at = now
+            tracer_here().send(spans(before, plan.status, now, tracing_here()))
             for event in plan.events:
                 watcher.event(before, event)
         watcher.progress(before.model_copy(update={"status": plan.status}))

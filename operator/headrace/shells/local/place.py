@@ -14,6 +14,7 @@ from headrace.core.fanout.check import fan_out_problems
 from headrace.core.fanout.observed import as_batch
 from headrace.core.observed import Installation
 from headrace.shells.local.state import BatchFolder, StateDir
+from headrace.shells.local.traces import tracing_here
 from headrace.shells.manifests import ConfigMap
 
 _ONLY_IN_A_CLUSTER = "is there only in a cluster: on this machine give a path, or a file:// URI"
@@ -35,7 +36,7 @@ _STORAGE_VARIABLES = {
 """Object stores by their schemes, and the variables any one of which says how to get in."""
 MOST_BRANCHES = 4
 """Branches of a FanOutJob that share this machine, if it has as many cores."""
-_NO_ENGINE = "this version has no such engine: must be transformers or mock"
+_NO_ENGINE = "this version has no such engine: must be transformers, openai or mock"
 
 
 def installation(state: StateDir, folder: BatchFolder) -> Installation:
@@ -43,6 +44,7 @@ def installation(state: StateDir, folder: BatchFolder) -> Installation:
     return Installation(
         default_output=state.default_output,
         files_root=str(folder.files),
+        secrets_root=None,
         max_parallel_branches=most_branches(),
         no_containers="no container is started on this machine: run this in a cluster, or choose another aggregation.type",
         unsupported_engines=_unsupported_engines(),
@@ -50,6 +52,7 @@ def installation(state: StateDir, folder: BatchFolder) -> Installation:
             "claim": f"a claim {_ONLY_IN_A_CLUSTER}",
             "oci": f"an image volume {_ONLY_IN_A_CLUSTER}",
         },
+        tracing=tracing_here(),
     )
 
 
@@ -67,13 +70,13 @@ def problems(wanted: OurObject, state: StateDir, config_maps: tuple[ConfigMap, .
 
 
 def most_branches() -> int:
-    """Branches at once: each is a process with a model, on one machine."""
+    """Branches with a model at once: each is a process with one, on one machine. Others only wait for somebody else."""
     return min(MOST_BRANCHES, os.cpu_count() or 1)
 
 
 def _unsupported_engines() -> dict[str, str]:
     missing = [module for module in ("torch", "transformers") if find_spec(module) is None]
-    unsupported = dict.fromkeys(("vllm", "openai"), _NO_ENGINE)
+    unsupported = {"vllm": _NO_ENGINE}
     if missing:
         advice = 'pip install "headrace[worker]"'
         unsupported["transformers"] = f"needs the Python package {missing[0]}, which is not installed here: {advice}"
@@ -82,7 +85,20 @@ def _unsupported_engines() -> dict[str, str]:
 
 def _secret_problems(batch: InferenceBatch) -> list[FieldError]:
     """A Secret's value comes from the environment here, so it must be there."""
-    return [*_hub_problems(batch), *_storage_problems(batch)]
+    return [*_hub_problems(batch), *_storage_problems(batch), *_key_problems(batch)]
+
+
+def _key_problems(batch: InferenceBatch) -> list[FieldError]:
+    endpoints = batch.spec.engine.openai.endpoints if batch.spec.engine.openai is not None else ()
+    wanted = ((number, it.api_key_secret_ref) for number, it in enumerate(endpoints))
+    return [
+        FieldError(
+            f"spec.engine.openai.endpoints[{number}].apiKeySecretRef",
+            f"there are no Secrets on this machine: put the key into the environment variable {ref.variable}",
+        )
+        for number, ref in wanted
+        if ref is not None and not os.environ.get(ref.variable)
+    ]
 
 
 def _storage_problems(batch: InferenceBatch) -> list[FieldError]:

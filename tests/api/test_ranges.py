@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.ranges import format_ranges, parse_ranges
+from headrace.api.ranges import format_ranges, parse_ranges
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Requests that are answered later: gathered into windows, each of which becomes an InferenceBatch."""

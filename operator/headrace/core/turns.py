@@ -1,0 +1,58 @@
+"""Which batches go next, where only so many can be worked on at a time.
+
+Those that are only to end (cancelled, or past their deadline) wait for nobody's work: they have places of their own, as many again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.reasons import ConditionType
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A batch that nobody works on."""
+
+    name: str
+    created: datetime
+    priority: int = 0
+    deadline: datetime | None = None
+    cancelled: bool = False
+    at_rest: bool = False
+    """It is suspended, and has put its work away."""
+
+    @classmethod
+    def of(cls, batch: InferenceBatch, now: datetime) -> Self:
+        """What is known of a batch that is not over."""
+        created, seconds = batch.metadata.creation_timestamp or now, batch.spec.completion_deadline_seconds
+        from_creation = created + timedelta(seconds=seconds) if seconds is not None else None
+        return cls(
+            name=batch.metadata.name,
+            created=created,
+            priority=batch.spec.priority,
+            deadline=batch.status.deadline_time or from_creation,
+            cancelled=batch.spec.cancel,
+            at_rest=batch.spec.suspend and batch.status.is_true(ConditionType.SUSPENDED),
+        )
+
+    def is_to_end(self, now: datetime) -> bool:
+        """Whether nothing is left to do but to close its books."""
+        return self.cancelled or (self.deadline is not None and now >= self.deadline)
+
+
+def next_turns(
+    waiting: Iterable[Waiting], working: Collection[str], ending: Collection[str], most: int, now: datetime
+) -> list[tuple[Waiting, bool]]:
+    """Those that begin now, and of each whether it is only to end; `working` and `ending` have begun. At most `most` of either sort.
+
+    Higher priority first, then the older one.
+    """
+    line = sorted(waiting, key=lambda one: (-one.priority, one.created, one.name))
+    over = [(one, True) for one in line if one.is_to_end(now)]
+    to_do = [(one, False) for one in line if not one.is_to_end(now) and not one.at_rest]
+    return [*over[: max(0, most - len(ending))], *to_do[: max(0, most - len(working))]]

@@ -1,0 +1,58 @@
+"""From what a batch has left to the answers of the requests in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from headrace.api.asking import ClosedWindow
+from headrace.api.base import JsonObject
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.core.asking.batches import outcome_of, outcome_without_line
+from headrace.core.asking.life import Outcome, ended, fitted, is_dead
+from headrace.core.openai.files import files_of
+from headrace.gateway.clocks import Clock
+from headrace.gateway.lines import lines
+from headrace.gateway.place import Place
+from headrace.gateway.store import Store
+from headrace.gateway.together import AT_ONCE, together
+
+
+class Answers:
+    """Writes down what has become of requests; what is written down already stays as it is."""
+
+    def __init__(self, store: Store, place: Place, clock: Clock) -> None:
+        self._store, self._place, self._clock = store, place, clock
+
+    async def give(self, window: ClosedWindow, batch: InferenceBatch | None) -> None:
+        """Answer all requests of a window whose batch is over; None for one that is gone."""
+        asked = {member.id: member.body for member in window.members}
+        waiting = {*asked}
+        if batch is not None:
+            async with aclosing(self._outcomes(batch)) as groups:
+                async for group in groups:
+                    await together(self._answer(name, outcome, asked.get(name)) for name, outcome in group)
+                    waiting -= {name for name, _ in group}
+        lost = outcome_without_line(batch)
+        await together(self._answer(name, lost, asked[name]) for name in sorted(waiting))
+
+    async def _outcomes(self, batch: InferenceBatch) -> AsyncGenerator[list[tuple[str, Outcome]], None]:
+        """What the batch says of its requests, a few at a time."""
+        group: list[tuple[str, Outcome]] = []
+        for part in files_of(batch):
+            async with aclosing(lines(await self._place.results(batch, part))) as found:
+                async for line in found:
+                    group.append(outcome_of(line))
+                    if len(group) == AT_ONCE:
+                        yield group
+                        group = []
+        yield group
+
+    async def _answer(self, request_id: str, outcome: Outcome, asked: JsonObject | None) -> None:
+        """Write the outcome down, unless the request has ended. The letter comes first: a dead request without one would be lost."""
+        while (kept := await self._store.record(request_id)) is not None:
+            changed = ended(kept.record, outcome, self._clock.now(), asked)
+            if changed is not None and is_dead(changed.state):
+                await self._store.add_letter(request_id)
+            if changed is None or await self._store.write_record(fitted(changed), kept.revision):
+                return

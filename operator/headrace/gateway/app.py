@@ -1,0 +1,149 @@
+"""The ASGI app: which request is answered where, and what becomes of what goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, HTTPExceptionHandler, Receive, Scope, Send
+
+from headrace.core.openai.errors import ApiError
+from headrace.core.openai.models import model_objects
+from headrace.gateway.batches import Batches
+from headrace.gateway.files import Files
+from headrace.gateway.limits import Limits
+from headrace.gateway.place import Place
+from headrace.gateway.replies import refusal, store_away
+from headrace.gateway.store import StoreAway
+from headrace.shells.local.state import StateError
+
+logger = logging.getLogger(__name__)
+
+Failure = TypeVar("Failure", bound=Exception)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def gateway_app(
+    place: Place, limits: Limits, hosts: frozenset[str] | None = None, more: Sequence[BaseRoute] = ()
+) -> Starlette:
+    """The gateway to a place. `hosts`: the only names that requests may call it by, where it is for one machine alone.
+
+    `more`: what else is answered, such as single requests.
+    """
+    files, batches = Files(place, limits), Batches(place, limits)
+    routes = [
+        Route("/healthz", _healthy),
+        Route("/v1/models", _models(place)),
+        Route("/v1/files", files.list_page, methods=["GET"]),
+        Route("/v1/files", files.create, methods=["POST"]),
+        Route("/v1/files/{file_id}", files.retrieve, methods=["GET"]),
+        Route("/v1/files/{file_id}", files.delete, methods=["DELETE"]),
+        Route("/v1/files/{file_id}/content", files.content, methods=["GET"]),
+        Route("/v1/batches", batches.list_page, methods=["GET"]),
+        Route("/v1/batches", batches.create, methods=["POST"]),
+        Route("/v1/batches/{batch_id}", batches.retrieve, methods=["GET"]),
+        Route("/v1/batches/{batch_id}/cancel", batches.cancel, methods=["POST"]),
+        *more,
+    ]
+    handlers = dict(
+        (
+            _handler(ApiError, _refused),
+            _handler(StoreAway, _away),
+            _handler(HTTPException, _not_here),
+            _handler(StateError, _unreadable),
+            _handler(OSError, _no_room),
+            _handler(Exception, _bug),
+        )
+    )
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=hosts)])
+
+
+class Guard:
+    """Refuses what a page of another site lets a browser send or open: its user has not asked for it."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
+        """`hosts`: what this server may be called; None for anything. A name that a page's owner points here is none of them."""
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on everything else."""
+        if (error := self._error(HTTPConnection(scope))) is not None:
+            await refusal(error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _error(self, request: HTTPConnection) -> ApiError | None:
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return ApiError(403, "requests from pages of other sites are not taken", "Origin")
+        if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
+            named = ", ".join(sorted(self._hosts))
+            return ApiError(403, f"this gateway is for its own machine: it goes by {named}, not {host[:80]}", "Host")
+        return None
+
+
+def _handler(
+    kind: type[Failure], answer: Callable[[Request, Failure], Awaitable[Response]]
+) -> tuple[type[Exception], HTTPExceptionHandler]:
+    """A failure, and what answers it: the app calls that with any exception, and means one of this kind."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        assert isinstance(error, kind)
+        return await answer(request, error)
+
+    return kind, handle
+
+
+async def _healthy(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+def _models(place: Place) -> Callable[[Request], Awaitable[Response]]:
+    async def models(_: Request) -> Response:
+        return JSONResponse({"object": "list", "data": model_objects(place.models)})
+
+    return models
+
+
+async def _refused(_: Request, error: ApiError) -> Response:
+    return refusal(error)
+
+
+async def _away(request: Request, error: StoreAway) -> Response:
+    logger.error("%s %s: %s", request.method, request.url.path, error)
+    return refusal(store_away())
+
+
+async def _not_here(request: Request, error: HTTPException) -> Response:
+    if error.status_code == 404:
+        return refusal(
+            ApiError(404, f"there is nothing at {request.method} {request.url.path[:200]}", None, "unknown_url")
+        )
+    response = refusal(ApiError(error.status_code, str(error.detail)))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _unreadable(request: Request, error: StateError) -> Response:
+    logger.error("%s %s: %s", request.method, request.url.path, error.message)
+    return refusal(ApiError(500, error.message, None, error.reason))
+
+
+async def _no_room(request: Request, error: OSError) -> Response:
+    if error.errno not in _FULL:
+        raise error
+    logger.error("%s %s: %s", request.method, request.url.path, error)
+    return refusal(ApiError(507, f"there is no room for it: {error.strerror}. Delete files", None, "no_room"))
+
+
+async def _bug(_: Request, __: Exception) -> Response:
+    return refusal(ApiError(500, "this should not have happened; the log of the gateway has more", None, "internal"))

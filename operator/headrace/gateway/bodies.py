@@ -1,0 +1,63 @@
+"""Reading what clients send: bounded in size, in depth and in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from headrace.api.base import JsonObject
+from headrace.core.openai.errors import ApiError, bad_request
+
+MAX_JSON_BYTES = 256 * 1024
+
+
+async def json_body(request: Request, patience_seconds: float) -> JsonObject:
+    """The JSON object in a body. Raises `ApiError`."""
+    if _content_type(request) != "application/json":
+        raise ApiError(415, "the body must be JSON, with the header Content-Type: application/json")
+    raw = bytearray()
+    async for piece in pieces(request, patience_seconds):
+        raw += piece
+        if len(raw) > MAX_JSON_BYTES:
+            raise too_large(MAX_JSON_BYTES)
+    try:
+        body = orjson.loads(bytes(raw))
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"the body is not JSON: {error}", code="invalid_json") from error
+    if not isinstance(body, dict):
+        raise bad_request("the body must be a JSON object", code="invalid_json")
+    return body
+
+
+async def pieces(request: Request, patience_seconds: float) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises `ApiError` when the next piece does not come in time, or the client has gone."""
+    stream = request.stream().__aiter__()
+    while True:
+        try:
+            async with asyncio.timeout(patience_seconds):
+                yield await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise ApiError(408, f"nothing more of the body has come for {patience_seconds:g} s") from None
+        except ClientDisconnect:
+            raise bad_request("the body has no end: the connection was closed") from None
+
+
+def check_announced(request: Request, most: int) -> None:
+    """Refuse a body that says itself that it is too large, before it is sent. Raises `ApiError`."""
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdecimal() and int(announced[:19]) > most:
+        raise too_large(most)
+
+
+def too_large(most: int) -> ApiError:
+    """The refusal of a body, or a file in it, of more than `most` bytes."""
+    return ApiError(413, f"too large: at most {most} bytes are taken", None, "too_large")
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

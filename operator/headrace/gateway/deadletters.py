@@ -1,0 +1,78 @@
+"""`/v1/dead_letters`: requests that have ended without an answer, why, and asking them again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from headrace.api.asking import RequestRecord
+from headrace.core.asking.life import is_dead
+from headrace.core.asking.requests import queued_object, queued_request, record_object, replay_id, route_name
+from headrace.core.openai.errors import conflict, no_such
+from headrace.core.openai.pages import page, page_object, window
+from headrace.gateway.clocks import Clock
+from headrace.gateway.known import Known
+from headrace.gateway.place import Place
+from headrace.gateway.queueing import Queue
+from headrace.gateway.replies import accepted
+from headrace.gateway.store import Store
+from headrace.gateway.together import together
+from headrace.gateway.windows import RouteWindows
+
+_MOST_LISTED = 1000
+_LISTED = 100
+
+
+class DeadLetters:
+    """The answers to requests about requests that have died."""
+
+    def __init__(self, place: Place, store: Store, windows: Mapping[str, RouteWindows], clock: Clock) -> None:
+        self._place, self._store, self._windows, self._clock = place, store, windows, clock
+        self._known, self._queue = Known(store, place, windows), Queue(store, windows, clock)
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """What is answered here."""
+        return [
+            Route("/v1/dead_letters", self.list_page, methods=["GET"]),
+            Route("/v1/dead_letters/{request_id}/replay", self.replay, methods=["POST"]),
+        ]
+
+    async def list_page(self, request: Request) -> Response:
+        """`GET /v1/dead_letters`: those of all routes, or of `?route=NAME`, in pages; a page may have fewer than `limit`."""
+        asked = window(request.query_params, most=_MOST_LISTED, default=_LISTED)
+        wanted = request.query_params.get("route")
+        names = [name for name in await self._store.letters() if wanted in (None, route_name(name))]
+        found = page(names[::-1], asked, str)
+        records = await together(self._dead(name) for name in found.items)
+        shown = [record_object(record) for record in records if record is not None]
+        last = found.items[-1] if found.items else None  # it may not be among those that are shown
+        return JSONResponse({**page_object(shown, has_more=found.has_more), "next": last})
+
+    async def replay(self, request: Request) -> Response:
+        """`POST /v1/dead_letters/{request_id}/replay`: a new request in the same words, made once however often this is sent."""
+        wanted = request.path_params["request_id"]
+        record, name = await self._dead(wanted), route_name(wanted)
+        route = next((one for one in self._place.models.routes if one.name == name), None)
+        if record is None or route is None:
+            raise no_such("Dead letter", wanted[:80])
+        served = self._place.models.served(route)
+        assert served is not None, "checked when the models were read"
+        if record.body is None:
+            raise conflict(f"what {wanted} has asked is not known any more", "id", "body_gone")
+        asked = queued_request(replay_id(wanted), record.body, served, self._clock.now())
+        asked = asked.model_copy(update={"webhook": record.webhook})
+        known = await self._known.look(asked.id)
+        if known is None:
+            await self._queue.add(route, asked)
+        await self._store.drop_letter(wanted)
+        return accepted(queued_object(asked) if known is None else await self._known.shown(known), 202)
+
+    async def _dead(self, request_id: str) -> RequestRecord | None:
+        """The record of a request that is dead; None for one that has ended otherwise, or not yet."""
+        name = route_name(request_id)
+        kept = await self._store.record(request_id) if name in self._windows else None
+        return kept.record if kept is not None and is_dead(kept.record.state) else None

@@ -1,0 +1,94 @@
+"""All that a gateway on this machine consists of, opened in order and closed in the reverse of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.routing import BaseRoute
+
+from headrace.gateway.app import gateway_app
+from headrace.gateway.clocks import WallClock
+from headrace.gateway.deadletters import DeadLetters
+from headrace.gateway.hookqueue import JetStreamHooks
+from headrace.gateway.jetstream import connected
+from headrace.gateway.known import Known
+from headrace.gateway.limits import Limits
+from headrace.gateway.natsserver import Address, nats_server
+from headrace.gateway.place import Place
+from headrace.gateway.pushing import Pushes
+from headrace.gateway.requests import Requests
+from headrace.gateway.serving import serve
+from headrace.gateway.streams import Streams
+from headrace.gateway.webhooks import Callers
+from headrace.gateway.windows import RouteWindows
+from headrace.shells.local.converge import Interrupt
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What is opened, and to where."""
+
+    place: Place
+    limits: Limits
+    listener: socket.socket
+    hosts: frozenset[str] | None
+    """The only names that requests may call it by; None for any."""
+    nats_url: str | None
+    """A server that is there; None for one of our own."""
+    nats_folder: Path
+    """Where our own keeps everything."""
+
+
+async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]) -> None:
+    """Serve until the interrupt is requested; `opened` is called once requests can come. Raises `NoServer`."""
+    async with AsyncExitStack() as stack:
+        asking = None
+        if door.place.models.routes:  # without any nothing is queued, and no server is needed
+            asking = await stack.enter_async_context(_asking(door))
+        app = gateway_app(door.place, door.limits, door.hosts, asking.routes if asking is not None else ())
+        opened()
+        await serve(app, door.listener, interrupt, asking.pushes.stop if asking is not None else lambda: None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Single requests, and those who wait for them."""
+
+    routes: Sequence[BaseRoute]
+    pushes: Pushes
+
+
+@asynccontextmanager
+async def _asking(door: Door) -> AsyncIterator[_Asking]:
+    """Single requests, while the windows of all routes are at work."""
+    models, clock = door.place.models, WallClock()
+    async with AsyncExitStack() as stack:
+        if door.nats_url is not None:
+            address = Address(door.nats_url)
+        else:
+            address = await stack.enter_async_context(nats_server(door.nats_folder))
+        store = await stack.enter_async_context(connected(address, models.routes))
+        windows = {}
+        for route in models.routes:
+            served = models.served(route)
+            assert served is not None, "checked when the models were read"
+            windows[route.name] = RouteWindows(route, served, store, door.place, clock)
+        pushes = Pushes(store, Known(store, door.place, windows), clock)
+        await pushes.begin()
+        work = [pushes.run, *(one.run for one in windows.values())]
+        if models.webhooks is not None:
+            work.append(Callers(models.webhooks, JetStreamHooks(store.js), clock).run)
+        tasks = [asyncio.create_task(run()) for run in work]
+        requests = Requests(door.place, door.limits, store, windows, clock)
+        letters = DeadLetters(door.place, store, windows, clock)
+        try:
+            yield _Asking([*requests.routes, *letters.routes, *Streams(pushes).routes], pushes)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,238 @@
+"""One machine as a place: objects and files below the state folder, and this process to run batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import ValidationError
+
+from headrace.api import labels
+from headrace.api.gateway import ServedModels, UploadedFile
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.output import BatchManifest
+from headrace.api.records import MAX_RECORD_BYTES
+from headrace.core import edits
+from headrace.core.asking.batches import made_of_requests
+from headrace.core.openai.batches import newest_first, stands_alone
+from headrace.core.openai.errors import conflict, no_input, no_such
+from headrace.core.openai.files import PARTS, manifest_bytes
+from headrace.core.openai.ids import Part, batch_id
+from headrace.core.openai.request import check_deletable, made_by_request, same_request
+from headrace.shells.local import objects, uploads
+from headrace.shells.local.converge import utc_now
+from headrace.shells.local.results import read_results
+from headrace.shells.local.runs import Runs
+from headrace.shells.local.state import StateDir, StateError
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 256 * 1024
+
+
+class Here:
+    """A `Place`. `Runs` sees to the batches that it makes."""
+
+    def __init__(self, state: StateDir, namespace: str, models: ServedModels, runs: Runs) -> None:
+        self.models, self.namespace = models, namespace
+        self._state, self._runs = state, runs
+        self._uploads = uploads.Uploads(state.root / "uploads", utc_now)
+        self._referring = asyncio.Lock()
+        """Held while a batch comes to refer to a file, or a file goes to which none does."""
+        self._sizes: dict[tuple[str, int, Part], int] = {}
+        """By uid and round of a batch that is over: counting them may mean reading them."""
+
+    def take_over(self) -> None:
+        """Go on with what an earlier process has left."""
+        self._uploads.clean()
+        for batch in self._batches():
+            is_ours = made_by_request(batch) or made_of_requests(batch)
+            if is_ours and (not batch.status.finished or batch.retry_asked):
+                self._runs.take_up(batch)
+
+    async def batches(self) -> Sequence[InferenceBatch]:
+        """Read them all."""
+        return newest_first(await asyncio.to_thread(self._batches))
+
+    async def find_batch(self, name: str) -> InferenceBatch | None:
+        """Read it."""
+        return await asyncio.to_thread(self._find, name)
+
+    async def create_batch(self, batch: InferenceBatch) -> InferenceBatch:
+        """Write it, and let it wait for its turn."""
+        async with self._referring:
+            return await asyncio.to_thread(self._create, batch)
+
+    async def create_window(self, batch: InferenceBatch) -> None:
+        """Write it, unless it is there, and let it wait for its turn."""
+        await asyncio.to_thread(self._create_window, batch)
+
+    async def cancel_batch(self, name: str) -> InferenceBatch:
+        """Write the wish, and see to it."""
+        return await asyncio.to_thread(self._cancel, name)
+
+    async def results(self, batch: InferenceBatch, part: Part) -> AsyncGenerator[bytes, None]:
+        """Start the worker's own reader, for it knows all stores."""
+        assert batch.status.output is not None
+        return await read_results(batch.status.output.uri, PARTS[part])
+
+    async def size(self, batch: InferenceBatch, part: Part) -> int:
+        """From the manifest where that is on this machine; else by reading the file once."""
+        key = (batch.metadata.uid, batch.status.retries, part)
+        if key not in self._sizes:
+            manifest = await asyncio.to_thread(_manifest, batch)
+            if manifest is not None:
+                self._sizes[key] = manifest_bytes(manifest, part)
+            else:
+                async with aclosing(await self.results(batch, part)) as pieces:
+                    self._sizes[key] = sum([len(piece) async for piece in pieces])
+        return self._sizes[key]
+
+    async def uploads(self) -> Sequence[UploadedFile]:
+        """Read what is known of each."""
+        return await asyncio.to_thread(self._uploads.all)
+
+    async def find_upload(self, file_id: str) -> UploadedFile | None:
+        """Read what is known of it."""
+        return await asyncio.to_thread(self._uploads.find, file_id)
+
+    async def begin_upload(self) -> _Draft:
+        """Open a file."""
+        return _Draft(self._uploads, await asyncio.to_thread(self._uploads.begin))
+
+    async def delete_upload(self, file_id: str) -> None:
+        """Delete it, while no batch can come to refer to it."""
+        async with self._referring:
+            await asyncio.to_thread(self._delete, file_id)
+
+    async def content(self, file: UploadedFile) -> AsyncGenerator[bytes, None]:
+        """Read it piece by piece."""
+        with await asyncio.to_thread(self._uploads.path(file.id).open, "rb") as stream:
+            while piece := await asyncio.to_thread(stream.read, CHUNK_BYTES):
+                yield piece
+
+    async def first_line(self, file: UploadedFile) -> bytes:
+        """Read as far as it takes."""
+        try:
+            return await asyncio.to_thread(_first_line, self._uploads.path(file.id))
+        except FileNotFoundError as error:
+            raise no_input(file.id) from error
+
+    def uri(self, file_id: str) -> str:
+        """A `file://` URI."""
+        return self._uploads.uri(file_id)
+
+    def _batches(self) -> list[InferenceBatch]:
+        found = (self._find_sound(folder.name) for folder in self._state.batches(self.namespace))
+        return [batch for batch in found if batch is not None]
+
+    def _find_sound(self, name: str) -> InferenceBatch | None:
+        """The same for a list, which one whose files are damaged does not keep from the others."""
+        try:
+            return self._find(name)
+        except StateError as error:
+            logger.warning("left out of lists: %s", error.message)
+            return None
+
+    def _find(self, name: str) -> InferenceBatch | None:
+        """The batch of that name; None also for one that goes while it is read, and for what is of another kind."""
+        try:
+            found = self._state.batch(self.namespace, name).load()
+        except StateError as error:
+            if error.reason == "NotFound":
+                return None
+            raise
+        return found if isinstance(found, InferenceBatch) and stands_alone(found) else None
+
+    def _create(self, batch: InferenceBatch) -> InferenceBatch:
+        name, file_id = batch.metadata.name, batch.metadata.annotations[labels.OPENAI_INPUT_FILE]
+        known = self._find(name)
+        if known is not None:
+            return same_request(known, batch)
+        if self._uploads.find(file_id) is None:  # it has gone since it was looked at
+            raise no_input(file_id)
+        try:
+            objects.submit(self._state, batch, utc_now(), replace=False)
+        except edits.EditRefused as error:  # an object of another kind has that name
+            raise conflict(error.message) from error
+        created = self._state.batch(self.namespace, name).load_batch()
+        self._runs.take_up(created)
+        return created
+
+    def _create_window(self, batch: InferenceBatch) -> None:
+        name = batch.metadata.name
+        known = self._find(name)
+        if known is None:
+            objects.submit(self._state, batch, utc_now(), replace=False)
+            known = self._state.batch(self.namespace, name).load_batch()
+        if not known.status.finished:
+            self._runs.take_up(known)
+
+    def _cancel(self, name: str) -> InferenceBatch:
+        if self._find(name) is None:
+            raise no_such("Batch", batch_id(name))
+        folder = self._state.batch(self.namespace, name)
+        try:
+            objects.edit(self._state, folder, edits.cancel)
+        except edits.EditRefused as error:
+            raise conflict(error.message, "id", "already_finished") from error
+        batch = folder.load_batch()
+        self._runs.take_up(batch)  # by whichever door it came: maybe no other process is there to end it
+        return batch
+
+    def _delete(self, file_id: str) -> None:
+        check_deletable(file_id, [it for it in self._batches() if not it.status.finished])
+        if not self._uploads.delete(file_id):
+            raise no_such("File", file_id)
+
+
+class _Draft:
+    """A `Draft` on this machine's disk, written to in pieces that are worth a thread's while."""
+
+    def __init__(self, files: uploads.Uploads, draft: uploads.Draft) -> None:
+        self._files, self._draft, self._pending = files, draft, bytearray()
+
+    async def write(self, data: bytes) -> None:
+        """Write when there is enough of it."""
+        self._pending += data
+        if len(self._pending) >= CHUNK_BYTES:
+            await self._flush()
+
+    async def keep(self, filename: str, purpose: str) -> UploadedFile:
+        """Write the rest, and sync."""
+        await self._flush()
+        return await asyncio.to_thread(self._files.keep, self._draft, filename, purpose)
+
+    async def discard(self) -> None:
+        """Remove it."""
+        await asyncio.to_thread(self._draft.discard)
+
+    async def _flush(self) -> None:
+        pending, self._pending = self._pending, bytearray()
+        await asyncio.to_thread(self._draft.write, bytes(pending))
+
+
+def _manifest(batch: InferenceBatch) -> BatchManifest | None:
+    """The manifest of what it has left; None when it is not on this machine, or there is none."""
+    output = batch.status.output
+    parts = urlsplit(output.manifest if output is not None and output.manifest is not None else "")
+    try:
+        return (
+            BatchManifest.model_validate_json(Path(unquote(parts.path)).read_bytes())
+            if parts.scheme == "file"
+            else None
+        )
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        while line := stream.readline(MAX_RECORD_BYTES + 1):
+            if line.strip():
+                return line
+    return b""

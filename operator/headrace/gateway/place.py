@@ -1,0 +1,72 @@
+"""The port between the requests of clients and the place where batches and files are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from headrace.api.gateway import ServedModels, UploadedFile
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.core.openai.ids import Part
+
+
+class Draft(Protocol):
+    """An upload that is under way."""
+
+    async def write(self, data: bytes) -> None:
+        """Add to it. Raises `OSError` when there is no room."""
+
+    async def keep(self, filename: str, purpose: str) -> UploadedFile:
+        """Make it a file, durably: once this returns it is not lost any more."""
+
+    async def discard(self) -> None:
+        """Leave nothing of it."""
+
+
+class Place(Protocol):
+    """Where batches and files are. What it refuses it raises as an `ApiError`."""
+
+    models: ServedModels
+    namespace: str
+
+    async def batches(self) -> Sequence[InferenceBatch]:
+        """All batches that somebody has asked for, by whichever door, the newest first."""
+
+    async def find_batch(self, name: str) -> InferenceBatch | None:
+        """The batch of that name; None when there is none."""
+
+    async def create_batch(self, batch: InferenceBatch) -> InferenceBatch:
+        """Create it, durably; the one of that name that is there already when it was asked for in the same words."""
+
+    async def create_window(self, batch: InferenceBatch) -> None:
+        """Create a batch of requests that have gathered, durably, unless it is there."""
+
+    async def cancel_batch(self, name: str) -> InferenceBatch:
+        """End a batch, and keep what is done."""
+
+    async def results(self, batch: InferenceBatch, part: Part) -> AsyncGenerator[bytes, None]:
+        """The file with its results or errors, as a stream to be closed. Raises before the first piece when nothing can be read."""
+
+    async def size(self, batch: InferenceBatch, part: Part) -> int:
+        """Bytes of that file. Raises `StateError` when it is not there any more."""
+
+    async def uploads(self) -> Sequence[UploadedFile]:
+        """All uploaded files, the newest first."""
+
+    async def find_upload(self, file_id: str) -> UploadedFile | None:
+        """The uploaded file of that id; None when there is none."""
+
+    async def begin_upload(self) -> Draft:
+        """A new upload."""
+
+    async def delete_upload(self, file_id: str) -> None:
+        """Delete an uploaded file that no unfinished batch reads."""
+
+    def content(self, file: UploadedFile) -> AsyncGenerator[bytes, None]:
+        """Its content, as a stream to be closed."""
+
+    async def first_line(self, file: UploadedFile) -> bytes:
+        """Its first line that is not blank; empty when there is none."""
+
+    def uri(self, file_id: str) -> str:
+        """Where its content is, for the input of a batch."""

@@ -1,0 +1,31 @@
+"""Answers that more than one kind of request gets."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, Response
+
+from headrace.api.base import JsonObject
+from headrace.core.openai.errors import ApiError, unavailable
+
+_AWAY_SECONDS = 2
+
+
+def accepted(shown: JsonObject, status: int) -> Response:
+    """The object of a request, and where it will be."""
+    return JSONResponse(shown, status_code=status, headers={"location": f"/v1/requests/{shown['id']}"})
+
+
+def refusal(error: ApiError) -> Response:
+    """The answer that says why."""
+    headers = {"x-should-retry": str(error.retry_helps).lower()}  # what OpenAI's clients go by
+    if error.status in (408, 413):
+        headers["connection"] = "close"  # the rest of the body is not read
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(error.retry_after_seconds)
+    return JSONResponse(error.to_object(), status_code=error.status, headers=headers)
+
+
+def store_away() -> ApiError:
+    """The refusal while the store does not answer."""
+    message = "where requests are kept cannot be reached now; send it again, with the same Idempotency-Key"
+    return unavailable(message, _AWAY_SECONDS)

@@ -1,0 +1,112 @@
+"""`/v1/requests`: single requests, which are answered once their batch is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from headrace.api.asking import KnownKey, QueuedRequest, RequestRecord, RequestRoute
+from headrace.core.asking.hooks import target
+from headrace.core.asking.keys import digest, key_name, same_request
+from headrace.core.asking.life import cancelled, has_ended
+from headrace.core.asking.requests import (
+    queued_object,
+    queued_request,
+    record_object,
+    request_id,
+    route_of,
+)
+from headrace.core.openai.errors import ApiError
+from headrace.gateway.bodies import json_body
+from headrace.gateway.clocks import Clock
+from headrace.gateway.known import Known
+from headrace.gateway.limits import Limits
+from headrace.gateway.place import Place
+from headrace.gateway.queueing import Queue
+from headrace.gateway.replies import accepted
+from headrace.gateway.store import InQueue, Kept, Store
+from headrace.gateway.windows import RouteWindows
+
+_DIGITS = 24
+
+
+class Requests:
+    """The answers to requests about requests."""
+
+    def __init__(
+        self, place: Place, limits: Limits, store: Store, windows: Mapping[str, RouteWindows], clock: Clock
+    ) -> None:
+        """`windows`: those of each route, by its name."""
+        self._place, self._limits, self._store, self._windows, self._clock = place, limits, store, windows, clock
+        self._known = Known(store, place, windows)
+        self._queue = Queue(store, windows, clock)
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """What is answered here."""
+        return [
+            Route("/v1/requests", self.create, methods=["POST"]),
+            Route("/v1/requests/{request_id}", self.retrieve, methods=["GET"]),
+            Route("/v1/requests/{request_id}", self.cancel, methods=["DELETE"]),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        """`POST /v1/requests`."""
+        body = await json_body(request, self._limits.patience_seconds)
+        models = self._place.models
+        route = route_of(body, models.routes, request.query_params.get("route"))
+        served = models.served(route)
+        assert served is not None, "checked when the models were read"
+        name = request_id(route.name, secrets.token_hex(_DIGITS // 2))
+        asked = queued_request(name, body, served, self._clock.now())
+        asked = asked.model_copy(update={"webhook": target(request.headers.get("headrace-webhook"), models.webhooks)})
+        key = request.headers.get("idempotency-key")
+        if key is not None:
+            asked = await self._remembered(key, asked, route)
+            if asked.id != name and (known := await self._known.look(asked.id)) is not None:
+                return accepted(await self._known.shown(known), 200)
+        await self._queue.add(route, asked)
+        return accepted(queued_object(asked), 202)
+
+    async def retrieve(self, request: Request) -> Response:
+        """`GET /v1/requests/{request_id}`."""
+        return JSONResponse(await self._known.shown(await self._known.find(request.path_params["request_id"])))
+
+    async def cancel(self, request: Request) -> Response:
+        """`DELETE /v1/requests/{request_id}`: its caller wants no answer any more."""
+        wanted = request.path_params["request_id"]
+        while True:
+            found = await self._known.find(wanted)
+            known = found if isinstance(found, Kept) else None
+            accepted = found.request.accepted if isinstance(found, InQueue) else found.record.accepted
+            record = cancelled(known.record if known else None, wanted, accepted, self._clock.now())
+            if record is None:
+                return JSONResponse(await self._known.shown(found))
+            if await self._store.write_record(record, known.revision if known else 0):
+                break
+        await self._end_if_unwanted(record)
+        return JSONResponse(record_object(record))
+
+    async def _remembered(self, key: str, asked: QueuedRequest, route: RequestRoute) -> QueuedRequest:
+        """The request that the key stands for: this one, or an earlier one of the same words."""
+        new = KnownKey(id=asked.id, digest=digest(route.name, asked.body, asked.webhook), accepted=asked.accepted)
+        known = same_request(await self._store.remember_key(key_name(key), new), new)
+        return asked.model_copy(update={"id": known.id, "accepted": known.accepted})
+
+    async def _end_if_unwanted(self, record: RequestRecord) -> None:
+        """Cancel the batch of a request that was cancelled, when nobody waits for any other in it."""
+        window = await self._store.window(record.batch) if record.batch is not None else None
+        if window is None:
+            return
+        for member in window.members:
+            kept = await self._store.record(member.id)
+            if kept is None or not has_ended(kept.record):
+                return
+        if await self._place.find_batch(window.batch) is not None:
+            with suppress(ApiError):  # it has ended meanwhile
+                await self._place.cancel_batch(window.batch)

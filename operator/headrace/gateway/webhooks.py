@@ -1,0 +1,122 @@
+"""Calling the callers of requests that have ended: signed, at most four times, and only where that is allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from headrace.api.addresses import AddressPolicy
+from headrace.api.asking import RequestRecord, Webhooks
+from headrace.core.asking.hooks import keys_in, message, pause_after, policy, signed, target
+from headrace.core.asking.life import has_ended
+from headrace.core.asking.requests import record_object
+from headrace.core.openai.errors import ApiError
+from headrace.gateway.clocks import Clock
+from headrace.gateway.hookqueue import Due, HookQueue
+from headrace.gateway.store import StoreAway
+from headrace.gateway.together import AT_ONCE, together
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 10.0
+_WAIT_MILLISECONDS = 2000
+_AFTER_FAILURE_MILLISECONDS = 1000
+
+
+class Refused(Exception):
+    """A call has not come through; says why."""
+
+
+class Callers:
+    """Calls those who have asked for it."""
+
+    def __init__(self, webhooks: Webhooks, queue: HookQueue, clock: Clock) -> None:
+        self._webhooks, self._queue, self._clock = webhooks, queue, clock
+
+    async def run(self) -> None:
+        """Call until cancelled."""
+        async with _client(policy(self._webhooks)) as client:
+            while True:
+                try:
+                    await self.step(client)
+                except StoreAway as error:
+                    logger.warning("webhooks: %s; it is tried again", error)
+                    await self._clock.rest(_AFTER_FAILURE_MILLISECONDS)
+                except Exception:
+                    logger.exception("webhooks: this should not have happened; it is tried again")
+                    await self._clock.rest(_AFTER_FAILURE_MILLISECONDS)
+
+    async def step(self, client: aiohttp.ClientSession) -> None:
+        """Make the calls that are due."""
+        await together(self._see_to(due, client) for due in await self._queue.take(AT_ONCE, _WAIT_MILLISECONDS))
+
+    async def _see_to(self, due: Due, client: aiohttp.ClientSession) -> None:
+        record = due.kept.record
+        if record.webhook is not None and has_ended(record):
+            try:
+                await self._call(record, record.webhook, client)
+            except Refused as refused:
+                pause = pause_after(due.calls)
+                logger.warning("webhook of %s, call %d: %s", record.id, due.calls, refused)
+                if pause is not None:
+                    await self._queue.later(due, pause)
+                    return
+        await self._queue.done(due)
+
+    async def _call(self, record: RequestRecord, url: str, client: aiohttp.ClientSession) -> None:
+        """Make one call. Raises `Refused`."""
+        now = datetime.fromtimestamp(self._clock.now() / 1000, UTC)
+        try:
+            target(url, self._webhooks)  # what is allowed may have changed since it was accepted
+            keys = keys_in(await asyncio.to_thread(Path(self._webhooks.keys_file).read_text))
+        except ApiError as error:
+            raise Refused(error.message) from error
+        except (OSError, ValueError) as error:
+            raise Refused(f"{self._webhooks.keys_file}: {error}") from error
+        text = message(record_object(record), now)
+        headers = signed(record.id, text, keys, now)
+        try:
+            async with client.post(url, data=text.encode(), headers=headers, allow_redirects=False) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Refused(str(error) or type(error).__name__) from error
+        if not 200 <= status < 300:
+            raise Refused(f"it answered {status}")
+
+
+@asynccontextmanager
+async def _client(allowed: AddressPolicy) -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(resolver=_Resolver(allowed), use_dns_cache=False)
+    timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as client:
+        yield client
+
+
+class _Resolver(AbstractResolver):
+    """Gives the addresses that are allowed. It is asked right before a connection is made, so that no name changes its mind between."""
+
+    def __init__(self, allowed: AddressPolicy) -> None:
+        self._allowed, self._names = allowed, ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Raises `OSError` when there is none."""
+        found = await self._names.resolve(host, port, family)
+        allowed = [one for one in found if self._allowed.allows_address(one["host"])]
+        if not allowed:
+            raise OSError(f"{host} has no address that may be called")
+        return allowed
+
+    async def close(self) -> None:
+        """Close the other one."""
+        await self._names.close()

@@ -1,0 +1,183 @@
+"""One route at work: requests gather, a window closes and becomes a batch, and what the batch has left becomes answers.
+
+Each step can die and be done again. A window is written down before anything is done about it, under the name that its batch will have;
+from then on its requests are its own, and whoever finds it goes on with it: records that say so, the batch, the answers. A request that
+comes out of the queue once more is found to have a record, or to be in a window. So every request is in one batch, and answered once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import NamedTuple
+
+from headrace.api.asking import ClosedWindow, QueuedRequest, RequestRoute
+from headrace.api.gateway import ServedModel
+from headrace.core.asking.batches import window_batch
+from headrace.core.asking.life import begun, belongs, is_dead
+from headrace.core.asking.pressure import Left, recent
+from headrace.core.asking.requests import record_bytes
+from headrace.core.asking.windows import Gathered, closes_at, closing
+from headrace.gateway.answers import Answers
+from headrace.gateway.clocks import Clock
+from headrace.gateway.place import Place
+from headrace.gateway.store import Delivery, Store, StoreAway
+from headrace.gateway.together import together
+from headrace.shells.local.state import StateError
+
+logger = logging.getLogger(__name__)
+
+LOOK_MILLISECONDS = 100
+"""How often the batches that are under way are looked at."""
+AFTER_FAILURE_MILLISECONDS = 1000
+
+UNREADABLE_MILLISECONDS = 10_000
+"""How long a batch is left alone that cannot be read."""
+
+
+class _Held(NamedTuple):
+    """A request that has come out of the queue, and what counts of it."""
+
+    delivery: Delivery
+    gathered: Gathered
+
+
+class RouteWindows:
+    """The windows of one route. One process at a time may have them."""
+
+    def __init__(self, route: RequestRoute, served: ServedModel, store: Store, place: Place, clock: Clock) -> None:
+        self._route, self._served, self._store, self._place, self._clock = route, served, store, place, clock
+        self._answers = Answers(store, place, clock)
+        self._held: dict[str, _Held] = {}
+        """Requests that have come out of the queue and are in no window, by id, the oldest first."""
+        self._open: dict[str, ClosedWindow] = {}
+        """Windows whose requests are not answered, by the name of their batch."""
+        self._not_before: dict[str, int] = {}
+        """Until when a batch is left alone, by its name."""
+        self.left: list[Left] = []
+        """What has left the queue of late."""
+
+    async def run(self) -> None:
+        """Serve the route until cancelled. After a failure that may pass, all that is known is read anew."""
+        while True:
+            try:
+                await self.begin()
+                while True:
+                    await self.step()
+            except (StoreAway, StateError, OSError) as error:
+                logger.warning("route %s: %s; it is tried again", self._route.name, error)
+            except Exception:
+                logger.exception("route %s: this should not have happened; it is tried again", self._route.name)
+            await self._clock.rest(AFTER_FAILURE_MILLISECONDS)
+
+    async def begin(self) -> None:
+        """Go on where anybody has stopped."""
+        self._held = {}
+        self._open = {window.batch: window for window in await self._store.windows(self._route.name)}
+        for window in [*self._open.values()]:
+            await self._advance(window)
+        await self._store.open_route(self._route)
+
+    async def step(self) -> None:
+        """Wait a moment for requests, then do what there is to do."""
+        await self._gather()
+        await self._close()
+        for window in [*self._open.values()]:
+            if self._clock.now() >= self._not_before.get(window.batch, 0):
+                await self._look_at(window)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held and nothing is under way."""
+        return not self._held and not self._open
+
+    async def _gather(self) -> None:
+        room = self._route.window.max_batch_size - len(self._held)
+        if not room or len(self._open) >= self._route.max_open_batches:
+            await self._clock.rest(LOOK_MILLISECONDS)
+            return
+        in_windows = {member.id for window in self._open.values() for member in window.members}
+        for delivery in await self._store.take(self._route.name, room if self._held else 1, self._patience()):
+            if delivery.request.id in in_windows:
+                await self._store.forget(delivery)
+            else:
+                self._hold(delivery)
+
+    def _hold(self, delivery: Delivery) -> None:
+        """Let it wait for others; one that comes once more keeps its place."""
+        request = delivery.request
+        since = min(request.accepted, self._clock.now())  # by a clock that was set back it is from the future
+        size = record_bytes(request, self._served.endpoint)
+        self._held[request.id] = _Held(delivery, Gathered(since, request.tokens, size))
+
+    def _patience(self) -> int:
+        """How long to wait for more, in milliseconds: not past the end of the window."""
+        end = closes_at(self._gathered(), self._route.window)
+        return max(1, min(LOOK_MILLISECONDS, end - self._clock.now()) if end is not None else LOOK_MILLISECONDS)
+
+    def _gathered(self) -> list[Gathered]:
+        return [held.gathered for held in self._held.values()]
+
+    async def _close(self) -> None:
+        """Make a window of what has gathered, if it is time."""
+        if len(self._open) >= self._route.max_open_batches:
+            return
+        count = closing(self._gathered(), self._route.window, self._clock.now())
+        if not count:
+            return
+        taken = [held.delivery for held in self._held.values()][:count]
+        name = f"{self._route.name}-{secrets.token_hex(5)}"
+        window = ClosedWindow(batch=name, route=self._route.name, members=tuple(delivery.request for delivery in taken))
+        await self._store.write_window(window)
+        self._open[name] = window
+        await self._advance(window)
+        await together(self._store.forget(delivery) for delivery in taken)
+        for delivery in taken:
+            del self._held[delivery.request.id]
+        self.left = [*recent(self.left, self._clock.now()), Left(self._clock.now(), count)]
+
+    async def _advance(self, window: ClosedWindow) -> None:
+        """See to it that a window becomes its batch, however much of that is done."""
+        if window.submitted:
+            return
+        claims = await together(self._claim(member, window.batch) for member in window.members)
+        mine = [member for member, is_mine in zip(window.members, claims, strict=True) if is_mine]
+        if not mine:  # all were cancelled, or came too late
+            await self._drop(window)
+            return
+        batch = window_batch(window.batch, self._place.namespace, mine, self._route, self._served)
+        await self._place.create_window(batch)
+        done = window.model_copy(update={"members": tuple(mine), "submitted": True})
+        await self._store.write_window(done)
+        self._open[window.batch] = done
+
+    async def _claim(self, request: QueuedRequest, batch: str) -> bool:
+        """Write down that the batch is to answer the request; False when that is not for it to do."""
+        record = begun(request, batch, self._route, self._clock.now())
+        if is_dead(record.state):
+            await self._store.add_letter(record.id)
+        if not await self._store.write_record(record, 0):
+            kept = await self._store.record(request.id)
+            return kept is not None and belongs(kept.record, batch)
+        return belongs(record, batch)
+
+    async def _look_at(self, window: ClosedWindow) -> None:
+        """Collect what there is; a batch that cannot be read does not keep the others waiting."""
+        try:
+            await self._collect(window)
+        except StateError as error:
+            self._not_before[window.batch] = self._clock.now() + UNREADABLE_MILLISECONDS
+            logger.warning("route %s: %s: %s", self._route.name, window.batch, error)
+
+    async def _collect(self, window: ClosedWindow) -> None:
+        """Answer the requests of a batch that is over, or gone."""
+        batch = await self._place.find_batch(window.batch)
+        if batch is not None and (not batch.status.finished or batch.retry_asked):
+            return
+        await self._answers.give(window, batch)
+        await self._drop(window)
+
+    async def _drop(self, window: ClosedWindow) -> None:
+        await self._store.drop_window(window.batch)
+        self._open.pop(window.batch, None)
+        self._not_before.pop(window.batch, None)

@@ -1,0 +1,167 @@
+"""Running many batches of one state folder in one process: so many at a time, each by its own loop in a thread of its own.
+
+Which of them go next is the core's answer. What was begun by an earlier process is taken up like anything else that is not over.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject, OurStatus
+from headrace.api.reasons import ConditionType
+from headrace.core.plan import Event
+from headrace.core.turns import Waiting, next_turns
+from headrace.shells.local.containers import WORKER, Programs
+from headrace.shells.local.converge import Converger, Interrupt, utc_now
+from headrace.shells.local.place import installation
+from headrace.shells.local.state import BatchFolder, StateDir, StateError
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often those that wait are looked at: deadlines pass, and other processes let go of batches."""
+AFTER_FAILURE = timedelta(seconds=10)
+"""How long a batch is left alone that could not be run for a reason that may pass, such as a full disk."""
+
+
+class Runs:
+    """The batches of one namespace that this process runs, while its block lasts. At its end all have put their work away."""
+
+    def __init__(
+        self,
+        state: StateDir,
+        namespace: str,
+        interrupt: Interrupt,
+        most: int,
+        programs: Programs = WORKER,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`most` batches at a time. When the interrupt is requested all stop; when it is twice, their pods are killed."""
+        self._state, self._namespace, self._interrupt = state, namespace, interrupt
+        self._most, self._programs, self._clock = most, programs, clock
+        self._changed = threading.Condition()
+        self._waiting: dict[str, Waiting] = {}
+        self._threads: dict[str, tuple[threading.Thread, bool]] = {}
+        """Those at work by the name of the batch; and whether it is only to end."""
+        self._not_before: dict[str, datetime] = {}
+        self._closing = False
+        self._supervisor = threading.Thread(target=self._supervise, name="turns")
+
+    @property
+    def requested(self) -> int:
+        """How urgently the runs are to stop; they ask."""
+        return max(self._interrupt.requested, int(self._closing))
+
+    def __enter__(self) -> Self:
+        self._supervisor.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._supervisor.join()
+        for thread, _ in [*self._threads.values()]:
+            thread.join()
+
+    def take_up(self, batch: InferenceBatch) -> None:
+        """See to a batch when its turn comes, or take note of what has changed about it."""
+        with self._changed:
+            self._waiting[batch.metadata.name] = Waiting.of(batch, self._clock())
+            self._changed.notify()
+
+    def _supervise(self) -> None:
+        with self._changed:
+            while not self._closing:
+                self._begin()
+                self._changed.wait(LOOK_SECONDS if self._waiting else None)
+
+    def _begin(self) -> None:
+        """Start those whose turn it is."""
+        for one in [*self._waiting.values()]:
+            if one.at_rest:
+                self._look_again(one.name)
+        free = [one for one in self._waiting.values() if one.name not in self._threads and self._is_free(one.name)]
+        working = {name for name, (_, to_end) in self._threads.items() if not to_end}
+        ending = self._threads.keys() - working
+        for one, to_end in next_turns(free, working, ending, self._most, self._clock()):
+            del self._waiting[one.name]
+            thread = threading.Thread(target=self._run, args=[one.name], name=one.name)
+            self._threads[one.name] = (thread, to_end)
+            thread.start()
+
+    def _look_again(self, name: str) -> None:
+        """Read anew what is known of a batch; one that is over or gone does not wait any more."""
+        found = self._unfinished(name)
+        if found is None:
+            self._waiting.pop(name, None)
+        else:
+            self._waiting[name] = Waiting.of(found, self._clock())
+
+    def _is_free(self, name: str) -> bool:
+        """Whether nobody else works on it, and it has not just failed to be worked on."""
+        if name in self._not_before and self._clock() < self._not_before[name]:
+            return False
+        self._not_before.pop(name, None)
+        return self._state.runner(self._folder(name)) is None
+
+    def _run(self, name: str) -> None:
+        try:
+            self._see_to_it(name)
+        except StateError as error:  # damaged, or taken by another process a moment ago
+            self._hold_back(name)
+            logger.warning("%s: %s", name, error.message)
+        except Exception:
+            self._hold_back(name)
+            logger.exception("%s: cannot be run now; it is tried again", name)
+        finally:
+            with self._changed:
+                del self._threads[name]
+                self._look_again(name)
+                self._changed.notify()
+
+    def _hold_back(self, name: str) -> None:
+        self._not_before[name] = self._clock() + AFTER_FAILURE
+
+    def _see_to_it(self, name: str) -> None:
+        folder = self._folder(name)
+        with self._state.running(folder):
+            if not folder.exists:
+                return
+            place = installation(self._state, folder)
+            converger = Converger(self._state, folder, place, self._programs, self._clock, companions=self._most)
+            converger.run(_Log(), self, until=_at_rest)
+
+    def _unfinished(self, name: str) -> InferenceBatch | None:
+        with suppress(StateError):
+            batch = self._folder(name).load_batch()
+            if not batch.status.finished or batch.retry_asked:
+                return batch
+        return None
+
+    def _folder(self, name: str) -> BatchFolder:
+        return self._state.batch(self._namespace, name)
+
+
+def _at_rest(status: OurStatus) -> bool:
+    return status.is_true(ConditionType.SUSPENDED)
+
+
+class _Log:
+    """Writes down what happens to batches."""
+
+    def progress(self, batch: OurObject) -> None:
+        """Nothing: the status has it."""
+
+    def event(self, batch: OurObject, event: Event) -> None:
+        """One line."""
+        logger.info("%s: %s: %s", batch.metadata.name, event.reason, event.message)

@@ -1,0 +1,86 @@
+"""The file that says which models a gateway serves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from headrace.api.asking import Webhooks
+from headrace.api.base import FieldError, InvalidSpec
+from headrace.api.gateway import BatchRequest, ServedModels
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.core.asking.requests import route_faults
+from headrace.core.openai.models import model_faults
+from headrace.core.openai.request import Destination, new_batch
+from headrace.shells.documents import Document, parse_documents
+from headrace.shells.manifests import localise_model
+from headrace.shells.problems import ManifestError, Problem
+
+Judge = Callable[[InferenceBatch], list[FieldError]]
+"""What keeps a batch from running at a place."""
+
+
+def load_models(file: Path, judge: Judge) -> ServedModels:
+    """The models in a file, each of which can be run. Raises `ManifestError` with the lines of all that is wrong."""
+    document = _document(file)
+    try:
+        models = ServedModels.parse(_localised(document))
+        faults = [*model_faults(models), *route_faults(models), *_key_faults(models.webhooks)] or _unusable(
+            models, judge
+        )
+    except InvalidSpec as error:
+        faults = list(error.errors)
+    if faults:
+        raise ManifestError(
+            *(Problem(e.message, document.file, document.line_of(e.field), field=e.field or None) for e in faults)
+        )
+    return models
+
+
+def _document(file: Path) -> Document:
+    try:
+        documents = parse_documents(file.read_bytes(), str(file), file.absolute().parent)
+    except OSError as error:
+        raise ManifestError(Problem(f"cannot be read: {error.strerror}", str(file))) from error
+    if len(documents) != 1 or not isinstance(documents[0].data, dict):
+        raise ManifestError(Problem("must be one object with the field models", str(file)))
+    return documents[0]
+
+
+def _localised(document: Document) -> dict[str, Any]:
+    """Its data, in which paths of weights are no longer relative to the file."""
+    data: dict[str, Any] = copy.deepcopy(document.data)
+    webhooks = data.get("webhooks")
+    if isinstance(webhooks, dict) and isinstance(webhooks.get("keysFile"), str):
+        webhooks["keysFile"] = str(document.folder / webhooks["keysFile"])
+    models = data.get("models")
+    for served in models if isinstance(models, list) else ():
+        localise_model(served, document.folder)
+    return data
+
+
+def _key_faults(webhooks: Webhooks | None) -> list[FieldError]:
+    """What is wrong with the keys that calls are signed with; they are looked at here so that the first call is not the one to fail."""
+    if webhooks is None:
+        return []
+    try:
+        import_module("headrace.core.asking.hooks").keys_in(Path(webhooks.keys_file).read_text())
+    except ModuleNotFoundError:  # its library is in the extra of the gateway, which says so by itself
+        return []
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return [FieldError("webhooks.keysFile", f"{webhooks.keys_file}: {reason}")]
+    return []
+
+
+def _unusable(models: ServedModels, judge: Judge) -> list[FieldError]:
+    """What is wrong with the batches that requests would make."""
+    probe = BatchRequest(input_file_id="file-0", endpoint="/v1", completion_window="24h")
+    faults = []
+    for index, served in enumerate(models.models):
+        batch = new_batch(probe, served, Destination("default", "probe", "file:///probe.jsonl"))
+        faults += [FieldError(e.field.replace("spec", f"models[{index}]", 1), e.message) for e in judge(batch)]
+    return faults

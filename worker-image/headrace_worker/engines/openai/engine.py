@@ -1,0 +1,250 @@
+"""The engine that asks endpoints: it keeps as many requests under way as they bear, and hands back answers as they come.
+
+One thread and one event loop, which runs inside `step` alone. So nothing here happens at the same time as anything of the shard loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import orjson
+
+from headrace.api.engines import Endpoint
+from headrace.api.model import Task
+from headrace.api.records import ErrorCode, RecordError, Request, estimate_prompt_tokens
+from headrace.api.worker import Env, WorkerConfig
+from headrace_worker.engines.base import EngineStats, Outcome, Work
+from headrace_worker.engines.openai.client import Client
+from headrace_worker.engines.openai.endpoints import EndpointState, Fleet, Ticket
+from headrace_worker.engines.openai.keys import Key
+from headrace_worker.engines.openai.verdicts import TASKS, Kind, Question, Unusable, Verdict, judge
+from headrace_worker.engines.openai.weights import Weights
+from headrace_worker.errors import JobFailed
+
+LONGEST_STEP_SECONDS = 0.5
+"""So often the shard loop is heard at least, even if no answer comes."""
+KEY_PAUSE_SECONDS = 2.0
+"""How long an endpoint is left alone whose key may be about to be replaced."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A record that is to be sent, or is under way."""
+
+    work: Work
+    tier: int = 0
+    """The lowest tier that it may go to."""
+    avoid: str | None = None
+    """Where it has failed last."""
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Web:
+    """What there is from `load` to `close`."""
+
+    loop: asyncio.AbstractEventLoop
+    client: Client
+
+
+class EndpointsEngine:
+    """Answers chats, completions and embeddings by asking others."""
+
+    def __init__(
+        self, config: WorkerConfig, clock: Callable[[], float] = time.monotonic, env: Mapping[str, str] = os.environ
+    ) -> None:
+        """Raises `JobFailed` for a task that endpoints cannot be asked for."""
+        task = config.model.task
+        if task not in TASKS:
+            offered = ", ".join(TASKS)
+            raise JobFailed(
+                "TaskNotSupported", f"model.task must be one of {offered} for the engine openai, not {task}"
+            )
+        settings = config.engine.openai
+        assert settings is not None, "a rule of the spec"
+        self._model, self._retries, self._clock = config.model, config.retries.limit, clock
+        self._seconds = settings.request_timeout_seconds
+        self._fleet = Fleet(settings, config.batching.max_batch_size, clock(), env.get(Env.ZONE) or None)
+        self._keys = {it.name: Key(it.api_key_secret_ref, env) for it in settings.endpoints}
+        self._weights = Weights(settings.weights_config_map_ref, self._keys, env)
+        self.stats = EngineStats(endpoints={it.spec.name: it.stats for it in self._fleet.endpoints})
+        self._lines: defaultdict[int, deque[_Waiting]] = defaultdict(deque)
+        """Records that wait for an endpoint, by the lowest tier that they may go to."""
+        self._parked: dict[int, _Waiting] = {}
+        """What is known of records that were handed back for another try, by position."""
+        self._running = self._tokens = 0
+        self._done: list[Outcome] = []
+        self._raised: BaseException | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+        self._web: _Web | None = None
+
+    def prepare(self, position: int, request: Request) -> Work:
+        """Check what can be checked here; the server says the rest."""
+        if request.body.get("stream"):
+            message = "stream must be false or left out: the answer of a record is one line of the output"
+            raise RecordError(ErrorCode.INVALID_REQUEST, message, "body.stream")
+        return Work(position, request, estimate_prompt_tokens(request.body))
+
+    def load(self) -> None:
+        """Look for the keys. Raises `JobFailed` when one is missing."""
+        for key in self._keys.values():
+            key.read()
+        loop = asyncio.new_event_loop()
+        self._web = _Web(loop, loop.run_until_complete(Client.open(self._seconds)))
+
+    @property
+    def room(self) -> int:
+        """How many more records the endpoints bear."""
+        return max(0, self._fleet.capacity(self._clock()) - self._running)
+
+    @property
+    def running(self) -> int:
+        """Records under way, or waiting for an endpoint."""
+        return self._running
+
+    def submit(self, batch: Sequence[Work]) -> None:
+        """Take records; they are sent in the next step."""
+        if not self._running:
+            self._fleet.alive(self._clock())
+        for work in batch:
+            known = self._parked.pop(work.position, None)
+            waiting = _Waiting(work) if known is None or work.attempt == 1 else replace(known, work=work)
+            self._lines[waiting.tier].append(waiting)
+            self._tokens += work.tokens
+        self._running += len(batch)
+
+    def step(self) -> list[Outcome]:
+        """Send what can be sent, and wait a moment for answers. Raises `JobFailed` when no endpoint can be used any more."""
+        assert self._web is not None, "load comes before"
+        self.stats.batches += 1
+        self.stats.batched_records += self._running
+        self.stats.batched_tokens += self._tokens
+        self._web.loop.run_until_complete(self._work())
+        if self._raised is not None:
+            raise self._raised
+        outcomes, self._done = self._done, []
+        if not outcomes and not any(it.in_flight for it in self.stats.endpoints.values()):
+            self._despair()
+        return outcomes
+
+    def close(self) -> None:
+        """Break off what is under way."""
+        web, self._web = self._web, None
+        if web is None:
+            return
+        for task in self._tasks:
+            task.cancel()
+        web.loop.run_until_complete(_ended(self._tasks))
+        web.loop.run_until_complete(web.client.close())
+        web.loop.close()
+
+    def _despair(self) -> None:
+        why = self._fleet.hopeless(self._clock())
+        if why is not None:
+            raise JobFailed(*why)
+
+    async def _work(self) -> None:
+        """Until there is something to hand back, or the moment is over."""
+        over = self._clock() + LONGEST_STEP_SECONDS
+        while not self._done and self._raised is None and (now := self._clock()) < over:
+            self._dispatch(now)
+            moment = self._fleet.next_moment(now) if any(self._lines.values()) else None
+            await self._wait(min(over, moment or over) - now)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until a request has ended, or so long."""
+        self._news.clear()
+        timer = asyncio.get_running_loop().call_later(seconds, self._news.set)
+        await self._news.wait()
+        timer.cancel()
+
+    def _dispatch(self, now: float) -> None:
+        """Send as many of the records that wait as the endpoints take."""
+        if (weights := self._weights.changed(now)) is not None:
+            self._fleet.weigh(weights)
+        for tier, line in sorted(self._lines.items()):
+            while line and (endpoint := self._fleet.choose(tier, line[0].avoid, now)) is not None:
+                task = asyncio.create_task(self._ask(line.popleft(), endpoint, endpoint.send(now)))
+                self._tasks.add(task)
+                task.add_done_callback(self._landed)
+
+    async def _ask(self, waiting: _Waiting, endpoint: EndpointState, ticket: Ticket) -> None:
+        """One try of one record."""
+        assert self._web is not None, "no task outlives it"
+        spec, model = endpoint.spec, endpoint.spec.model or self._model.name
+        key = self._keys[spec.name].read()
+        body = orjson.dumps({**waiting.work.request.body, "model": model})
+        said = await self._web.client.post(_url(spec, self._model.task), body, key)
+        asked = Question(spec.name, self._model.task, (spec.response_model or model,), key)
+        self._settle(waiting, endpoint, ticket, self._with_key(judge(said, asked), asked))
+
+    def _with_key(self, verdict: Verdict, asked: Question) -> Verdict:
+        """The verdict, in the light of what is known about the key: one that was refused may have been replaced, or soon be."""
+        key, now = self._keys[asked.endpoint], self._clock()
+        if verdict.kind == Kind.ANSWERED:
+            key.worked()
+        elif (
+            verdict.kind == Kind.UNUSABLE and verdict.reason == Unusable.KEY_REFUSED and key.may_change(asked.key, now)
+        ):
+            return replace(verdict, kind=Kind.BUSY, pause_seconds=KEY_PAUSE_SECONDS)
+        return verdict
+
+    def _settle(self, waiting: _Waiting, endpoint: EndpointState, ticket: Ticket, verdict: Verdict) -> None:
+        """A try has ended."""
+        now, work, name = self._clock(), waiting.work, endpoint.spec.name
+        verdict = endpoint.settle(ticket, verdict, now)
+        if verdict.kind in _SIGNS_OF_LIFE:
+            self._fleet.alive(now)
+        match verdict.kind:
+            case Kind.ANSWERED:
+                read, written = verdict.prompt_tokens, verdict.completion_tokens
+                about = {"endpoint": name}
+                self._hand_back(Outcome(work, verdict.body, prompt_tokens=read, completion_tokens=written, about=about))
+            case Kind.REFUSED:
+                self._hand_back(Outcome(work, error=verdict.error))
+            case Kind.FAILED:
+                self._failed(replace(waiting, failures=waiting.failures + 1, avoid=name), verdict)
+            case Kind.BUSY | Kind.UNREACHED | Kind.UNUSABLE:
+                self._lines[waiting.tier].appendleft(replace(waiting, avoid=name))
+        self._news.set()
+
+    def _failed(self, waiting: _Waiting, verdict: Verdict) -> None:
+        """To the worker, which tries again; a record that has had all its tries gets one more in each tier above."""
+        above = self._fleet.next_tier(waiting.tier)
+        if waiting.failures > self._retries and above is not None:
+            again = replace(waiting.work, attempt=waiting.work.attempt + 1)
+            self._lines[above].append(_Waiting(again, above, failures=self._retries))
+            return
+        if waiting.failures <= self._retries:
+            self._parked[waiting.work.position] = waiting
+        self._hand_back(Outcome(waiting.work, error=verdict.error, retriable=True))
+
+    def _hand_back(self, outcome: Outcome) -> None:
+        self._done.append(outcome)
+        self._running -= 1
+        self._tokens -= outcome.work.tokens
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        """A task is over. It raises only what nobody has thought of, and that a key is missing."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._raised = task.exception()
+            self._news.set()
+
+
+_SIGNS_OF_LIFE = frozenset({Kind.ANSWERED, Kind.REFUSED, Kind.BUSY})
+
+
+async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _url(endpoint: Endpoint, task: Task) -> str:
+    """Where requests of a task go."""
+    return f"{endpoint.url.rstrip('/').removesuffix('/v1')}{task.endpoint}"
