@@ -15,9 +15,19 @@ settings.load_profile("no deadlines: a busy machine is not a wrong answer")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Where tests wait for programs of their own: control planes, operators, workers, servers.
+WITH_PROGRAMS = frozenset({"cluster", "e2e", "gateway", "tracing"})
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests on a real cluster together unless they name a group: in one process they share one control plane."""
+    """Keep tests on a real cluster together unless they name a group: in one process they share one control plane.
+
+    Tests of several programs at once get a second try, for a machine that stands still for half a minute; pytest names each that
+    has needed it (RERUN) beside those that were skipped, so that it is looked at. Whatever is decided by us alone gets one try.
+    """
     for item in items:
+        if not WITH_PROGRAMS.isdisjoint(item.path.parts):
+            item.add_marker(pytest.mark.flaky(reruns=1))
         if "cluster" in item.path.parts and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group("cluster"))
