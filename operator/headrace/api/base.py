@@ -65,6 +65,7 @@ class ApiModel(BaseModel):
         validate_by_alias=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
+        defer_build=True,  # no program uses all models: each is built with its first object, and programs start sooner
     )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
