@@ -92,10 +92,10 @@ def at_desk(story: Callable[[Desk], Awaitable[Told]]) -> Told:
     store = MemoryStore(clock)
 
     async def tell() -> Told:
-        windows = RouteWindows(MODELS.routes[0], MODELS.models[0], store, place, clock)  # type: ignore[arg-type]
+        windows = RouteWindows(MODELS.routes[0], MODELS.models[0], store, place, clock)
         await windows.begin()
-        requests = Requests(place, Limits(), store, {"chat": windows}, clock)  # type: ignore[arg-type]
-        letters = DeadLetters(place, store, {"chat": windows}, clock)  # type: ignore[arg-type]
+        requests = Requests(place, Limits(), store, {"chat": windows}, clock)
+        letters = DeadLetters(place, store, {"chat": windows}, clock)
         app = gateway_app(place, Limits(), None, [*requests.routes, *letters.routes])  # type: ignore[arg-type]
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://here") as client:
             return await story(Desk(client, store, place, windows, app))

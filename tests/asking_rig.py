@@ -19,6 +19,8 @@ from headrace.core.asking.life import has_ended
 from headrace.core.openai.ids import Part
 from headrace.gateway.store import Changes, Delivery, InQueue, Kept, Position, QueueFull
 
+SMALL = ServedModels.parse({"models": [{"model": {"name": "small"}, "engine": {"name": "mock"}}]})
+
 
 class Died(BaseException):
     """The process is no more; nothing of it catches that."""
@@ -139,7 +141,7 @@ class MemoryPlace:
     """As much of a `Place` as windows need."""
 
     namespace: str = "default"
-    models: ServedModels | None = None
+    models: ServedModels = SMALL
     objects: dict[str, InferenceBatch] = field(default_factory=dict)
     lines: dict[tuple[str, Part], bytes] = field(default_factory=dict)
 

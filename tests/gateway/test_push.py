@@ -15,7 +15,8 @@ from headrace.api.asking import QueuedRequest, RequestRecord, RequestState
 from headrace.core.asking.push import MOST_IDS, heard, server_sent, stream_message, token_of
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.known import Known
-from headrace.gateway.pushing import Listener, Pushes
+from headrace.gateway.listening import Listener
+from headrace.gateway.pushing import Pushes
 from headrace.gateway.store import Kept, Position, StoreAway
 
 
@@ -37,7 +38,7 @@ class World:
     def __post_init__(self) -> None:
         self.names = [request_id(number) for number in range(self.count)]
         self.store.queues["chat"] = [QueuedRequest(id=it, accepted=1, tokens=1, body={}) for it in self.names]
-        known = Known(self.store, MemoryPlace(), {"chat"})  # type: ignore[arg-type]
+        known = Known(self.store, MemoryPlace(), {"chat"})
         self.pushes = Pushes(self.store, known, self.store.clock)
 
     async def change(self, number: int) -> None:

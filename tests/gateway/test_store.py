@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -218,6 +218,26 @@ def test_jetstream_whose_server_is_killed_keeps_what_it_has_said_it_keeps(tmp_pa
 
     asyncio.run(story())
     assert holder_of(tmp_path / "server.lock") is None, "no server is left"
+
+
+def test_server_that_cannot_be_started_again_for_a_moment_is_there_later(tmp_path: Path) -> None:
+    """A folder stands where its log is to be written."""
+
+    async def story() -> None:
+        async with nats_server(tmp_path) as address, connected(address, [ROUTE]) as store:
+            log = tmp_path / "server.log"
+            log.rename(tmp_path / "old.log")
+            log.mkdir()
+            os.kill(int((tmp_path / "server.pid").read_text()), signal.SIGKILL)
+            while (tmp_path / "server.pid").exists():  # it is removed right before the log is opened
+                await asyncio.sleep(0.01)
+            log.rmdir()
+            while True:
+                with suppress(StoreAway):
+                    assert await store.record(record().id) is None
+                    return
+
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_server_that_an_earlier_process_has_left_is_ended_first(tmp_path: Path) -> None:

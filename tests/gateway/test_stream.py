@@ -81,7 +81,7 @@ class _RealClock(FakeClock):
 @asynccontextmanager
 async def opened() -> AsyncIterator[Desk]:
     store, place, stop = MemoryStore(_RealClock()), MemoryPlace(), Stop()
-    pushes = Pushes(store, Known(store, place, {"chat"}), store.clock)  # type: ignore[arg-type]
+    pushes = Pushes(store, Known(store, place, {"chat"}), store.clock)
     app = gateway_app(place, Limits(), None, Streams(pushes).routes)  # type: ignore[arg-type]
     listener: socket.socket = listening("127.0.0.1", 0)
     await pushes.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -10,8 +11,9 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.core import edits
 from headrace.shells.local import objects
 from headrace.shells.local.converge import utc_now
+from headrace.shells.local.files import Busy
 from headrace.shells.local.runs import Runs
-from headrace.shells.local.state import StateDir
+from headrace.shells.local.state import BatchFolder, StateDir
 from laptop import Audience, FakeWorker, eventually, local_batch
 
 Submit = Callable[[str], InferenceBatch]
@@ -96,6 +98,28 @@ def test_runs_go_on_beside_a_batch_whose_files_are_damaged(
         at_work.take_up(submit("b"))
         eventually(lambda: finished(state, "b"))
     assert "cannot be read" in caplog.text
+
+
+def test_runs_go_on_after_files_could_not_be_opened_for_a_moment(
+    state: StateDir,
+    worker: FakeWorker,
+    submit: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker.orders(shards=1)
+    looked, failures = state.runner, [OSError(errno.EMFILE, "too many open files")]
+
+    def runner(folder: BatchFolder) -> Busy | None:
+        if failures:
+            raise failures.pop()
+        return looked(folder)
+
+    monkeypatch.setattr(state, "runner", runner)
+    with runs(state, worker) as at_work:
+        at_work.take_up(submit("a"))
+        eventually(lambda: finished(state, "a"))
+    assert "too many open files" in caplog.text
 
 
 def test_runs_give_the_place_of_a_batch_that_rests_to_the_next(

@@ -53,10 +53,16 @@ class ServedModels(ApiModel):
         """The model of that name for that endpoint; None when there is none."""
         return next((it for it in self.models if (it.model.name, it.endpoint) == (name, endpoint)), None)
 
-    def served(self, route: RequestRoute) -> ServedModel | None:
+    def answering(self, route: RequestRoute) -> ServedModel | None:
         """The model that answers a route; None when there is none."""
         wanted = (route.model, route.task)
         return next((it for it in self.models if (it.model.name, it.model.task) == wanted), None)
+
+    def served(self, route: RequestRoute) -> ServedModel:
+        """The model that answers a route of a file that was found good."""
+        found = self.answering(route)
+        assert found is not None, "checked when the models were read"
+        return found
 
     def names(self, endpoint: str) -> list[str]:
         """What models are called that answer that endpoint."""

@@ -13,7 +13,7 @@ from headrace.core.asking.life import Outcome, ended, fitted, is_dead
 from headrace.core.openai.files import files_of
 from headrace.gateway.clocks import Clock
 from headrace.gateway.lines import lines
-from headrace.gateway.place import Place
+from headrace.gateway.place import ResultsPlace
 from headrace.gateway.store import Store
 from headrace.gateway.together import AT_ONCE, together
 
@@ -21,7 +21,7 @@ from headrace.gateway.together import AT_ONCE, together
 class Answers:
     """Writes down what has become of requests; what is written down already stays as it is."""
 
-    def __init__(self, store: Store, place: Place, clock: Clock) -> None:
+    def __init__(self, store: Store, place: ResultsPlace, clock: Clock) -> None:
         self._store, self._place, self._clock = store, place, clock
 
     async def give(self, window: ClosedWindow, batch: InferenceBatch | None) -> None:

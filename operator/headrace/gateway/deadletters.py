@@ -15,12 +15,11 @@ from headrace.core.openai.errors import conflict, no_such
 from headrace.core.openai.pages import page, page_object, window
 from headrace.gateway.clocks import Clock
 from headrace.gateway.known import Known
-from headrace.gateway.place import Place
-from headrace.gateway.queueing import Queue
+from headrace.gateway.place import RequestsPlace
+from headrace.gateway.queueing import Queue, RouteQueue
 from headrace.gateway.replies import accepted
 from headrace.gateway.store import Store
 from headrace.gateway.together import together
-from headrace.gateway.windows import RouteWindows
 
 _MOST_LISTED = 1000
 _LISTED = 100
@@ -29,9 +28,10 @@ _LISTED = 100
 class DeadLetters:
     """The answers to requests about requests that have died."""
 
-    def __init__(self, place: Place, store: Store, windows: Mapping[str, RouteWindows], clock: Clock) -> None:
-        self._place, self._store, self._windows, self._clock = place, store, windows, clock
-        self._known, self._queue = Known(store, place, windows), Queue(store, windows, clock)
+    def __init__(self, place: RequestsPlace, store: Store, queues: Mapping[str, RouteQueue], clock: Clock) -> None:
+        """`queues`: those of all routes, by name."""
+        self._place, self._store, self._queues, self._clock = place, store, queues, clock
+        self._known, self._queue = Known(store, place, queues), Queue(store, queues, clock)
 
     @property
     def routes(self) -> Sequence[BaseRoute]:
@@ -59,11 +59,9 @@ class DeadLetters:
         route = next((one for one in self._place.models.routes if one.name == name), None)
         if record is None or route is None:
             raise no_such("Dead letter", wanted[:80])
-        served = self._place.models.served(route)
-        assert served is not None, "checked when the models were read"
         if record.body is None:
             raise conflict(f"what {wanted} has asked is not known any more", "id", "body_gone")
-        asked = queued_request(replay_id(wanted), record.body, served, self._clock.now())
+        asked = queued_request(replay_id(wanted), record.body, self._place.models.served(route), self._clock.now())
         asked = asked.model_copy(update={"webhook": record.webhook})
         known = await self._known.look(asked.id)
         if known is None:
@@ -74,5 +72,5 @@ class DeadLetters:
     async def _dead(self, request_id: str) -> RequestRecord | None:
         """The record of a request that is dead; None for one that has ended otherwise, or not yet."""
         name = route_name(request_id)
-        kept = await self._store.record(request_id) if name in self._windows else None
+        kept = await self._store.record(request_id) if name in self._queues else None
         return kept.record if kept is not None and is_dead(kept.record.state) else None

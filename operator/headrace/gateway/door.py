@@ -73,11 +73,9 @@ async def _asking(door: Door) -> AsyncIterator[_Asking]:
         else:
             address = await stack.enter_async_context(nats_server(door.nats_folder))
         store = await stack.enter_async_context(connected(address, models.routes))
-        windows = {}
-        for route in models.routes:
-            served = models.served(route)
-            assert served is not None, "checked when the models were read"
-            windows[route.name] = RouteWindows(route, served, store, door.place, clock)
+        windows = {
+            route.name: RouteWindows(route, models.served(route), store, door.place, clock) for route in models.routes
+        }
         pushes = Pushes(store, Known(store, door.place, windows), clock)
         await pushes.begin()
         work = [pushes.run, *(one.run for one in windows.values())]

@@ -11,8 +11,8 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from headrace.core.asking.hooks import DELAYS_SECONDS
+from headrace.gateway.connecting import away
 from headrace.gateway.following import kept
-from headrace.gateway.jetstream import away
 from headrace.gateway.store import Kept
 
 _CONSUMER = "webhooks"

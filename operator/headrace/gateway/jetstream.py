@@ -6,14 +6,10 @@ the last version of them, which the server checks. Deduplication by `Nats-Msg-Id
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -32,11 +28,10 @@ from nats.js.kv import KeyValue
 
 from headrace.api.asking import ClosedWindow, KnownKey, QueuedRequest, RequestRecord, RequestRoute
 from headrace.core.asking.keys import KEPT_SECONDS as KEYS_KEPT_SECONDS
+from headrace.gateway.connecting import away, connection
 from headrace.gateway.following import Following, kept
 from headrace.gateway.natsserver import PATIENCE_SECONDS, Address, NoServer
 from headrace.gateway.store import Changes, Delivery, InQueue, Kept, Position, QueueFull, StoreAway
-
-logger = logging.getLogger(__name__)
 
 RECORDS_KEPT_SECONDS = 7 * 86_400
 """How long a record is kept after it was last changed: longer than a request can be under way, and than a key is known."""
@@ -44,7 +39,6 @@ ACK_WAIT_SECONDS = 120.0
 """When a request comes again whose window did not come about: longer than a window is open, far shorter than anyone would wait."""
 MARKER_SECONDS = 120.0
 """How long the mark stays that a window is gone."""
-_RECONNECT_SECONDS = 0.25
 _CONSUMER = "windows"
 _STORE_FAILED = 10077
 """Error code of the server for a message that does not fit into its stream."""
@@ -54,39 +48,15 @@ _STORE_FAILED = 10077
 async def connected(
     address: Address, routes: Sequence[RequestRoute], patience_seconds: float = PATIENCE_SECONDS
 ) -> AsyncIterator[JetStream]:
-    """The store of these routes at a server. When that goes away it is waited for. Raises `NoServer` when it is not there now."""
-    host = urlsplit(address.url).netloc.rpartition("@")[2]
-    try:
-        async with asyncio.timeout(patience_seconds):
-            client = await nats.connect(
-                address.url,
-                name="headrace-gateway",
-                token=address.token,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=_RECONNECT_SECONDS,
-                error_cb=_told,
-            )
-    except (TimeoutError, NatsError, OSError) as error:
-        raise NoServer(
-            f"there is no NATS server that lets us in at {host}: {str(error) or 'it does not answer'}"
-        ) from error
-    try:
+    """The store of these routes at a server. Raises `NoServer` when that is not there now, or keeps nothing."""
+    async with connection(address, patience_seconds) as client:
         store = JetStream(client)
-        await _prepared(store, routes, host)
+        try:
+            await store.prepare(routes)
+        except StoreAway as error:
+            message = f"the NATS server at {address.host} keeps nothing: {error}; it must have JetStream"
+            raise NoServer(message) from error
         yield store
-    finally:
-        await client.close()
-
-
-async def _prepared(store: JetStream, routes: Sequence[RequestRoute], host: str) -> None:
-    try:
-        await store.prepare(routes)
-    except StoreAway as error:
-        raise NoServer(f"the NATS server at {host} keeps nothing: {error}; it must have JetStream") from error
-
-
-async def _told(error: Exception) -> None:
-    logger.warning("NATS: %s", str(error) or type(error).__name__)
 
 
 class JetStream:
@@ -294,12 +264,3 @@ async def _is_first(write: Callable[[], Awaitable[Any]]) -> bool:
         except KeyWrongLastSequenceError:
             return False
         return True
-
-
-@contextmanager
-def away() -> Iterator[None]:
-    """What a server that does not answer raises, as one thing."""
-    try:
-        yield
-    except (TimeoutError, NatsError, OSError) as error:
-        raise StoreAway(f"NATS does not answer: {str(error) or type(error).__name__}") from error

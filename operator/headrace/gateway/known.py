@@ -13,14 +13,14 @@ from headrace.core.openai.errors import ApiError, no_such
 from headrace.core.openai.files import files_of
 from headrace.core.openai.ids import Part, batch_id
 from headrace.gateway.lines import lines
-from headrace.gateway.place import Place
+from headrace.gateway.place import ResultsPlace
 from headrace.gateway.store import InQueue, Kept, Store
 
 
 class Known:
     """Finds requests by their ids."""
 
-    def __init__(self, store: Store, place: Place, routes: Collection[str]) -> None:
+    def __init__(self, store: Store, place: ResultsPlace, routes: Collection[str]) -> None:
         """`routes`: names of those that are served."""
         self._store, self._place, self._routes = store, place, routes
 

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from headrace.shells.local.files import Busy, take_lock, write_atomically
 
@@ -39,6 +40,11 @@ class Address:
 
     url: str
     token: str | None = None
+
+    @property
+    def host(self) -> str:
+        """Host and port, without anything secret that the URL may have."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
 
 
 @asynccontextmanager
@@ -91,7 +97,7 @@ async def _lock(folder: Path) -> int:
                 try:
                     return take_lock(folder / "server.lock")
                 except Busy:
-                    with suppress(OSError, ValueError):
+                    with suppress(OSError, ValueError):  # it has not written its number yet, or is gone already
                         os.kill(int((folder / "server.pid").read_text()), signal.SIGTERM)
                     await asyncio.sleep(_LOOK_SECONDS)
     except TimeoutError as error:
@@ -153,7 +159,7 @@ async def _keep(process: asyncio.subprocess.Process, program: str, folder: Path,
             await asyncio.sleep(_RESTART_SECONDS)
             try:
                 process = await _start(program, folder, port)
-            except NoServer as error:
+            except (NoServer, OSError) as error:
                 logger.error("%s", error)
     finally:
         await _end(process)

@@ -23,29 +23,42 @@ class Draft(Protocol):
         """Leave nothing of it."""
 
 
-class Place(Protocol):
-    """Where batches and files are. What it refuses it raises as an `ApiError`."""
-
-    models: ServedModels
-    namespace: str
-
-    async def batches(self) -> Sequence[InferenceBatch]:
-        """All batches that somebody has asked for, by whichever door, the newest first."""
+class ResultsPlace(Protocol):
+    """What there must be to read what batches have left."""
 
     async def find_batch(self, name: str) -> InferenceBatch | None:
         """The batch of that name; None when there is none."""
 
-    async def create_batch(self, batch: InferenceBatch) -> InferenceBatch:
-        """Create it, durably; the one of that name that is there already when it was asked for in the same words."""
+    async def results(self, batch: InferenceBatch, part: Part) -> AsyncGenerator[bytes, None]:
+        """The file with its results or errors, as a stream to be closed. Raises before the first piece when nothing can be read."""
+
+
+class WindowsPlace(ResultsPlace, Protocol):
+    """What there must be to make batches of requests that have gathered."""
+
+    namespace: str
 
     async def create_window(self, batch: InferenceBatch) -> None:
-        """Create a batch of requests that have gathered, durably, unless it is there."""
+        """Create such a batch, durably, unless it is there."""
+
+
+class RequestsPlace(ResultsPlace, Protocol):
+    """What there must be to take requests, and to give up on them."""
+
+    models: ServedModels
 
     async def cancel_batch(self, name: str) -> InferenceBatch:
         """End a batch, and keep what is done."""
 
-    async def results(self, batch: InferenceBatch, part: Part) -> AsyncGenerator[bytes, None]:
-        """The file with its results or errors, as a stream to be closed. Raises before the first piece when nothing can be read."""
+
+class Place(WindowsPlace, RequestsPlace, Protocol):
+    """Where batches and files are. What it refuses it raises as an `ApiError`."""
+
+    async def batches(self) -> Sequence[InferenceBatch]:
+        """All batches that somebody has asked for, by whichever door, the newest first."""
+
+    async def create_batch(self, batch: InferenceBatch) -> InferenceBatch:
+        """Create it, durably; the one of that name that is there already when it was asked for in the same words."""
 
     async def size(self, batch: InferenceBatch, part: Part) -> int:
         """Bytes of that file. Raises `StateError` when it is not there any more."""

@@ -26,11 +26,10 @@ from headrace.gateway.bodies import json_body
 from headrace.gateway.clocks import Clock
 from headrace.gateway.known import Known
 from headrace.gateway.limits import Limits
-from headrace.gateway.place import Place
-from headrace.gateway.queueing import Queue
+from headrace.gateway.place import RequestsPlace
+from headrace.gateway.queueing import Queue, RouteQueue
 from headrace.gateway.replies import accepted
 from headrace.gateway.store import InQueue, Kept, Store
-from headrace.gateway.windows import RouteWindows
 
 _DIGITS = 24
 
@@ -39,12 +38,12 @@ class Requests:
     """The answers to requests about requests."""
 
     def __init__(
-        self, place: Place, limits: Limits, store: Store, windows: Mapping[str, RouteWindows], clock: Clock
+        self, place: RequestsPlace, limits: Limits, store: Store, queues: Mapping[str, RouteQueue], clock: Clock
     ) -> None:
-        """`windows`: those of each route, by its name."""
-        self._place, self._limits, self._store, self._windows, self._clock = place, limits, store, windows, clock
-        self._known = Known(store, place, windows)
-        self._queue = Queue(store, windows, clock)
+        """`queues`: those of all routes, by name."""
+        self._place, self._limits, self._store, self._clock = place, limits, store, clock
+        self._known = Known(store, place, queues)
+        self._queue = Queue(store, queues, clock)
 
     @property
     def routes(self) -> Sequence[BaseRoute]:
@@ -60,10 +59,8 @@ class Requests:
         body = await json_body(request, self._limits.patience_seconds)
         models = self._place.models
         route = route_of(body, models.routes, request.query_params.get("route"))
-        served = models.served(route)
-        assert served is not None, "checked when the models were read"
         name = request_id(route.name, secrets.token_hex(_DIGITS // 2))
-        asked = queued_request(name, body, served, self._clock.now())
+        asked = queued_request(name, body, models.served(route), self._clock.now())
         asked = asked.model_copy(update={"webhook": target(request.headers.get("headrace-webhook"), models.webhooks)})
         key = request.headers.get("idempotency-key")
         if key is not None:

@@ -13,7 +13,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from headrace.core.asking.push import refused, server_sent, stream_message
 from headrace.core.openai.errors import ApiError, bad_request, no_such
-from headrace.gateway.pushing import Listener, Pushes
+from headrace.gateway.listening import Listener
+from headrace.gateway.pushing import Pushes
 from headrace.gateway.replies import refusal, store_away
 from headrace.gateway.store import StoreAway
 from headrace.gateway.streamed import Streamed

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Never
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -21,15 +22,14 @@ from headrace.core.asking.life import has_ended
 from headrace.core.asking.requests import record_object
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.clocks import Clock
+from headrace.gateway.endless import keep_on
 from headrace.gateway.hookqueue import Due, HookQueue
-from headrace.gateway.store import StoreAway
 from headrace.gateway.together import AT_ONCE, together
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 10.0
 _WAIT_MILLISECONDS = 2000
-_AFTER_FAILURE_MILLISECONDS = 1000
 
 
 class Refused(Exception):
@@ -42,22 +42,18 @@ class Callers:
     def __init__(self, webhooks: Webhooks, queue: HookQueue, clock: Clock) -> None:
         self._webhooks, self._queue, self._clock = webhooks, queue, clock
 
-    async def run(self) -> None:
+    async def run(self) -> Never:
         """Call until cancelled."""
-        async with _client(policy(self._webhooks)) as client:
-            while True:
-                try:
-                    await self.step(client)
-                except StoreAway as error:
-                    logger.warning("webhooks: %s; it is tried again", error)
-                    await self._clock.rest(_AFTER_FAILURE_MILLISECONDS)
-                except Exception:
-                    logger.exception("webhooks: this should not have happened; it is tried again")
-                    await self._clock.rest(_AFTER_FAILURE_MILLISECONDS)
+        await keep_on("webhooks", self._call_on, self._clock)
 
     async def step(self, client: aiohttp.ClientSession) -> None:
         """Make the calls that are due."""
         await together(self._see_to(due, client) for due in await self._queue.take(AT_ONCE, _WAIT_MILLISECONDS))
+
+    async def _call_on(self) -> Never:
+        async with _client(policy(self._webhooks)) as client:
+            while True:
+                await self.step(client)
 
     async def _see_to(self, due: Due, client: aiohttp.ClientSession) -> None:
         record = due.kept.record

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import NamedTuple
+from typing import NamedTuple, Never
 
 from headrace.api.asking import ClosedWindow, QueuedRequest, RequestRoute
 from headrace.api.gateway import ServedModel
@@ -20,8 +20,9 @@ from headrace.core.asking.requests import record_bytes
 from headrace.core.asking.windows import Gathered, closes_at, closing
 from headrace.gateway.answers import Answers
 from headrace.gateway.clocks import Clock
-from headrace.gateway.place import Place
-from headrace.gateway.store import Delivery, Store, StoreAway
+from headrace.gateway.endless import keep_on
+from headrace.gateway.place import WindowsPlace
+from headrace.gateway.store import Delivery, Store
 from headrace.gateway.together import together
 from headrace.shells.local.state import StateError
 
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 LOOK_MILLISECONDS = 100
 """How often the batches that are under way are looked at."""
-AFTER_FAILURE_MILLISECONDS = 1000
-
 UNREADABLE_MILLISECONDS = 10_000
 """How long a batch is left alone that cannot be read."""
 
@@ -45,7 +44,9 @@ class _Held(NamedTuple):
 class RouteWindows:
     """The windows of one route. One process at a time may have them."""
 
-    def __init__(self, route: RequestRoute, served: ServedModel, store: Store, place: Place, clock: Clock) -> None:
+    def __init__(
+        self, route: RequestRoute, served: ServedModel, store: Store, place: WindowsPlace, clock: Clock
+    ) -> None:
         self._route, self._served, self._store, self._place, self._clock = route, served, store, place, clock
         self._answers = Answers(store, place, clock)
         self._held: dict[str, _Held] = {}
@@ -57,18 +58,9 @@ class RouteWindows:
         self.left: list[Left] = []
         """What has left the queue of late."""
 
-    async def run(self) -> None:
-        """Serve the route until cancelled. After a failure that may pass, all that is known is read anew."""
-        while True:
-            try:
-                await self.begin()
-                while True:
-                    await self.step()
-            except (StoreAway, StateError, OSError) as error:
-                logger.warning("route %s: %s; it is tried again", self._route.name, error)
-            except Exception:
-                logger.exception("route %s: this should not have happened; it is tried again", self._route.name)
-            await self._clock.rest(AFTER_FAILURE_MILLISECONDS)
+    async def run(self) -> Never:
+        """Serve the route until cancelled. After a failure all that is known is read anew."""
+        await keep_on(f"route {self._route.name}", self._serve, self._clock)
 
     async def begin(self) -> None:
         """Go on where anybody has stopped."""
@@ -90,6 +82,11 @@ class RouteWindows:
     def idle(self) -> bool:
         """Whether nothing is held and nothing is under way."""
         return not self._held and not self._open
+
+    async def _serve(self) -> Never:
+        await self.begin()
+        while True:
+            await self.step()
 
     async def _gather(self) -> None:
         room = self._route.window.max_batch_size - len(self._held)

@@ -117,7 +117,7 @@ def route_faults(models: ServedModels) -> list[FieldError]:
     """Routes that lead nowhere, and names that would mean two of them."""
     faults, seen = [], set()
     for index, route in enumerate(models.routes):
-        if models.served(route) is None:
+        if models.answering(route) is None:
             message = f"there is no model {route.model} with the task {route.task} in models"
             faults.append(FieldError(f"routes[{index}].model", message))
         if route.name in seen:

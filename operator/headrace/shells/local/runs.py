@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -82,7 +81,10 @@ class Runs:
     def _supervise(self) -> None:
         with self._changed:
             while not self._closing:
-                self._begin()
+                try:
+                    self._begin()
+                except Exception:  # such as too many open files: whatever it is, it must not be the end of all turns
+                    logger.exception("batches cannot be begun now; it is tried again")
                 self._changed.wait(LOOK_SECONDS if self._waiting else None)
 
     def _begin(self) -> None:
@@ -94,10 +96,10 @@ class Runs:
         working = {name for name, (_, to_end) in self._threads.items() if not to_end}
         ending = self._threads.keys() - working
         for one, to_end in next_turns(free, working, ending, self._most, self._clock()):
-            del self._waiting[one.name]
             thread = threading.Thread(target=self._run, args=[one.name], name=one.name)
-            self._threads[one.name] = (thread, to_end)
             thread.start()
+            self._threads[one.name] = (thread, to_end)
+            del self._waiting[one.name]
 
     def _look_again(self, name: str) -> None:
         """Read anew what is known of a batch; one that is over or gone does not wait any more."""
@@ -142,11 +144,13 @@ class Runs:
             converger.run(_Log(), self, until=_at_rest)
 
     def _unfinished(self, name: str) -> InferenceBatch | None:
-        with suppress(StateError):
+        try:
             batch = self._folder(name).load_batch()
-            if not batch.status.finished or batch.retry_asked:
-                return batch
-        return None
+        except StateError as error:
+            if error.reason != "NotFound":
+                logger.warning("%s: is left alone: %s", name, error.message)
+            return None
+        return batch if not batch.status.finished or batch.retry_asked else None
 
     def _folder(self, name: str) -> BatchFolder:
         return self._state.batch(self._namespace, name)

@@ -1,0 +1,28 @@
+"""Work that has no end of its own, and goes on whatever happens to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Never
+
+from headrace.gateway.clocks import Clock
+from headrace.gateway.store import StoreAway
+from headrace.shells.local.state import StateError
+
+logger = logging.getLogger(__name__)
+
+AFTER_FAILURE_MILLISECONDS = 1000
+_MAY_PASS = (StoreAway, StateError, OSError)
+
+
+async def keep_on(name: str, work: Callable[[], Coroutine[Any, Any, Never]], clock: Clock) -> Never:
+    """Do it until cancelled. Whatever fails is said under that name; after a rest all of the work begins anew."""
+    while True:
+        try:
+            await work()
+        except _MAY_PASS as error:
+            logger.warning("%s: %s; it is tried again", name, error)
+        except Exception:
+            logger.exception("%s: this should not have happened; it is tried again", name)
+        await clock.rest(AFTER_FAILURE_MILLISECONDS)
