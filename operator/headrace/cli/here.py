@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +9,7 @@ from contextlib import AbstractContextManager
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import Kind, OurObject, OurStatus, StandingObject
-from headrace.api.results import ResultsReport, Wanted, parse_results_report
+from headrace.api.results import ResultsReport, Wanted
 from headrace.api.worker import PlanReport
 from headrace.cli.app import DEFAULT_STATE, Where
 from headrace.cli.exits import BAD_INPUT, CliError
@@ -20,14 +18,13 @@ from headrace.cli.target import Deletion, Manner, Ref, Seen
 from headrace.cli.watch import Silent
 from headrace.core.edits import Submission, Wish
 from headrace.core.observed import Installation, Verdict
-from headrace.core.reader import reading
 from headrace.shells.local import objects
-from headrace.shells.local.containers import WORKER
 from headrace.shells.local.converge import Watcher, utc_now
 from headrace.shells.local.fanout import drive_of
 from headrace.shells.local.place import installation, problems
 from headrace.shells.local.podrecord import last_failure
 from headrace.shells.local.preflight import read_input
+from headrace.shells.local.results import take_results
 from headrace.shells.local.state import BatchFolder, StateDir
 from headrace.shells.manifests import ConfigMap, LoadedBatch, Manifests, load, on_this_machine
 from headrace.shells.problems import Problem
@@ -164,27 +161,9 @@ class Here:
     def results(
         self, batch: OurObject, wanted: Wanted, limit: int | None, take: Callable[[bytes], None]
     ) -> ResultsReport:
-        """Start the worker's own reader, for it knows all stores."""
+        """Start the worker's own reader."""
         assert batch.status.output is not None
-        command = [*WORKER["headrace_worker"], *reading(batch.status.output.uri, wanted, limit)]
-        with (
-            tempfile.TemporaryFile() as errors,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as reader,  # noqa: S603 - ours
-        ):
-            assert reader.stdout is not None
-            try:
-                for line in reader.stdout:
-                    take(line)
-                reader.wait()
-            except BaseException:  # whoever takes the lines has seen enough, or somebody interrupts
-                reader.kill()
-                raise
-            errors.seek(0)
-            said = errors.read()
-        report = parse_results_report(said)
-        if report is None:
-            raise CliError("ReaderFailed", said.decode(errors="replace").strip() or "the reader of the output has died")
-        return report
+        return take_results(batch.status.output.uri, wanted, limit, take)
 
     def _folder(self, ref: Ref) -> BatchFolder:
         return self._state.batch(*ref)

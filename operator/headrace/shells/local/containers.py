@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from headrace.api.base import JsonObject
 from headrace.api.worker import Env
@@ -58,6 +59,21 @@ def environment(job: Mapping[str, Any], index: int, folder: Path, companions: in
         Env.DRAIN_ON_EOF.value: "1",
         Env.THREADS.value: str(_threads(job, companions)),
     }
+
+
+def start(
+    command: Sequence[str], variables: Mapping[str, str], log: IO[bytes], inherited: Collection[int] = ()
+) -> subprocess.Popen[bytes]:
+    """A pod's container as a process, which drains when its standard input is closed. It has these descriptors too. Raises `OSError`."""
+    return subprocess.Popen(  # noqa: S603 - the command line is the Job's, which we rendered
+        command,
+        env=variables,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        pass_fds=tuple(inherited),
+        start_new_session=True,  # Ctrl-C is for the shell, which then tells its pods
+    )
 
 
 def secret_variables(job: Mapping[str, Any]) -> list[str]:

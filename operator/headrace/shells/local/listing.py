@@ -12,7 +12,7 @@ from headrace.api.window import DataWindow
 from headrace.api.worker import ListReport, parse_report
 from headrace.core.observed import Installation
 from headrace.core.schedule.listing import listing_job
-from headrace.shells.local.containers import WORKER, command_line, container_of, environment
+from headrace.shells.local.containers import WORKER, command_line, container_of, environment, start
 from headrace.shells.local.converge import Interrupt
 
 _NAP_SECONDS = 0.1
@@ -25,16 +25,9 @@ def list_objects(
     job = listing_job(schedule, place, window)
     with tempfile.TemporaryDirectory(prefix="headrace-") as scratch, tempfile.TemporaryFile() as log:
         folder = Path(scratch)
-        with subprocess.Popen(  # noqa: S603 - the command line is the Job's, which we rendered
-            command_line(container_of(job), WORKER),
-            env=environment(job, 0, folder),
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the shell
-        ) as process:
+        with start(command_line(container_of(job), WORKER), environment(job, 0, folder), log) as process:
             _wait(process, interrupt)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # it has died without a word
             report = parse_report((folder / "termination").read_bytes())
             if isinstance(report, ListReport) and process.returncode == 0:
                 return report

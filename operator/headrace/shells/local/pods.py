@@ -21,7 +21,15 @@ from typing import Any
 from headrace.api import labels
 from headrace.api.worker import Report, Role, parse_report
 from headrace.core.observed import WorkerReport
-from headrace.shells.local.containers import WORKER, Programs, command_line, container_of, environment, grace_seconds
+from headrace.shells.local.containers import (
+    WORKER,
+    Programs,
+    command_line,
+    container_of,
+    environment,
+    grace_seconds,
+    start,
+)
 from headrace.shells.local.files import holder_of, take_lock, write_atomically
 from headrace.shells.local.live import ask_progress
 from headrace.shells.local.podrecord import PodRecord, load_records, weighed
@@ -141,15 +149,8 @@ class Pods:
         alive = take_lock(folder / "alive")
         try:
             with self.log(name).open("wb") as log:
-                return subprocess.Popen(  # noqa: S603 - the command line is the Job's, which we rendered
-                    command_line(container_of(job), self._programs),
-                    env=environment(job, index, folder, self._companions),
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(alive,),
-                    start_new_session=True,  # Ctrl-C is for the shell, which then tells its pods
-                )
+                variables = environment(job, index, folder, self._companions)
+                return start(command_line(container_of(job), self._programs), variables, log, [alive])
         finally:
             os.close(alive)
 

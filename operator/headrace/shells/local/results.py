@@ -1,13 +1,14 @@
-"""Reading what a batch has left, as a stream, in a process that may be busy with other things."""
+"""Reading what a batch has left, by the worker's own reader, for it knows all stores: as a stream, or line by line while one waits."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import tempfile
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from subprocess import PIPE
 
-from headrace.api.results import Wanted, parse_results_report
+from headrace.api.results import ResultsReport, Wanted, parse_results_report
 from headrace.core.reader import reading
 from headrace.shells.local.containers import WORKER
 from headrace.shells.local.state import StateError
@@ -26,9 +27,28 @@ async def read_results(output_uri: str, wanted: Wanted) -> AsyncGenerator[bytes,
     return pieces
 
 
+def take_results(output_uri: str, wanted: Wanted, limit: int | None, take: Callable[[bytes], None]) -> ResultsReport:
+    """Hand over the lines of an output, at most so many; returns what its reader has said of them. Raises `StateError` when it died."""
+    command = _command(output_uri, wanted, limit)
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdout=PIPE, stderr=said) as reader,  # noqa: S603 - ours
+    ):
+        assert reader.stdout is not None
+        try:
+            for line in reader.stdout:
+                take(line)
+            reader.wait()
+        except BaseException:  # whoever takes the lines has seen enough, or somebody interrupts
+            reader.kill()
+            raise
+        said.seek(0)
+        return _report(said.read())
+
+
 async def _pieces(output_uri: str, wanted: Wanted) -> AsyncGenerator[bytes, None]:
     """Nothing, once it can be read, and then what the worker's own reader writes; it is killed when nobody wants more."""
-    command = [*WORKER["headrace_worker"], *reading(output_uri, wanted, None)]
+    command = _command(output_uri, wanted, None)
     with tempfile.TemporaryFile() as said:
         # A session of its own: Ctrl-C is for this process, which ends what is under way in good order.
         reader = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=said, start_new_session=True)
@@ -45,14 +65,22 @@ async def _pieces(output_uri: str, wanted: Wanted) -> AsyncGenerator[bytes, None
                 reader.kill()
                 await reader.wait()
         said.seek(0)
-        _check(said.read())
+        report = _report(said.read())
+        if report.failure is not None:
+            raise _unreadable(report.failure.message)
 
 
-def _check(said: bytes) -> None:
-    """Raise `StateError` unless the reader has said that this was all."""
+def _command(output_uri: str, wanted: Wanted, limit: int | None) -> list[str]:
+    return [*WORKER["headrace_worker"], *reading(output_uri, wanted, limit)]
+
+
+def _report(said: bytes) -> ResultsReport:
+    """What the reader has said at its end. Raises `StateError` when that is nothing."""
     report = parse_results_report(said)
     if report is None:
-        why = said.decode(errors="replace").strip() or "its reader has died"
-        raise StateError("OutputUnreadable", f"the output cannot be read: {why}")
-    if report.failure is not None:
-        raise StateError("OutputUnreadable", f"the output cannot be read: {report.failure.message}")
+        raise _unreadable(said.decode(errors="replace").strip() or "its reader has died")
+    return report
+
+
+def _unreadable(why: str) -> StateError:
+    return StateError("OutputUnreadable", f"the output cannot be read: {why}")
