@@ -11,8 +11,9 @@ from typing import Any
 
 from builders import NOON
 from headrace.api.asking import ClosedWindow, KnownKey, QueuedRequest, RequestRecord, RequestRoute
+from headrace.api.batchstatus import InferenceBatchStatus, OutputStatus, RecordCounts
 from headrace.api.gateway import ServedModels
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus, OutputStatus, RecordCounts
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.asking.life import has_ended

@@ -10,14 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from headrace.api.inferencebatch import (
-    InferenceBatch,
-    InferenceBatchStatus,
-    RecordCounts,
-    RecordProblem,
-    ShardCounts,
-    Usage,
-)
+from headrace.api.batchstatus import InferenceBatchStatus, RecordCounts, RecordProblem, ShardCounts, Usage
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import (

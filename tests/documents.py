@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from headrace.shells.manifests import work_specs
+from headrace.shells.localising import work_specs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,8 +12,10 @@ from typing import Any, Self
 
 from builders import NOON, PLACE, BatchBuilder
 from headrace.api import labels
-from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
-from headrace.api.inferencebatch import InferenceBatch, RecordCounts, RecordProblem, Validation
+from headrace.api.batchstatus import RecordCounts, RecordProblem, Validation
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.fanoutstatus import FanOutJobStatus
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import JoinReport, Role

@@ -15,8 +15,9 @@ from typing import Any
 
 from admission_builders import a_bulkhead
 from builders import NOON, PLACE, a_batch
+from headrace.api.batchstatus import RecordCounts
 from headrace.api.bulkhead import Bulkhead
-from headrace.api.inferencebatch import InferenceBatch, RecordCounts
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import ExitCode, Failure, Role, ShardReport
 from headrace.core.admission.book import Book
 from headrace.core.admission.demand import Surroundings, demand_of, held_pods

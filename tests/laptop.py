@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from builders import BatchBuilder, a_batch
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.batchstatus import InferenceBatchStatus
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject
 from headrace.core.edits import Submission
 from headrace.core.observed import Installation

@@ -14,11 +14,12 @@ from builders import NOON, PLACE, a_batch
 from fanout_builders import a_fan_out
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import RecordCounts, Summary
+from headrace.api.batchstatus import RecordCounts, Summary
 from headrace.api.kinds import OurObject
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import ScheduledGeneration, ScheduledGenerationStatus
+from headrace.api.scheduledgeneration import ScheduledGeneration
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.api.window import DataWindow
 from headrace.api.worker import ListReport
 from headrace.core.schedule.children import cron_job

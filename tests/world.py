@@ -14,7 +14,8 @@ from typing import Any
 
 from builders import NOON, PLACE
 from headrace.api import labels
-from headrace.api.inferencebatch import InferenceBatch, RecordCounts
+from headrace.api.batchstatus import RecordCounts
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import Reason
 from headrace.api.worker import ExitCode, FinalizeReport, PlanReport, Role, ShardReport
 from headrace.core.observed import LET_IN, JobSnapshot, Observed, Verdict, WorkerReport

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from headrace.api.common import Input, InputFormat, Prompt
 from headrace.api.content import MAX_MEDIA, ContentError, Modality, check_parts, data_of, media_parts, modalities
+from headrace.api.input import Input, InputFormat, Prompt
 from headrace.api.model import Model, Task
 from headrace.api.records import ErrorCode, RecordError, Request, reader
 

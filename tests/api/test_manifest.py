@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from headrace.api.base import InvalidSpec
-from headrace.api.common import Input
+from headrace.api.input import Input
 from headrace.api.manifest import MAX_INLINE_BYTES, lay_out_inline
 from headrace.api.model import Model
 from headrace.api.records import MEDIA_TOKENS, estimate_prompt_tokens

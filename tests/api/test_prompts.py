@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.api.base import InvalidSpec
-from headrace.api.common import Prompt
+from headrace.api.input import Prompt
 from headrace.api.model import Task
 from headrace.api.prompts import PromptError, requester
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.api.common import Input, InputFormat, Prompt
+from headrace.api.input import Input, InputFormat, Prompt
 from headrace.api.model import Model, Task
 from headrace.api.records import (
     MAX_CUSTOM_ID_LENGTH,

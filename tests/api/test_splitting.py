@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.api.base import InvalidSpec
-from headrace.api.common import Input
 from headrace.api.content import MAX_MEDIA
+from headrace.api.input import Input
 from headrace.api.model import Model, Task
 from headrace.api.parts import part_reader
 from headrace.api.records import RecordError

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from headrace.api.common import Prompt
+from headrace.api.input import Prompt
 from headrace.api.model import Task
 from headrace.api.prompts import PromptError, requester
 from headrace.api.window import BadUriTemplate, DataWindow, fill_uri

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.api.common import Batching, Input, Retries
+from headrace.api.batchstatus import RecordCounts, RecordProblem, Usage
+from headrace.api.common import Batching, Retries
 from headrace.api.engines import Engine
-from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
+from headrace.api.input import Input
 from headrace.api.model import Model
 from headrace.api.worker import (
     TERMINATION_MESSAGE_BYTES,

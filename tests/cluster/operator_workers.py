@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from headrace.api.batchstatus import RecordCounts, RecordProblem, Usage
 from headrace.api.evaluation import Feature, Scores
-from headrace.api.inferencebatch import RecordCounts, RecordProblem, Usage
 from headrace.api.window import DataWindow
 from headrace.api.worker import (
     Compared,

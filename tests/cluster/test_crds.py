@@ -14,10 +14,11 @@ import pytest
 import bulkhead_cases
 import schedule_cases
 from headrace.api.base import JsonObject
+from headrace.api.batchstatus import InferenceBatchStatus, RecordCounts, Summary, Usage
 from headrace.api.bulkhead import Bulkhead
 from headrace.api.engines import EngineName
 from headrace.api.fanoutjob import FanOutJob
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus, RecordCounts, Summary, Usage
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import KINDS, Kind
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.scheduledgeneration import ScheduledGeneration

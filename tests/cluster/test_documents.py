@@ -11,7 +11,8 @@ import yaml
 
 from documents import ROOT, Snippet, merged, resolved, snippets
 from headrace.api.base import ApiModel
-from headrace.api.fanoutjob import Branch, FanOutJobSpec
+from headrace.api.branches import Branch
+from headrace.api.fanoutjob import FanOutJobSpec
 from headrace.api.inferencebatch import InferenceBatchSpec
 from headrace.api.kinds import KINDS
 from headrace.api.scheduledgeneration import ScheduledGenerationSpec

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from builders import BatchBuilder, a_batch
-from headrace.api.inferencebatch import InferenceBatch, RecordCounts
+from headrace.api.batchstatus import RecordCounts
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import ExitCode, Role
 from headrace.shells.kube.resources import CONFIG_MAPS, JOBS
 

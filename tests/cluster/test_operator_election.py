@@ -9,7 +9,7 @@ import time
 import pytest
 
 from builders import a_batch
-from headrace.api.inferencebatch import RecordCounts
+from headrace.api.batchstatus import RecordCounts
 from headrace.core.election import LeaseTerms
 from headrace.shells.kube.resources import JOBS, LEASES
 

@@ -11,7 +11,7 @@ import pytest
 from builders import BatchBuilder, a_batch
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import RecordCounts
+from headrace.api.batchstatus import RecordCounts
 from headrace.shells.kube.resources import BATCHES, CONFIG_MAPS, JOBS, OPTIONAL, WATCHED, Resource
 
 from .kubectl import KubectlError

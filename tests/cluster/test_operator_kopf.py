@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders import a_batch
-from headrace.api.inferencebatch import RecordCounts
+from headrace.api.batchstatus import RecordCounts
 from headrace.shells.kube.rbac import lease_rules, rules
 
 from .operator_rig import RECORDS, Rig, plane, rig

@@ -8,7 +8,7 @@ import pytest
 
 from builders import BatchBuilder, a_batch
 from headrace.api import labels
-from headrace.api.inferencebatch import RecordCounts, RecordProblem
+from headrace.api.batchstatus import RecordCounts, RecordProblem
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import ExitCode, Failure, Role

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from builders import BatchBuilder, a_batch
-from headrace.api.inferencebatch import InferenceBatch, RecordCounts, ShardCounts
+from headrace.api.batchstatus import RecordCounts, ShardCounts
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.core.admission.admit import admit
 from headrace.core.admission.demand import Surroundings, demand_of
 from headrace.core.observed import Installation, Observed

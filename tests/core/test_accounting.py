@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from builders import NOON, BatchBuilder, a_batch, a_job, committed, look
 from headrace.api import labels
-from headrace.api.fanoutjob import BranchStatus, FanOutJobStatus
-from headrace.api.inferencebatch import Admission, Batched, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.batchstatus import Admission, Batched, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.branches import BranchStatus
+from headrace.api.fanoutstatus import FanOutJobStatus
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role

@@ -6,7 +6,7 @@ import pytest
 
 from admission_builders import a_bulkhead, with_gpus
 from builders import NOON, BatchBuilder, a_batch
-from headrace.api.inferencebatch import Admission as Held
+from headrace.api.batchstatus import Admission as Held
 from headrace.api.reasons import Reason
 from headrace.core.admission.foresee import HOPELESS, Picture, foresee
 

@@ -10,8 +10,8 @@ import pytest
 
 from admission_builders import MODEL, a_bulkhead, failed, holds, wants, with_gpus
 from builders import NOON, BatchBuilder, a_batch
+from headrace.api.batchstatus import Admission, ShardCounts
 from headrace.api.bulkhead import NamespaceSelector
-from headrace.api.inferencebatch import Admission, ShardCounts
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.admission.book import Book

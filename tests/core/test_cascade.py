@@ -11,8 +11,9 @@ from builders import a_job, gave_up
 from fanout_builders import FanOutBuilder, a_child, a_fan_out, ended, joined, look_at
 from headrace.api import labels
 from headrace.api.base import InvalidSpec
+from headrace.api.batchstatus import Usage
 from headrace.api.cascade import StageStatus
-from headrace.api.inferencebatch import InferenceBatch, Usage
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role, SelectReport, WorkerConfig
 from headrace.core.fanout.observed import FanOutObserved

@@ -25,7 +25,7 @@ from headrace.core.program import with_program
 from headrace.core.reconcile import reconcile
 from headrace.core.schedule.children import run_by_hand
 from headrace.core.volumes import Volumes
-from headrace.shells.manifests import work_specs
+from headrace.shells.localising import work_specs
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "manifests/examples").glob("*.yaml"))

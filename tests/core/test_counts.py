@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import committed, live
-from headrace.api.inferencebatch import Batched, CountedShards, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.batchstatus import Batched, CountedShards, InferenceBatchStatus, RecordCounts, Usage
 from headrace.api.worker import ShardReport
 from headrace.core.counts import take_in, tally
 from headrace.core.observed import WorkerReport

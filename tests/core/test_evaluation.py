@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from builders import BatchBuilder, a_batch, a_job, committed, gave_up, look
+from headrace.api.batchstatus import RecordCounts
 from headrace.api.evaluation import Feature, Scores
-from headrace.api.inferencebatch import RecordCounts
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Compared, EvaluationReport, Failure, FinalizeReport, Role

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from builders import NOON, PLACE, a_job, gave_up, planned
 from fanout_builders import a_child, a_fan_out, ended, joined, look_at, lost_records, took_nothing
 from headrace.api import labels
-from headrace.api.inferencebatch import InferenceBatch, Usage
+from headrace.api.batchstatus import Usage
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import PlanReport, Role, WorkerConfig

@@ -12,8 +12,9 @@ import pytest
 from builders import NOON, PLACE
 from fanout_builders import FanOutBuilder, a_fan_out
 from headrace.api import labels
+from headrace.api.batchstatus import RecordCounts
 from headrace.api.fanoutjob import FanOutJob
-from headrace.api.inferencebatch import InferenceBatch, RecordCounts
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType
 from headrace.api.worker import JoinReport, PlanReport, Report, Role, SelectReport
 from headrace.core.changes import child_patch

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from builders import NOON, BatchBuilder, a_batch
 from headrace.api import labels
+from headrace.api.batchstatus import OutputStatus, RecordCounts, RecordProblem, Usage, Validation
 from headrace.api.gateway import BatchRequest, ServedModels, UploadedFile
-from headrace.api.inferencebatch import OutputStatus, RecordCounts, RecordProblem, Usage, Validation
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.openai.batches import batch_object, newest_first, stands_alone, state_of

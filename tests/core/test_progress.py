@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from builders import NOON, BatchBuilder, a_batch, a_job, committed, live, look
-from headrace.api.inferencebatch import InferenceBatchStatus, RecordCounts
+from headrace.api.batchstatus import InferenceBatchStatus, RecordCounts
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role

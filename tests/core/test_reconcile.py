@@ -9,20 +9,9 @@ from typing import Any
 
 import pytest
 
-from builders import (
-    NOON,
-    BatchBuilder,
-    a_batch,
-    a_job,
-    committed,
-    finalized,
-    gave_up,
-    live,
-    look,
-    planned,
-    refused,
-)
-from headrace.api.inferencebatch import Admission, InferenceBatch, InferenceBatchStatus, RecordProblem, ShardCounts
+from builders import NOON, BatchBuilder, a_batch, a_job, committed, finalized, gave_up, live, look, planned, refused
+from headrace.api.batchstatus import Admission, InferenceBatchStatus, RecordProblem, ShardCounts
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import ExitCode, Role, WorkerConfig, shard_at

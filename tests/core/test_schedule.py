@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from builders import NOON, a_batch
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import OutputStatus
+from headrace.api.batchstatus import OutputStatus
 from headrace.api.kinds import OurObject
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import FailureBackoff, ScheduledGenerationStatus
+from headrace.api.schedulepolicies import FailureBackoff
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.core.plan import Plan
 from headrace.core.schedule.drift import just_begun
 from headrace.core.schedule.observed import SCHEDULED_TIMESTAMP, Tick

@@ -15,7 +15,8 @@ from builders import NOON, a_batch
 from headrace.api.base import JsonObject
 from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import ScheduledGeneration, ScheduledGenerationStatus
+from headrace.api.scheduledgeneration import ScheduledGeneration
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.api.window import DataWindow
 from headrace.core.plan import Plan
 from headrace.core.schedule.dependencies import cycle_problems

@@ -13,7 +13,7 @@ from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import ScheduledGenerationStatus
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.core.plan import Plan
 from headrace.core.schedule.reconcile import reconcile
 from schedule_builders import NOON_RUN, ScheduleBuilder, a_run, a_schedule, a_tick, ended, look_at, once

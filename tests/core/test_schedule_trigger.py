@@ -18,7 +18,7 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import ScheduledGenerationStatus
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.api.trigger import TriggerStatus
 from headrace.api.window import DataWindow
 from headrace.api.worker import ListReport

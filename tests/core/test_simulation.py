@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders import a_batch
-from headrace.api.inferencebatch import InferenceBatchStatus
+from headrace.api.batchstatus import InferenceBatchStatus
 from headrace.core.admission.demand import held_pods
 from headrace.core.reconcile import reconcile
 from world import World

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from builders import NOON, a_batch
-from headrace.api.inferencebatch import InferenceBatch, OutputStatus, RecordCounts, Summary, Usage
+from headrace.api.batchstatus import OutputStatus, RecordCounts, Summary, Usage
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.cli.exits import wants_json

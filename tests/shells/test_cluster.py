@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import InferenceBatch, ShardCounts
+from headrace.api.batchstatus import ShardCounts
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import Role
 from headrace.core.children import plan_job, run_job
 from headrace.core.inline import inline_config_map, lay_out

@@ -11,7 +11,8 @@ import pytest
 
 from headrace.api.base import FieldError
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.shells.manifests import Manifests, check_namespace, load, on_this_machine
+from headrace.shells.localising import on_this_machine
+from headrace.shells.manifests import Manifests, check_namespace, load
 from headrace.shells.problems import ManifestError
 
 BATCH = """\

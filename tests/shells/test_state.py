@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builders import a_batch
-from headrace.api.inferencebatch import RecordCounts
+from headrace.api.batchstatus import RecordCounts
 from headrace.shells.local.state import StateDir, StateError
 from headrace.shells.manifests import ConfigMap
 

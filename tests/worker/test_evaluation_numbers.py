@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.api.common import Prompt
 from headrace.api.evaluation import Evaluation
+from headrace.api.input import Prompt
 from headrace_worker.evaluation.distributions import by_kind, by_rank, difference
 from headrace_worker.evaluation.embeddings import DIRECTIONS, Projections
 from headrace_worker.evaluation.observing import Sample

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Prompt
+from headrace.api.input import Prompt
 from headrace.api.model import Model, Task
 from headrace.api.records import ErrorCode, RecordError
 from headrace.api.scorers import Judge

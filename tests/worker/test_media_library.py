@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.api.common import Input
+from headrace.api.input import Input
 from headrace.api.records import ErrorCode
 from headrace_worker.media.errors import MediaError
 from headrace_worker.media.library import MediaLibrary, folder_of

@@ -13,18 +13,8 @@ from hypothesis import strategies as st
 from endpoint_server import chat_body
 from headrace.api.model import Task
 from headrace.api.records import ErrorCode
-from headrace_worker.engines.openai.verdicts import (
-    MOST_WORDS,
-    Cause,
-    Fault,
-    Kind,
-    Question,
-    Reply,
-    Unusable,
-    is_model,
-    judge,
-    pause_seconds,
-)
+from headrace_worker.engines.openai.replies import MOST_WORDS, Cause, Fault, Question, Reply, pause_seconds
+from headrace_worker.engines.openai.verdicts import Kind, Unusable, is_model, judge
 
 ASKED = Question("east", Task.CHAT, ("m",), key="sk-secret")
 

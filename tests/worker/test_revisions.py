@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from headrace.api.inferencebatch import Usage
+from headrace.api.batchstatus import Usage
 from headrace.api.records import ErrorCode, RecordError, error_line, result_line
 from headrace_worker.commit import ShardCommit
 from headrace_worker.errors import Drained, ShardFailed

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.api.cascade import Cascade
-from headrace.api.common import Input
+from headrace.api.input import Input
 from headrace.api.records import ErrorCode
 from headrace.api.splitting import Split, SplitBy
 from headrace.api.worker import ExitCode, Role, SelectReport, WorkerConfig, stage_input

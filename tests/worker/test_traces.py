@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.api.inferencebatch import RecordCounts
+from headrace.api.batchstatus import RecordCounts
 from headrace.api.records import ErrorCode, RecordError, Request
 from headrace.api.tracing import Span, TraceContext, record_sampled
 from headrace.api.worker import BatchIdentity, ExitCode, Failure, PlanReport, Role, ShardReport

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 
 import orjson
 
-from headrace.api.common import Input
+from headrace.api.input import Input
 from headrace.api.output import PLAN_PATH
 from headrace.api.records import Reader, RecordError
 from headrace.api.results import Wanted

@@ -15,7 +15,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from headrace.api.base import ApiModel, Count
-from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.output import OutputFile
 from headrace.api.worker import BatchIdentity
 from headrace_worker.errors import JobFailed, ShardFailed

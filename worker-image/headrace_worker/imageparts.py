@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input
 from headrace.api.content import ContentError, MediaPart, Modality, check_parts, media_parts
+from headrace.api.input import Input
 from headrace.api.model import Model
 from headrace.api.parts import Part, PartReader, part_maker, part_names
 from headrace.api.records import ErrorCode, RecordError, record_custom_id, record_fields

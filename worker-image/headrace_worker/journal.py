@@ -12,7 +12,7 @@ from copy import copy
 from types import TracebackType
 from typing import Self
 
-from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.output import OutputFile
 from headrace.api.worker import ManifestHeader, Shard
 from headrace_worker.commit import ShardCommit, commit_bytes, read_commit, same_batch, sweep, write_outputs

@@ -15,7 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from headrace.api.base import ApiModel
-from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.output import MANIFEST_FILE, BatchManifest, ShardOutput
 from headrace.api.worker import ManifestHeader, Shard, WorkerConfig
 from headrace_worker.commit import ShardCommit, read_commit

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.api.base import InvalidSpec
-from headrace.api.common import Input
+from headrace.api.input import Input
 from headrace.api.manifest import plan_report
 from headrace.api.records import ErrorCode, RecordError, Request
 from headrace.api.window import Objects

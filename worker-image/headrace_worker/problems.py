@@ -8,7 +8,7 @@ from typing import BinaryIO, Self
 
 import orjson
 
-from headrace.api.inferencebatch import RecordProblem
+from headrace.api.batchstatus import RecordProblem
 from headrace.api.manifest import SHOWN_ERRORS, record_problem
 from headrace.api.records import RecordError
 from headrace_worker.failures import output_failures

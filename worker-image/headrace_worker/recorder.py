@@ -10,7 +10,7 @@ from enum import StrEnum
 from math import ceil
 from time import monotonic
 
-from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.records import RecordError, Request, error_line, result_line
 from headrace.api.worker import Shard, ShardReport, WorkerConfig
 from headrace_worker.commit import ShardCommit

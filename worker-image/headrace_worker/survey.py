@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import InputFormat
 from headrace.api.expected import expected_answer
+from headrace.api.input import InputFormat
 from headrace.api.manifest import duplicate
 from headrace.api.records import RecordError, Request, estimate_prompt_tokens, record_fields
 from headrace.api.sharding import ShardCutter

@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, TypeVar
 from pydantic import Field
 
 from headrace.api.base import ApiModel, FieldError, Rule
-from headrace.api.common import Prompt, Resources
+from headrace.api.common import Resources
+from headrace.api.input import Prompt
 from headrace.api.model import Model
 from headrace.api.scorers import Embedder, Judge, ModelUse, Scorer, scorer_problems, template_problems
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from headrace.api.base import ApiModel, Count, Rule
-from headrace.api.common import INPUT_SCHEMES
+from headrace.api.input import INPUT_SCHEMES
 from headrace.api.scorers import Embedder
 
 EVALUATION_FILE = "evaluation.json"

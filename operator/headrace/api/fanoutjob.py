@@ -5,86 +5,22 @@ A branch is all of an InferenceBatch but its input and output, and becomes one. 
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from headrace.api import labels
 from headrace.api.aggregation import Aggregation, AggregationType
-from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time
-from headrace.api.cascade import MAX_STAGES, Cascade, StageStatus
-from headrace.api.common import WINDOW_KNOWN, Input, InputFormat, Output, Prompt, Storage, When
-from headrace.api.inferencebatch import (
-    MAX_NAME_LENGTH,
-    OutputStatus,
-    RecordCounts,
-    Stragglers,
-    Summary,
-    Usage,
-    Validation,
-    Work,
-)
-from headrace.api.meta import Conditions, ObjectMeta, WorkStatus
-from headrace.api.reasons import ConditionType, Reason
+from headrace.api.base import ApiModel, Name, Rule
+from headrace.api.branches import BY_NAME, MAX_BRANCHES, Branch, CompletionMode, CompletionPolicy
+from headrace.api.cascade import Cascade
+from headrace.api.common import Storage
+from headrace.api.fanoutstatus import FanOutJobStatus
+from headrace.api.inferencebatch import MAX_NAME_LENGTH
+from headrace.api.input import WINDOW_KNOWN, Input, InputFormat, Output
+from headrace.api.meta import ObjectMeta
+from headrace.api.reasons import ConditionType
 from headrace.api.splitting import Split
-
-MAX_BRANCHES = 64
-
-_BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-
-
-class Branch(Work):
-    """One way to answer the records: an InferenceBatch without input and output."""
-
-    name: Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-    """What results call it; its InferenceBatch is named after the FanOutJob and it."""
-    prompt: Prompt | None = None
-    """How a record becomes a request of this branch; by default as `input.prompt` says."""
-    when: When | None = None
-    """A CEL expression on the record; the branch takes those for which it is true, as in `size(record.text) < 2000`. By default all."""
-    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
-    """How much its answers count: votes, and who wins a tie."""
-    stage: Annotated[int, Field(ge=0, le=MAX_STAGES - 1)] = 0
-    """When it works, in a cascade: on the records that the stages before it have not settled."""
-    required: bool = False
-    """Without this branch the FanOutJob fails, whatever the completion policy says, and a record that it takes but does not answer is an
-    error."""
-
-
-class CompletionMode(StrEnum):
-    """How many branches must succeed."""
-
-    ALL = "All"
-    QUORUM = "Quorum"
-    ANY = "Any"
-    BEST_EFFORT = "BestEffort"
-
-
-class CompletionPolicy(ApiModel):
-    """How many branches must succeed, and answer each record. A branch that fails, hangs or is refused changes nothing for the others."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="(self.mode == 'Quorum') == has(self.minSucceeded)",
-            message="minSucceeded must be set when mode is Quorum, and only then",
-            check=lambda it: (it.mode == CompletionMode.QUORUM) == (it.min_succeeded is not None),
-        ),
-        Rule(
-            cel="self.mode != 'Any' || self.minAnswers == 1",
-            message="minAnswers must be 1 when mode is Any: the others are cancelled when one branch is complete",
-            check=lambda it: it.mode != CompletionMode.ANY or it.min_answers == 1,
-            field="minAnswers",
-        ),
-    )
-
-    mode: CompletionMode = CompletionMode.ALL
-    """All: each one. Quorum: so many. Any: one is enough, and the others are cancelled then. BestEffort: at least one of all that can."""
-    min_succeeded: Annotated[int, Field(ge=1, le=MAX_BRANCHES)] | None = None
-    """How many, for the mode Quorum."""
-    min_answers: Annotated[int, Field(ge=1, le=MAX_BRANCHES)] = 1
-    """How many of the branches that take a record must answer it: with fewer the record is an error, as it is in the output. Where only so
-    many take it or fewer, all of them must."""
 
 
 class FanOutJobSpec(ApiModel):
@@ -197,7 +133,7 @@ class FanOutJobSpec(ApiModel):
     service_account_name: Name | None = None
     """The ServiceAccount that all pods run as, for clouds that give it access to their object stores; its token is not mounted."""
     branches: Annotated[
-        tuple[Branch, ...], Field(min_length=1, max_length=MAX_BRANCHES, json_schema_extra=dict(_BY_NAME))
+        tuple[Branch, ...], Field(min_length=1, max_length=MAX_BRANCHES, json_schema_extra=dict(BY_NAME))
     ]
     """The ways to answer the records, each on its own."""
     max_parallel_branches: Annotated[int, Field(ge=1, le=MAX_BRANCHES)] = MAX_BRANCHES
@@ -226,89 +162,6 @@ IMMUTABLE = (
     "cascade",
 )
 """Spec fields that cannot change: answers of different settings must never be joined."""
-
-
-class BranchStatus(ApiModel):
-    """How one branch is getting on."""
-
-    name: Annotated[str, Field(max_length=50)]
-    """Its name."""
-    state: ShortText = "Pending"
-    """What it is doing. For people: no program may read it."""
-    reason: ShortText | None = None
-    """Why it has ended as it has: the reason of its condition Complete or Failed."""
-    message: Annotated[str, Field(max_length=256)] | None = None
-    """The same as a sentence."""
-    records: RecordCounts = Field(default_factory=RecordCounts)
-    """The records that it has taken."""
-    evenness_percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Jain's index over the durations of its shards: 100 when all took equally long."""
-    round: Count = 0
-    """The retry in which it was run last."""
-
-
-class BranchCounts(ApiModel):
-    """Where the branches are."""
-
-    total: Count = 0
-    """All of them."""
-    active: Count = 0
-    """Those that have been begun and have not ended."""
-    succeeded: Count = 0
-    """Those that are complete."""
-    failed: Count = 0
-    """Those that have ended otherwise."""
-
-
-class FanOutJobStatus(WorkStatus):
-    """What was observed."""
-
-    conditions: Conditions = ()
-    """InputValidated, BranchesComplete, Joined, Suspended, Complete, Failed; where a branch has a reference, DataDrift."""
-    records: RecordCounts = Field(default_factory=RecordCounts)
-    """Of the joined output: pending until it is there."""
-    branch_counts: BranchCounts = Field(default_factory=BranchCounts)
-    branches: Annotated[tuple[BranchStatus, ...], Field(max_length=MAX_BRANCHES, json_schema_extra=dict(_BY_NAME))] = ()
-    """Each branch, in the order of the spec."""
-    usage: Usage = Field(default_factory=Usage)
-    """What all branches have used together."""
-    wasted: Usage = Field(default_factory=Usage)
-    """Of this, what went into answers that do not count: of branches that another was faster than, or that have failed."""
-    stages: Annotated[
-        tuple[StageStatus, ...],
-        Field(
-            max_length=MAX_STAGES,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["stage"]},
-        ),
-    ] = ()
-    """The stages of a cascade after the first, as far as their records are known."""
-    saved_tokens: Count | None = None
-    """Tokens that the later stages of a cascade were spared: what a record has cost them, or else the stages before, times the records
-    that they were not given."""
-    evenness_percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Jain's index over the durations of the branches that are complete: 100 when all took equally long."""
-    stragglers: Stragglers = ()
-    """Branches, and shards as BRANCH/SHARD, that take or took more than twice as long as half of the others; at most ten."""
-    validation: Validation | None = None
-    output: OutputStatus | None = None
-    start_time: Time | None = None
-    """When it was first looked at."""
-    completion_time: Time | None = None
-    """When it was Complete or Failed."""
-    deadline_time: Time | None = None
-    """When the branches are ended, on the wall clock."""
-    summary: Summary = Field(default_factory=Summary)
-
-    @property
-    def retriable(self) -> bool:
-        """Whether it is over, and a retry could bring more: it has failed, or branches or records of them have.
-
-        Branches that were cancelled stay so.
-        """
-        left = [branch for branch in self.branches if branch.reason != Reason.CANCELLED]
-        cancelled = len(self.branches) - len(left)
-        lacking = self.branch_counts.failed > cancelled or any(branch.records.failed for branch in left)
-        return self.is_true(ConditionType.FAILED) or (self.finished and lacking)
 
 
 class FanOutJob(ApiModel):

@@ -10,15 +10,15 @@ from pydantic.alias_generators import to_camel
 
 from headrace.api import fanoutjob, inferencebatch
 from headrace.api.base import ApiModel, Rule
-from headrace.api.bulkhead import Bulkhead, BulkheadSpec, BulkheadStatus
-from headrace.api.fanoutjob import FanOutJob, FanOutJobSpec, FanOutJobStatus
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, InferenceBatchStatus
+from headrace.api.batchstatus import InferenceBatchStatus
+from headrace.api.bulkhead import Bulkhead, BulkheadSpec
+from headrace.api.bulkheadstatus import BulkheadStatus
+from headrace.api.fanoutjob import FanOutJob, FanOutJobSpec
+from headrace.api.fanoutstatus import FanOutJobStatus
+from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec
 from headrace.api.meta import WorkStatus
-from headrace.api.scheduledgeneration import (
-    ScheduledGeneration,
-    ScheduledGenerationSpec,
-    ScheduledGenerationStatus,
-)
+from headrace.api.scheduledgeneration import ScheduledGeneration, ScheduledGenerationSpec
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, InputFormat
+from headrace.api.batchstatus import RecordProblem
 from headrace.api.evaluation import Evaluation
-from headrace.api.inferencebatch import RecordProblem
+from headrace.api.input import Input, InputFormat
 from headrace.api.model import Model
 from headrace.api.prompts import substitutes_only
 from headrace.api.records import ErrorCode, Reader, RecordError, estimate_prompt_tokens, id_reader, reader

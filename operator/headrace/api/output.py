@@ -8,9 +8,9 @@ from pydantic import Field
 
 from headrace.api.aggregation import Aggregation
 from headrace.api.base import ApiModel, FreeObject
-from headrace.api.common import Input
+from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.engines import Engine
-from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.input import Input
 from headrace.api.model import Model
 from headrace.api.worker import BatchIdentity, JoinBranch
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, InputFormat
+from headrace.api.input import Input, InputFormat
 from headrace.api.model import Model
 from headrace.api.records import (
     ErrorCode,

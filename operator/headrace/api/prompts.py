@@ -11,7 +11,7 @@ from jinja2.nodes import Getattr, Name, Node, Output, TemplateData
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.api.base import FieldError, InvalidSpec, JsonObject
-from headrace.api.common import Prompt
+from headrace.api.input import Prompt
 from headrace.api.model import Task
 from headrace.api.window import DataWindow
 

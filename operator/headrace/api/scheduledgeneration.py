@@ -7,90 +7,28 @@ A tick becomes one run, an InferenceBatch or a FanOutJob, later than the tick by
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from headrace.api import inferencebatch
-from headrace.api.base import ApiModel, Count, Name, Rule, ShortText, Time, ZonedTime
+from headrace.api.base import ApiModel, Rule, ZonedTime
+from headrace.api.branches import Branch
 from headrace.api.common import exactly_one
-from headrace.api.fanoutjob import Branch, FanOutJobSpec
-from headrace.api.inferencebatch import InferenceBatchSpec, RecordCounts
-from headrace.api.meta import Conditions, ConditionsStatus, ObjectMeta
+from headrace.api.fanoutjob import FanOutJobSpec
+from headrace.api.inferencebatch import InferenceBatchSpec
+from headrace.api.meta import ObjectMeta
+from headrace.api.schedulepolicies import CatchUp, CatchUpPolicy, ConcurrencyPolicy, FailureBackoff, OnDrift, Window
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.api.starting import AllowedWindow, Dependency, DependencyKind, OnUnmet, OnWindowEnd, TimeZone
-from headrace.api.trigger import Trigger, TriggerStatus
+from headrace.api.trigger import Trigger
 from headrace.api.window import Objects
 
 TICK_DIGITS = 9
 """How many characters a run has after the name of its schedule: a dash, and the minutes of its tick since 1970."""
 MAX_NAME_LENGTH = 40
 """A run is named after its schedule, and its pods after the run."""
-SHOWN_RUNS = 10
 _FIRST_MOMENT, _LAST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-
-
-class ConcurrencyPolicy(StrEnum):
-    """What a tick does while the run of an earlier one is not over; as with a CronJob."""
-
-    ALLOW = "Allow"
-    FORBID = "Forbid"
-    REPLACE = "Replace"
-
-
-class CatchUpPolicy(StrEnum):
-    """What becomes of ticks that were missed because nothing was there to notice them."""
-
-    NONE = "None"
-    LATEST = "Latest"
-    ALL = "All"
-
-
-class CatchUp(ApiModel):
-    """What becomes of ticks that were missed: the API server or its controllers were down."""
-
-    policy: CatchUpPolicy = CatchUpPolicy.LATEST
-    """None: a tick that is noticed later than startingDeadlineSeconds (by default 60 then) is not run. Latest: the last one is, as with any
-    CronJob. All: each is run, the oldest first, one after the other."""
-    max: Annotated[int, Field(ge=1, le=100)] = 24
-    """Of All: at most so many, the latest ones."""
-
-
-class OnDrift(StrEnum):
-    """What becomes of a schedule when the data of a run have drifted."""
-
-    WARN = "Warn"
-    PAUSE = "Pause"
-
-
-class FailureBackoff(ApiModel):
-    """Another try for a run that has failed: the first so many seconds after its end, each further one so many times later."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="self.baseSeconds <= self.capSeconds",
-            message="baseSeconds must not be greater than capSeconds",
-            check=lambda it: it.base_seconds <= it.cap_seconds,
-        ),
-    )
-
-    limit: Annotated[int, Field(ge=1, le=100)] = 3
-    """Tries after the first."""
-    base_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
-    """The delay before the second try."""
-    factor: Annotated[int, Field(ge=1, le=100)] = 2
-    """How many times longer each further delay is."""
-    cap_seconds: Annotated[int, Field(ge=1, le=604_800)] = 3600
-    """The longest delay of all."""
-
-
-class Window(ApiModel):
-    """The time whose data a run is about. It follows from the tick, whatever the clock says when the run begins."""
-
-    length_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
-    """How long it is; without it, it begins where that of the tick before ends, and that of a runAt with the year 1970."""
-    delay_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 0
-    """How long before the tick it ends: for data that comes late."""
 
 
 class Template(ApiModel):
@@ -289,84 +227,6 @@ class ScheduledGenerationSpec(ApiModel):
     catch_up: CatchUp = Field(default_factory=CatchUp)
     template: Template
     """What is run."""
-
-
-class Run(ApiModel):
-    """One run, as the status tells of it."""
-
-    name: Name
-    """Of the InferenceBatch or FanOutJob."""
-    tick: Time
-    """The time of the schedule that it is for; of a trigger, the end of its window."""
-    window_start: Time
-    """The first moment of its data."""
-    window_end: Time
-    """The first moment after them."""
-    state: ShortText = "Pending"
-    """What it is doing. For people: no program may read it."""
-    records: RecordCounts = Field(default_factory=RecordCounts)
-    completion_time: Time | None = None
-    """When it was Complete or Failed."""
-    drift_seconds: Count | None = None
-    """How late its first record was begun, jitter not counted; none before that."""
-    retries: Count = 0
-    """How often it has been tried again."""
-    retry_time: Time | None = None
-    """When it is tried again, after it has failed."""
-
-
-class ScheduleSummary(ApiModel):
-    """What `get` shows. For people: no program may read it."""
-
-    state: ShortText = ""
-    """What the schedule is doing."""
-    next: ShortText = ""
-    """When the next run is due."""
-
-
-class ScheduledGenerationStatus(ConditionsStatus):
-    """What was observed."""
-
-    conditions: Conditions = ()
-    """Ready, Suspended, DriftExceeded, Waiting, InputListed."""
-    effective_schedule: Annotated[str, Field(max_length=1024)] | None = None
-    """The schedule as the CronJob has it and its time zone, the one moment, or what begins a run; and by how much each run is late on
-    purpose."""
-    next_schedule_times: Annotated[
-        tuple[Annotated[Time, Field(description="When one run is due.")], ...],
-        Field(max_length=3, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
-    ] = ()
-    """When the next runs are due, jitter and allowed windows included."""
-    last_schedule_time: Time | None = None
-    """The last tick that has come; of a runAt, the last one that was run; of a trigger, where the window of the last run ends."""
-    last_successful_time: Time | None = None
-    """When a run was last complete."""
-    failures: Count = 0
-    """Runs in a row that have failed."""
-    failures_since: Time | None = None
-    """What failed before that is not counted: it is when a schedule that was suspended after failures went on by the will of its owner."""
-    missed: Annotated[
-        tuple[Annotated[Time, Field(description="A tick.")], ...],
-        Field(max_length=100, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
-    ] = ()
-    """Ticks that were missed and are still to be run, the oldest first."""
-    watched_time: Time | None = None
-    """Where missed ticks are made up for: since when. Before that the schedule was another, or suspended, or was not there."""
-    trigger: TriggerStatus | None = None
-    """Of a trigger: up to where objects have had their run, and what has come since."""
-    active: Count = 0
-    """Runs that are not over."""
-    drift_seconds: Count | None = None
-    """That of the last run in which a record was begun."""
-    runs: Annotated[
-        tuple[Run, ...],
-        Field(
-            max_length=SHOWN_RUNS,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-        ),
-    ] = ()
-    """The last runs, the latest first."""
-    summary: ScheduleSummary = Field(default_factory=ScheduleSummary)
 
 
 class ScheduledGeneration(ApiModel):

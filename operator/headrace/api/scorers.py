@@ -11,9 +11,10 @@ from pydantic import Field
 from referencing import Registry
 
 from headrace.api.base import ApiModel, FieldError, FreeObject, InvalidSpec, Rule
-from headrace.api.common import Prompt, exactly_one
+from headrace.api.common import exactly_one
 from headrace.api.engines import Engine
 from headrace.api.freeobjects import Parameters
+from headrace.api.input import Prompt
 from headrace.api.model import Model, Task
 from headrace.api.prompts import check_template
 

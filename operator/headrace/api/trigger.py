@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from headrace.api.base import ApiModel, Count, Time, ZonedTime
-from headrace.api.common import OUTPUT_SCHEMES
+from headrace.api.input import OUTPUT_SCHEMES
 
 
 class NewObjects(ApiModel):

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from headrace.api.crd import render_crds
-from headrace.cli.app import JsonOutput
+from headrace.cli.options import JsonOutput
 from headrace.cli.text import say, say_json
 
 

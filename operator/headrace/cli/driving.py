@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from headrace.api.kinds import OurObject, OurStatus
-from headrace.cli.app import JsonOutput
 from headrace.cli.exits import CliError
+from headrace.cli.options import JsonOutput
 from headrace.cli.outcome import outcome_text, refusal, was_refused
 from headrace.cli.signals import Signals
 from headrace.cli.target import Ref, Target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from headrace.api.base import JsonObject
-from headrace.cli.app import ObjectOutput
+from headrace.cli.options import ObjectOutput
 from headrace.cli.text import say, say_json
 
 

@@ -10,9 +10,9 @@ import yaml
 
 from headrace.api.kinds import KINDS, WORK_KINDS, Kind, kind_named
 from headrace.api.labels import GROUP
-from headrace.cli.app import ObjectOutput, Where
 from headrace.cli.dump import dump
 from headrace.cli.exits import BAD_INPUT, CliError
+from headrace.cli.options import ObjectOutput, Where
 from headrace.cli.place import named_batch, open_target
 from headrace.cli.rows import Columns, GrowingTable
 from headrace.cli.standing import get_standing

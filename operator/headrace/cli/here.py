@@ -11,8 +11,8 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import Kind, OurObject, OurStatus, StandingObject
 from headrace.api.results import ResultsReport, Wanted
 from headrace.api.worker import PlanReport
-from headrace.cli.app import DEFAULT_STATE, Where
 from headrace.cli.exits import BAD_INPUT, CliError
+from headrace.cli.options import DEFAULT_STATE, Where
 from headrace.cli.signals import Signals
 from headrace.cli.target import Deletion, Manner, Ref, Seen
 from headrace.cli.watch import Silent
@@ -26,7 +26,8 @@ from headrace.shells.local.podrecord import last_failure
 from headrace.shells.local.preflight import read_input
 from headrace.shells.local.results import take_results
 from headrace.shells.local.state import BatchFolder, StateDir
-from headrace.shells.manifests import ConfigMap, LoadedBatch, Manifests, load, on_this_machine
+from headrace.shells.localising import on_this_machine
+from headrace.shells.manifests import ConfigMap, LoadedBatch, Manifests, load
 from headrace.shells.problems import Problem
 
 _INTERRUPTED = "Interrupted"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from headrace.api.kinds import OurObject, OurStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.cli.app import JsonOutput, Where
 from headrace.cli.driving import drive, show, signals_for, stopped
+from headrace.cli.options import JsonOutput, Where
 from headrace.cli.outcome import exit_code
 from headrace.cli.place import named_batch, open_target
 from headrace.cli.target import Ref, Target

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from headrace.api.kinds import kind_named
-from headrace.cli.app import Where
 from headrace.cli.exits import BAD_INPUT, CliError
 from headrace.cli.here import Here
+from headrace.cli.options import Where
 from headrace.cli.target import Ref, Target
 from headrace.shells.manifests import Manifests, check_namespace
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from headrace.api.fanoutjob import Branch
+from headrace.api.branches import Branch
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject
 from headrace.api.meta import ObjectMeta
 from headrace.api.worker import PlanReport
-from headrace.cli.app import JsonOutput, Where
 from headrace.cli.exits import BAD_INPUT, CliError
+from headrace.cli.options import JsonOutput, Where
 from headrace.cli.place import load_manifests, open_target
 from headrace.cli.schedules import last_tick, with_runs
 from headrace.cli.signals import Signals

@@ -12,8 +12,8 @@ from headrace.api.fanoutjob import FanOutJob
 from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType
 from headrace.api.results import Wanted
-from headrace.cli.app import JsonOutput, Where
 from headrace.cli.exits import BAD_INPUT, CliError
+from headrace.cli.options import JsonOutput, Where
 from headrace.cli.place import named_batch, open_target
 from headrace.cli.text import plain, plural, remark
 

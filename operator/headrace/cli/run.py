@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from headrace.api.base import FieldError
 from headrace.api.kinds import OurObject
 from headrace.api.tracing import TRACEPARENT
-from headrace.cli.app import JsonOutput, Where
 from headrace.cli.dispatch import bad_input
 from headrace.cli.driving import drive, show, signals_for, stopped
 from headrace.cli.exits import CliError, show_error
+from headrace.cli.options import JsonOutput, Where
 from headrace.cli.outcome import exit_code
 from headrace.cli.place import load_manifests, open_target
 from headrace.cli.signals import Signals

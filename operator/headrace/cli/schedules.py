@@ -9,9 +9,9 @@ from itertools import islice
 
 from headrace.api.kinds import OurObject
 from headrace.api.scheduledgeneration import ScheduledGeneration
-from headrace.cli.app import JsonOutput, Where
 from headrace.cli.dispatch import bad_input
 from headrace.cli.exits import BAD_INPUT, CliError
+from headrace.cli.options import JsonOutput, Where
 from headrace.cli.place import load_manifests, open_target
 from headrace.cli.run import run_manifests
 from headrace.cli.target import Ref, Target

@@ -5,9 +5,9 @@ from __future__ import annotations
 from headrace.api.base import JsonObject
 from headrace.api.kinds import Kind
 from headrace.api.labels import GROUP
-from headrace.cli.app import ObjectOutput, Where
 from headrace.cli.dump import dump
 from headrace.cli.exits import BAD_INPUT, CliError
+from headrace.cli.options import ObjectOutput, Where
 from headrace.cli.place import open_target
 from headrace.cli.rows import cell
 from headrace.cli.text import remark, say, table

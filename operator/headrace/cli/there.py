@@ -18,9 +18,9 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import WORK_KINDS, Kind, OurObject, OurStatus, StandingObject
 from headrace.api.results import ResultsReport, Wanted
 from headrace.api.worker import PlanReport
-from headrace.cli.app import Where
 from headrace.cli.exits import BAD_INPUT, CliError
 from headrace.cli.follow import follow
+from headrace.cli.options import Where
 from headrace.cli.reading import interruptible, read
 from headrace.cli.refusals import sentences
 from headrace.cli.signals import Signals

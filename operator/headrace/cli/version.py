@@ -6,7 +6,7 @@ import json
 
 from headrace import __version__
 from headrace.api.labels import API_VERSION
-from headrace.cli.app import JsonOutput
+from headrace.cli.options import JsonOutput
 from headrace.cli.text import say
 
 

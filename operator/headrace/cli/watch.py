@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from headrace.api.fanoutjob import FanOutJobStatus
-from headrace.api.inferencebatch import InferenceBatchStatus
+from headrace.api.batchstatus import InferenceBatchStatus
+from headrace.api.fanoutstatus import FanOutJobStatus
 from headrace.api.kinds import OurObject
 from headrace.cli.text import duration, number, plain, remark
 from headrace.core.plan import Event

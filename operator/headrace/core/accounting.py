@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from headrace.api.fanoutjob import FanOutJobStatus
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.batchstatus import InferenceBatchStatus
+from headrace.api.fanoutstatus import FanOutJobStatus
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurStatus
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from headrace.api.inferencebatch import Batched, CountedShards, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.batchstatus import Batched, CountedShards, InferenceBatchStatus, RecordCounts, Usage
 from headrace.api.ranges import format_ranges, parse_ranges
 from headrace.api.worker import FinalizeReport, ShardReport
 

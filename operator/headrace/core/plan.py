@@ -9,7 +9,7 @@ from typing import Generic, Literal
 from typing_extensions import TypeVar
 
 from headrace.api.base import ApiModel, JsonObject
-from headrace.api.inferencebatch import InferenceBatchStatus
+from headrace.api.batchstatus import InferenceBatchStatus
 
 S_co = TypeVar("S_co", bound=ApiModel, covariant=True, default=InferenceBatchStatus)
 """The status of the kind that is planned for; that of an InferenceBatch unless another is said."""

@@ -5,15 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input
-from headrace.api.inferencebatch import (
-    InferenceBatch,
-    OutputStatus,
-    RecordCounts,
-    RecordProblem,
-    ShardCounts,
-    Validation,
-)
+from headrace.api.batchstatus import OutputStatus, RecordCounts, RecordProblem, ShardCounts, Validation
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.input import Input
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import PlanReport, Role

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from headrace.api.inferencebatch import InferenceBatchStatus, Summary
+from headrace.api.batchstatus import InferenceBatchStatus, Summary
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.counts import Tally
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from headrace.api.inferencebatch import InferenceBatchStatus
+from headrace.api.batchstatus import InferenceBatchStatus
 from headrace.api.kinds import OurStatus
-from headrace.api.scheduledgeneration import ScheduledGenerationStatus
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 
 PROGRESS_INTERVAL = timedelta(seconds=5)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.common import Output
 from headrace.api.fanoutjob import FanOutJob
+from headrace.api.input import Output
 from headrace.api.kinds import OurObject
 from headrace.api.results import Wanted
 from headrace.core import scratch

@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Any
 from zlib import crc32
 
-from headrace.api.inferencebatch import Admission, CountedShards, InferenceBatch, InferenceBatchStatus, ShardCounts
+from headrace.api.batchstatus import Admission, CountedShards, InferenceBatchStatus, ShardCounts
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.ranges import format_ranges, parse_ranges
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from headrace.api.base import ApiModel, InvalidSpec, JsonObject
-from headrace.api.fanoutjob import FanOutJobStatus
+from headrace.api.fanoutstatus import FanOutJobStatus
 from headrace.api.kinds import Kind, OurStatus
 from headrace.api.meta import ObjectMeta
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import ScheduledGenerationStatus
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.core.conditions import false, transition_events, true, with_findings
 from headrace.core.fanout.progress import summary as fan_out_summary
 from headrace.core.plan import Plan

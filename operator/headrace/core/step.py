@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import Queue, ShardCounts
+from headrace.api.batchstatus import Queue, ShardCounts
 from headrace.api.kinds import OurObject
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason

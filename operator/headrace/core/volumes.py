@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from headrace.api.aggregation import Aggregation
 from headrace.api.base import JsonObject
-from headrace.api.common import Input
 from headrace.api.evaluation import Evaluation
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.input import Input
 from headrace.api.manifest import readable_here
 from headrace.api.model import Model, ModelSource
 from headrace.api.output import PLAN_FILE, PLAN_PATH

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import OutputStatus, Queue
+from headrace.api.batchstatus import OutputStatus, Queue
 from headrace.api.manifest import InlinePlan
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role

@@ -16,7 +16,7 @@ from headrace.core.asking.requests import route_faults
 from headrace.core.openai.models import model_faults
 from headrace.core.openai.request import Destination, new_batch
 from headrace.shells.documents import Document, parse_documents
-from headrace.shells.manifests import localise_model
+from headrace.shells.localising import localise_model
 from headrace.shells.problems import ManifestError, Problem
 
 Judge = Callable[[InferenceBatch], list[FieldError]]

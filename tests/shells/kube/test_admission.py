@@ -9,8 +9,9 @@ import pytest
 
 from admission_builders import a_bulkhead
 from builders import NOON, BatchBuilder, a_batch
-from headrace.api.bulkhead import Bulkhead, BulkheadStatus
-from headrace.api.inferencebatch import Admission as Held
+from headrace.api.batchstatus import Admission as Held
+from headrace.api.bulkhead import Bulkhead
+from headrace.api.bulkheadstatus import BulkheadStatus
 from headrace.api.reasons import Reason
 from headrace.shells.kube.admission import Admission, Key
 from headrace.shells.kube.line import Urgency

@@ -10,7 +10,7 @@ import pytest
 
 from builders import PLACE, a_batch
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import InferenceBatchStatus
+from headrace.api.batchstatus import InferenceBatchStatus
 from headrace.core.children import plan_job, run_job
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.apply import Applier

@@ -11,8 +11,9 @@ import pytest
 from builders import NOON, BatchBuilder, a_batch
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.bulkhead import Bulkhead, BulkheadStatus
-from headrace.api.inferencebatch import Admission as Held
+from headrace.api.batchstatus import Admission as Held
+from headrace.api.bulkhead import Bulkhead
+from headrace.api.bulkheadstatus import BulkheadStatus
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import Reason
 from headrace.core.admission.orphans import mark

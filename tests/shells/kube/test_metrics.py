@@ -12,10 +12,13 @@ from prometheus_client import CollectorRegistry
 
 from builders import NOON, BatchBuilder, a_batch
 from fanout_builders import a_child, a_fan_out, ended, joined, look_at
-from headrace.api.bulkhead import BudgetUse, Bulkhead, BulkheadStatus
+from headrace.api.batchstatus import Admission, Batched, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.branches import BranchCounts, BranchStatus
+from headrace.api.bulkhead import Bulkhead
+from headrace.api.bulkheadstatus import BudgetUse, BulkheadStatus
 from headrace.api.evaluation import EvaluationStatus, Feature, FeatureDrift, Scores
-from headrace.api.fanoutjob import BranchCounts, BranchStatus, FanOutJobStatus
-from headrace.api.inferencebatch import Admission, Batched, InferenceBatch, InferenceBatchStatus, RecordCounts, Usage
+from headrace.api.fanoutstatus import FanOutJobStatus
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role

@@ -10,7 +10,7 @@ import pytest
 from builders import NOON, PLACE, a_batch
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import RecordCounts
+from headrace.api.batchstatus import RecordCounts
 from headrace.api.reasons import Reason
 from headrace.api.window import DataWindow
 from headrace.api.worker import Failure, ListReport, PlanReport, Role, ShardReport, termination_message

@@ -10,7 +10,8 @@ import pytest
 from builders import BatchBuilder, a_batch
 from exec_server import RUNNING, STDERR, STDOUT, SUCCESS, FakeServer, exit_status, saying
 from headrace.api import labels
-from headrace.api.inferencebatch import InferenceBatch, OutputStatus
+from headrace.api.batchstatus import OutputStatus
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.results import ResultsReport, Wanted
 from headrace.core.reader import Reader, Start, last_warning, reader, start_of
 from headrace.shells.kube import reader as life

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import InputFormat
 from headrace.api.evaluation import EVALUATION_FILE, Evaluation, Feature
 from headrace.api.expected import expected_answer
+from headrace.api.input import InputFormat
 from headrace.api.records import record_fields
 from headrace.api.results import Wanted
 from headrace.api.worker import Compared, EvaluationReport, ManifestHeader, WorkerConfig

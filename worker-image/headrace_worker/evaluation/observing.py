@@ -9,8 +9,8 @@ from typing import Protocol
 from zlib import crc32
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Prompt
 from headrace.api.evaluation import Evaluation, Feature
+from headrace.api.input import Prompt
 from headrace.api.records import RecordError
 from headrace_worker.evaluation.embeddings import Projections
 from headrace_worker.evaluation.scores import Scorer

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Prompt
+from headrace.api.input import Prompt
 from headrace_worker.joining.answers import text_of
 
 LANGUAGE_CHARACTERS = 400

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import BinaryIO
 
-from headrace.api.common import Input, InputFormat
+from headrace.api.input import Input, InputFormat
 from headrace.api.model import Model
 from headrace.api.parts import Part, PartReader, part_reader
 from headrace.api.records import Reader, id_reader, reader, text_id_reader, text_reader

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Input
+from headrace.api.input import Input
 from headrace.api.model import Model
 from headrace.api.records import RecordError, Request, request_maker
 from headrace.api.worker import Segment, Shard

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from headrace.api.aggregation import AggregationType, Reduce
-from headrace.api.inferencebatch import RecordCounts, Usage
+from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.output import MANIFEST_FILE, JoinManifest, ShardOutput
 from headrace.api.worker import FanOutConfig, JoinReport, ManifestHeader, WorkerConfig
 from headrace_worker.commit import OutputWriter, ShardCommit, commit_bytes, read_commit, same_batch

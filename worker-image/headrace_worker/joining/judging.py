@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from headrace.api.base import JsonObject
-from headrace.api.common import Prompt
+from headrace.api.input import Prompt
 from headrace.api.prompts import PromptError, requester
 from headrace.api.records import ErrorCode, RecordError
 from headrace.api.scorers import Judge

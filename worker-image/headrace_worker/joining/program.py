@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from headrace.api.base import JsonObject
-from headrace.api.common import InputFormat
+from headrace.api.input import InputFormat
 from headrace.api.records import ErrorCode, RecordError
 from headrace.api.worker import FanOutConfig, JoinReport, ManifestHeader, WorkerConfig
 from headrace_worker.commit import same_batch

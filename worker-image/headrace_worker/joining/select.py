@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 import orjson
 
 from headrace.api.cascade import Cascade
-from headrace.api.common import InputFormat
+from headrace.api.input import InputFormat
 from headrace.api.records import RecordError
 from headrace.api.worker import FanOutConfig, SelectReport, WorkerConfig, stage_uri
 from headrace_worker.commit import same_batch

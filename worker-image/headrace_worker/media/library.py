@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from urllib.parse import unquote, urlsplit
 
-from headrace.api.common import Input
 from headrace.api.content import data_of
+from headrace.api.input import Input
 from headrace.api.media import Media
 from headrace_worker.media.errors import MediaError, not_allowed, too_large, unreachable
 from headrace_worker.media.web import Web

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from headrace.api.batchstatus import InferenceBatchStatus
 from headrace.api.bulkhead import Bulkhead
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import Reason
 from headrace.core.admission.book import Book
 from headrace.core.admission.demand import Demand, Surroundings, allowed_pods, demand_of, no_pods_allowed

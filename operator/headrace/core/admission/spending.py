@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
-from headrace.api.bulkhead import Budget, BudgetResource, BudgetScope, BudgetUse, BulkheadSpec
+from headrace.api.bulkhead import Budget, BudgetResource, BudgetScope, BulkheadSpec
+from headrace.api.bulkheadstatus import BudgetUse
 from headrace.api.reasons import Reason
 from headrace.core.admission.budgets import Window
 from headrace.core.admission.demand import Demand

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from headrace.api.bulkhead import BreakerStatus, Bulkhead, BulkheadStatus, BulkheadSummary, HeldAmounts, NamespaceUse
+from headrace.api.bulkhead import Bulkhead
+from headrace.api.bulkheadstatus import BreakerStatus, BulkheadStatus, BulkheadSummary, HeldAmounts, NamespaceUse
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.entry import Entry

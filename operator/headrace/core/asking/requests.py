@@ -10,8 +10,8 @@ import orjson
 
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestRoute, RequestState
 from headrace.api.base import FieldError, JsonObject
-from headrace.api.common import Input
 from headrace.api.gateway import ServedModel, ServedModels
+from headrace.api.input import Input
 from headrace.api.manifest import MAX_INLINE_BYTES
 from headrace.api.model import Task
 from headrace.api.records import RecordError, estimate_prompt_tokens, reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.api import labels
-from headrace.api.fanoutjob import Branch, BranchCounts, BranchStatus
+from headrace.api.branches import Branch, BranchCounts, BranchStatus
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Condition
 from headrace.api.reasons import ConditionType, Reason

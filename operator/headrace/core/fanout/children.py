@@ -8,9 +8,10 @@ from typing import Any
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, Output
-from headrace.api.fanoutjob import Branch, FanOutJob
+from headrace.api.branches import Branch
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec, Work
+from headrace.api.input import Input, Output
 from headrace.api.manifest import InlinePlan
 from headrace.api.worker import FanOutConfig, Role, parts_input, stage_input
 from headrace.core.children import FanOutWork, owned, single_job

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.api.inferencebatch import OutputStatus, RecordCounts
+from headrace.api.batchstatus import OutputStatus, RecordCounts
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import JoinReport, Role
 from headrace.core.conditions import Finding, false, true, unknown

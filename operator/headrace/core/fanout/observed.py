@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from headrace.api.common import Output, Resources
+from headrace.api.common import Resources
 from headrace.api.engines import Engine, EngineName
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec
+from headrace.api.input import Output
 from headrace.api.model import Model
 from headrace.api.worker import JoinReport, Role, SelectReport
 from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, WorkerReport

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from headrace.api.fanoutjob import CompletionMode, FanOutJob
+from headrace.api.branches import CompletionMode
+from headrace.api.fanoutjob import FanOutJob
 from headrace.core.fanout.branches import BranchView
 from headrace.core.fanout.observed import FanOutObserved
 

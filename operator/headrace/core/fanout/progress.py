@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from headrace.api.fanoutjob import FanOutJobStatus
-from headrace.api.inferencebatch import Summary, Usage
+from headrace.api.batchstatus import Summary, Usage
+from headrace.api.fanoutstatus import FanOutJobStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.records import ErrorCode
 from headrace.core.fanout.branches import BranchView, counts

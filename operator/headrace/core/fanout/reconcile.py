@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from headrace.api.aggregation import AggregationType
-from headrace.api.fanoutjob import FanOutJobStatus
-from headrace.api.inferencebatch import OutputStatus, RecordCounts
+from headrace.api.batchstatus import OutputStatus, RecordCounts
+from headrace.api.fanoutstatus import FanOutJobStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import PlanReport, Role
 from headrace.core.conditions import Finding, false, transition_events, true, unknown, with_findings
@@ -20,13 +20,7 @@ from headrace.core.counts import tally
 from headrace.core.fanout.branches import BranchView, views
 from headrace.core.fanout.cascade import due_selection, selecting
 from headrace.core.fanout.check import fan_out_problems
-from headrace.core.fanout.children import (
-    branch_children,
-    input_config_map,
-    lay_out,
-    own_children,
-    plan_job,
-)
+from headrace.core.fanout.children import branch_children, input_config_map, lay_out, own_children, plan_job
 from headrace.core.fanout.datadrift import data_drift
 from headrace.core.fanout.joining import joining
 from headrace.core.fanout.observed import FanOutObserved

@@ -6,7 +6,7 @@ begins when the one before it is over, and no record is taken up twice or lost, 
 
 from __future__ import annotations
 
-from headrace.api.common import Input, InputFormat
+from headrace.api.input import Input, InputFormat
 from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType
 from headrace.core.schedule.observed import ScheduleObserved, tick_of

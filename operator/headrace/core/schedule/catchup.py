@@ -10,7 +10,8 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from headrace.api.scheduledgeneration import CatchUpPolicy, ScheduledGeneration
+from headrace.api.scheduledgeneration import ScheduledGeneration
+from headrace.api.schedulepolicies import CatchUpPolicy
 from headrace.core.schedule.failures import paused
 from headrace.core.schedule.observed import ScheduleObserved, run_name
 from headrace.core.schedule.times import effective, ticks_between

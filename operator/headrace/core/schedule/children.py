@@ -7,9 +7,9 @@ from typing import Any
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, Output
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec
+from headrace.api.input import Input, Output
 from headrace.api.kinds import OurObject
 from headrace.api.meta import ObjectMeta
 from headrace.api.scheduledgeneration import ScheduledGeneration

@@ -11,7 +11,7 @@ from datetime import datetime
 from headrace.api.kinds import OurObject
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import OnDrift
+from headrace.api.schedulepolicies import OnDrift
 from headrace.core.schedule.observed import ScheduleObserved
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType
-from headrace.api.scheduledgeneration import SHOWN_RUNS, Run
+from headrace.api.schedulestatus import SHOWN_RUNS, Run
 from headrace.core.schedule.carrying import last_begun
 from headrace.core.schedule.drift import drift, seconds
 from headrace.core.schedule.failures import counting, last_success, latest

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from headrace.api import labels
 from headrace.api.base import JsonObject
-from headrace.api.common import Input, Output
 from headrace.api.engines import Engine, EngineName
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec
+from headrace.api.input import Input, Output
 from headrace.api.meta import ObjectMeta
 from headrace.api.model import Model
 from headrace.api.scheduledgeneration import ScheduledGeneration

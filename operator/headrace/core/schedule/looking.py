@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import ConcurrencyPolicy
+from headrace.api.schedulepolicies import ConcurrencyPolicy
 from headrace.api.trigger import NewObjects, TriggerStatus
 from headrace.api.window import DataWindow
 from headrace.core.conditions import Finding, false, true, unknown

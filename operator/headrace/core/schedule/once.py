@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import ScheduledGenerationStatus
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.core.conditions import Finding, false, true
 from headrace.core.schedule.observed import ScheduleObserved, run_name
 from headrace.core.schedule.times import is_too_late, moment_of

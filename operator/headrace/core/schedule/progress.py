@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import ScheduledGenerationStatus, ScheduleSummary
+from headrace.api.schedulestatus import ScheduledGenerationStatus, ScheduleSummary
 
 
 class Standing(StrEnum):

@@ -16,7 +16,8 @@ from headrace.api.base import JsonObject
 from headrace.api.kinds import OurObject
 from headrace.api.meta import Condition
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import ConcurrencyPolicy, ScheduledGenerationStatus
+from headrace.api.schedulepolicies import ConcurrencyPolicy
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.core.conditions import Finding, false, transition_events, true, unknown, with_findings
 from headrace.core.plan import Plan
 from headrace.core.progress import earliest

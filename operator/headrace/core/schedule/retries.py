@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from headrace.api import labels
 from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType, Reason
-from headrace.api.scheduledgeneration import FailureBackoff
+from headrace.api.schedulepolicies import FailureBackoff
 from headrace.core.schedule.observed import ScheduleObserved
 from headrace.core.schedule.trigger import window_end
 

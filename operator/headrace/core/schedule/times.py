@@ -8,7 +8,8 @@ from itertools import groupby, takewhile
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from headrace.api.scheduledgeneration import ConcurrencyPolicy, ScheduledGeneration
+from headrace.api.scheduledgeneration import ScheduledGeneration
+from headrace.api.schedulepolicies import ConcurrencyPolicy
 from headrace.api.starting import Day
 from headrace.core.schedule.cron import Cron, parse
 from headrace.core.schedule.timing import Hours, closed_since, offset, opening

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from headrace.api import labels
-from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.fanoutstatus import FanOutJobStatus
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject, OurStatus
 from headrace.api.meta import Condition, ConditionStatus

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from headrace.api.bulkhead import Bulkhead, BulkheadStatus
+from headrace.api.bulkhead import Bulkhead
+from headrace.api.bulkheadstatus import BulkheadStatus
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Named
 from headrace.core.admission.book import Book

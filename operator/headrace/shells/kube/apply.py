@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from headrace.api import labels
 from headrace.api.base import ApiModel, JsonObject
-from headrace.api.bulkhead import Bulkhead, BulkheadStatus
+from headrace.api.bulkhead import Bulkhead
+from headrace.api.bulkheadstatus import BulkheadStatus
 from headrace.api.meta import Named
 from headrace.core.changes import child_patch
 from headrace.core.plan import Activation, JobStatus

@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from headrace.api.base import ApiModel, JsonObject
-from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.batchstatus import InferenceBatchStatus
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.fanoutstatus import FanOutJobStatus
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Named
 from headrace.core.observed import Installation
 from headrace.core.plan import Event, Plan

@@ -9,9 +9,11 @@ from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from headrace.api.bulkhead import Bulkhead, BulkheadStatus
+from headrace.api.bulkhead import Bulkhead
+from headrace.api.bulkheadstatus import BulkheadStatus
 from headrace.api.kinds import OurObject, OurStatus
-from headrace.api.scheduledgeneration import ScheduledGeneration, ScheduledGenerationStatus
+from headrace.api.scheduledgeneration import ScheduledGeneration
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.shells.kube.cache import Parent
 from headrace.shells.kube.objectmetrics import ObjectMetrics
 from headrace.shells.kube.schedulemetrics import ScheduleMetrics

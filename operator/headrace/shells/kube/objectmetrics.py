@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from headrace.api.batchstatus import InferenceBatchStatus
 from headrace.api.evaluation import EvaluationStatus, Feature
-from headrace.api.fanoutjob import FanOutJob, FanOutJobStatus
-from headrace.api.inferencebatch import InferenceBatch, InferenceBatchStatus
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.fanoutstatus import FanOutJobStatus
+from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject, OurStatus
 from headrace.core.accounting import (
     admission_wait,

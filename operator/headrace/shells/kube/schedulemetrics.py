@@ -8,7 +8,7 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from headrace.api.kinds import OurObject, OurStatus
-from headrace.api.scheduledgeneration import ScheduledGenerationStatus
+from headrace.api.schedulestatus import ScheduledGenerationStatus
 from headrace.core.schedule.drift import just_begun
 from headrace.core.schedule.progress import Standing, standing
 from headrace.shells.kube.cache import Parent

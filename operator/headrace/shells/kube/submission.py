@@ -9,7 +9,7 @@ from typing import Any
 
 from headrace.api.base import ApiModel, FieldError, JsonObject
 from headrace.shells.kube.errors import ApiError
-from headrace.shells.manifests import work_specs
+from headrace.shells.localising import work_specs
 
 _SAID_BEFORE = re.compile(
     r'^(Invalid|Unsupported) value: (("[^"]*"|-?[0-9.]+|true|false|null): )?|^(Required value|Forbidden): '

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from headrace.api.common import Output
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.input import Output
 from headrace.api.kinds import OurStatus
 from headrace.api.reasons import ConditionType
 from headrace.api.worker import PlanReport

@@ -6,7 +6,7 @@ From a record to its answer:
 - `endpoints` decides which endpoint a record goes to, and when: `balancing` is the choice between those that can take it, `adaptive` how
   much each is asked at once and how fast, `breaker` whether it is asked at all
 - `client` sends a request; `keys` reads the API keys
-- `verdicts` says what an answer means for its record and for the endpoint
+- `replies` reads what a server says; `verdicts` says what that means for its record and for the endpoint
 
 A try that failed goes back to the worker, which has the only layer of retries. A record that was not tried at all (the endpoint has too
 much to do, cannot be reached, or has not been asked because of its breaker) stays here and costs nothing.

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import ClientTimeout
 
 from headrace.api.addresses import is_of_the_node
-from headrace_worker.engines.openai.verdicts import Cause, Fault, Reply
+from headrace_worker.engines.openai.replies import Cause, Fault, Reply
 
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
 """Longest answer that is taken."""

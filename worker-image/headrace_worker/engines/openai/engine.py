@@ -22,7 +22,8 @@ from headrace_worker.engines.base import EngineStats, Outcome, Work
 from headrace_worker.engines.openai.client import Client
 from headrace_worker.engines.openai.endpoints import EndpointState, Fleet, Ticket
 from headrace_worker.engines.openai.keys import Key
-from headrace_worker.engines.openai.verdicts import TASKS, Kind, Question, Unusable, Verdict, judge
+from headrace_worker.engines.openai.replies import Question
+from headrace_worker.engines.openai.verdicts import TASKS, Kind, Unusable, Verdict, judge
 from headrace_worker.engines.openai.weights import Weights
 from headrace_worker.errors import JobFailed
 

@@ -6,21 +6,26 @@ record is tried again), nobody (there is too much to do: the record waits, and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
-
-import orjson
+from typing import Any
 
 from headrace.api.base import JsonObject
 from headrace.api.model import Task
 from headrace.api.records import ErrorCode, RecordError
-
-MOST_WORDS = 300
-"""Characters of a server's own words that are repeated."""
+from headrace_worker.engines.openai.replies import (
+    MOST_WORDS,
+    Cause,
+    Fault,
+    Question,
+    Reply,
+    Said,
+    is_html,
+    json_object,
+    pause_seconds,
+    words_of,
+)
 
 
 class Kind(StrEnum):
@@ -55,51 +60,6 @@ LASTING = frozenset({Unusable.KEY_REFUSED, Unusable.QUOTA_EXHAUSTED})
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What a server has answered."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class Cause(StrEnum):
-    """Why there is no answer."""
-
-    TIMEOUT = "timeout"
-    """Not within the time that a record has."""
-    UNREACHED = "unreached"
-    """There was no connection."""
-    DISCONNECTED = "disconnected"
-    """It broke off, or what came was no HTTP."""
-    NOT_TRUSTED = "not trusted"
-    """No secure connection could be agreed on."""
-    FORBIDDEN = "forbidden"
-    """Its address is one that no request goes to."""
-    TOO_LARGE = "too large"
-    """The answer has more bytes than any may have."""
-
-
-class Fault(NamedTuple):
-    """There is no answer."""
-
-    cause: Cause
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What was asked, and of whom."""
-
-    endpoint: str
-    task: Task
-    models: tuple[str, ...]
-    """The names that the model may have in the answer."""
-    key: str | None = None
-    """It is repeated in no message, even if the server does."""
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """What came of a request."""
 
@@ -123,15 +83,6 @@ class Verdict:
         return RecordError(self.code, self.message)
 
 
-class _Said(NamedTuple):
-    """An error in a server's own words."""
-
-    message: str
-    code: str
-    status: int | None = None
-    """A status that stands in the words."""
-
-
 _RETRIABLE_CLIENT_ERRORS = frozenset({408, 409, 425})
 _CONGESTED = frozenset({408, 429, 503, 504, 529})
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated"})
@@ -144,23 +95,7 @@ def judge(said: Reply | Fault, asked: Question, now: datetime | None = None) -> 
         return _of_fault(said, asked)
     if 200 <= said.status < 300:
         return _of_answer(said, asked)
-    return _of_status(said.status, _words(said, asked), asked, pause_seconds(said.headers, now))
-
-
-def pause_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """How long a server wants to be left alone (`Retry-After` in seconds or as a date, `retry-after-ms`); None when it does not say."""
-    found = {name.lower(): value.strip() for name, value in headers.items()}
-    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        text = found.get(name, "")
-        if text.replace(".", "", 1).isdecimal() and text.isascii():
-            return float(text) / unit
-    try:
-        moment = parsedate_to_datetime(found.get("retry-after", ""))
-    except ValueError:
-        return None
-    seen = found.get("date")
-    began = parsedate_to_datetime(seen) if seen else now or datetime.now(UTC)
-    return max(0.0, (moment - began).total_seconds())
+    return _of_status(said.status, words_of(said, asked), asked, pause_seconds(said.headers, now))
 
 
 def _of_fault(fault: Fault, asked: Question) -> Verdict:
@@ -180,7 +115,7 @@ def _of_fault(fault: Fault, asked: Question) -> Verdict:
             return Verdict(Kind.FAILED, message, code=ErrorCode.ENDPOINT_DISCONNECTED, congested=True)
 
 
-def _of_status(status: int, said: _Said, asked: Question, pause: float | None) -> Verdict:
+def _of_status(status: int, said: Said, asked: Question, pause: float | None) -> Verdict:
     message = f"the endpoint {asked.endpoint} answers {status}{f': {said.message}' if said.message else ''}"
     if status == 402 or (status == 429 and said.code in _NO_QUOTA):
         return Verdict(Kind.UNUSABLE, message, reason=Unusable.QUOTA_EXHAUSTED)
@@ -199,12 +134,12 @@ def _of_status(status: int, said: _Said, asked: Question, pause: float | None) -
 
 def _of_answer(reply: Reply, asked: Question) -> Verdict:
     """A 200: an answer, or what only looks like one."""
-    body = _json(reply.body)
+    body = json_object(reply.body)
     if body is None:
-        what = "an HTML page" if _is_html(reply.body) else "what is no JSON object"
+        what = "an HTML page" if is_html(reply.body) else "what is no JSON object"
         return _invalid(f"answers with {what}", asked)
     if body.get("error"):
-        said = _words(reply, asked)
+        said = words_of(reply, asked)
         if said.status is not None:
             return _of_status(said.status, said, asked, pause_seconds(reply.headers))
         message = f"the endpoint {asked.endpoint} answers 200 with an error inside: {said.message}"
@@ -235,42 +170,6 @@ def is_model(said: str, asked: str) -> bool:
 
 def _invalid(what: str, asked: Question) -> Verdict:
     return Verdict(Kind.FAILED, f"the endpoint {asked.endpoint} {what}", code=ErrorCode.INVALID_RESPONSE)
-
-
-def _json(body: bytes) -> JsonObject | None:
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _is_html(body: bytes) -> bool:
-    return body[:256].lstrip().lower().startswith((b"<!doctype html", b"<html"))
-
-
-def _words(reply: Reply, asked: Question) -> _Said:
-    """What a server says is wrong: as OpenAI writes it, or as others do."""
-    body = _json(reply.body)
-    if body is None:
-        text = "an HTML page" if _is_html(reply.body) else reply.body[: 4 * MOST_WORDS].decode(errors="replace")
-        return _Said(_tidy(text, asked), "")
-    error = body.get("error") or body.get("detail") or body
-    if not isinstance(error, dict):
-        return _Said(_tidy(error if isinstance(error, str) else orjson.dumps(error).decode(), asked), "")
-    code = error.get("code")
-    status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600 else None
-    message = error.get("message")
-    words = message if isinstance(message, str) else orjson.dumps(error).decode()
-    return _Said(_tidy(words, asked), str(code or error.get("type") or ""), status)
-
-
-def _tidy(text: str, asked: Question) -> str:
-    """The words on one line, without the key, and not too many."""
-    if asked.key:
-        text = text.replace(asked.key, "***")
-    line = " ".join(text.split())
-    return line if len(line) <= MOST_WORDS else f"{line[:MOST_WORDS]}…"
 
 
 def _count(usage: Any, name: str) -> int:
