@@ -75,6 +75,15 @@ class World:
         except (Died, StoreAway):
             return
 
+    async def submit(self, count: int = 1) -> None:
+        """So many requests come, and a process that does not die makes batches of them, as many as may be open."""
+        for _ in range(count):
+            await self.ask()
+        process = self.process()
+        await process.begin()
+        for _ in range(30):
+            await process.step()
+
     async def settle(self) -> None:
         """A process that does not die does all there is to do."""
         process = self.process()
@@ -211,27 +220,15 @@ def test_request_that_has_waited_too_long_expires() -> None:
 def test_no_more_batches_are_open_than_the_route_allows() -> None:
     world = World()
 
-    async def story() -> int:
-        for _ in range(20):
-            await world.ask()
-        process = world.process()
-        await process.begin()
-        for _ in range(30):
-            await process.step()
-        return len(world.place.objects)
-
-    assert asyncio.run(story()) == ROUTE.max_open_batches
+    asyncio.run(world.submit(20))
+    assert len(world.place.objects) == ROUTE.max_open_batches
 
 
 def test_requests_of_a_batch_that_somebody_has_deleted_have_failed() -> None:
     world = World()
 
     async def story() -> None:
-        await world.ask()
-        process = world.process()
-        await process.begin()
-        for _ in range(5):
-            await process.step()
+        await world.submit()
         world.place.objects.clear()
         await world.settle()
 
@@ -245,11 +242,7 @@ def test_response_that_is_too_large_stays_in_its_batch() -> None:
     world = World()
 
     async def story() -> None:
-        await world.ask()
-        process = world.process()
-        await process.begin()
-        for _ in range(5):
-            await process.step()
+        await world.submit()
         world.finish()
         (name,) = world.place.objects
         line = world.place.lines[name, Part.OUTPUT]

@@ -6,8 +6,6 @@ read from.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 import orjson
@@ -19,29 +17,21 @@ from headrace.api.worker import WorkerConfig
 from headrace_worker.errors import JobFailed
 from headrace_worker.failures import output_failures
 from headrace_worker.formats.lines import lines
+from headrace_worker.outputfile import OutputFile
 from headrace_worker.stores import open_store
 
 
-class PartsFile:
-    """Used in a `with` block; the file is there once the block has ended well. Of an input that is read as it is there is none."""
+class PartsFile(OutputFile):
+    """Of an input that is read as it is there is none."""
 
     def __init__(self, config: WorkerConfig) -> None:
+        super().__init__(open_store(config.output_uri), config.records.uri or "")
         self._config = config
-        self._uri = config.records.uri or ""
-        self._store = open_store(config.output_uri)
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         if self.wanted:
-            with output_failures():
-                self._stream = self._stack.enter_context(self._store.writer(self._uri))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with output_failures():
-            self._stack.__exit__(kind, error, trace)
+            self.open()
+        return super().__enter__()
 
     @property
     def wanted(self) -> bool:
@@ -57,21 +47,20 @@ class PartsFile:
             most = MAX_RECORD_BYTES // 1024**2
             message = f"a part has {len(line) / 1024**2:.1f} MiB; it must have at most {most} MiB: make input.split.size smaller"
             raise RecordError(ErrorCode.SPLIT_ERROR, message, "content")
-        with output_failures():
-            self._stream.write(line)
+        self.write(line)
 
     def delete(self) -> None:
         """Of an input that is refused nothing stays."""
         if self.wanted:
             with output_failures():
-                self._store.delete(self._uri)
+                self.store.delete(self.uri)
 
     def cut(self, parents: int) -> ShardCutter:
         """The parts of so many records, cut into shards."""
-        (found,) = self._store.list(self._uri)
+        (found,) = self.store.list(self.uri)
         cutter = ShardCutter(self._config.shards, found.size)
         cutter.begin(found.uri, found.size)
-        with self._store.open(found.uri) as stream:
+        with self.store.open(found.uri) as stream:
             for start, end, number, raw in lines(stream):
                 if isinstance(raw, RecordError):  # it was written a moment ago, and was shorter
                     raise JobFailed("InputChanged", f"{found.uri} was changed while it was read: {raw.message}")

@@ -27,6 +27,24 @@ def _cel_name(name: str) -> str:
     return f"__{name}__" if name == "package" else to_camel(name)
 
 
+def short_name(most: int, what: str) -> Rule:
+    """The rule that an object's name has at most so many characters, and no dot; `what` is named after it."""
+    return Rule(
+        cel=f"self.metadata.name.size() <= {most} && !self.metadata.name.contains('.')",
+        message=f"metadata.name must have at most {most} characters and no dot: {what} are named after it",
+        check=lambda it: len(it.metadata.name) <= most and "." not in it.metadata.name,
+        field="metadata.name",
+    )
+
+
+BASE_WITHIN_CAP = Rule(
+    cel="self.baseSeconds <= self.capSeconds",
+    message="baseSeconds must not be greater than capSeconds",
+    check=lambda it: it.base_seconds <= it.cap_seconds,
+)
+"""Of a delay that grows."""
+
+
 class SecretKeyRef(ApiModel):
     """One key of a Secret in the object's namespace."""
 
@@ -115,13 +133,7 @@ class Resources(ApiModel):
 class Backoff(ApiModel):
     """Delay before attempt n+1: base · factorⁿ⁻¹ up to the cap, drawn from the whole range below it (full jitter)."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="self.baseSeconds <= self.capSeconds",
-            message="baseSeconds must not be greater than capSeconds",
-            check=lambda it: it.base_seconds <= it.cap_seconds,
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (BASE_WITHIN_CAP,)
 
     base_seconds: Annotated[int, Field(ge=0, le=86400)] = 1
     """Longest delay before the second attempt."""

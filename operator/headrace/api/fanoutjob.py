@@ -14,7 +14,7 @@ from headrace.api.aggregation import Aggregation, AggregationType
 from headrace.api.base import ApiModel, Name, Rule
 from headrace.api.branches import BY_NAME, MAX_BRANCHES, Branch, CompletionMode, CompletionPolicy
 from headrace.api.cascade import Cascade
-from headrace.api.common import Storage
+from headrace.api.common import Storage, short_name
 from headrace.api.fanoutstatus import FanOutJobStatus
 from headrace.api.inferencebatch import MAX_NAME_LENGTH
 from headrace.api.input import WINDOW_KNOWN, Input, InputFormat, Output
@@ -169,12 +169,7 @@ class FanOutJob(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         WINDOW_KNOWN,
-        Rule(
-            cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && !self.metadata.name.contains('.')",
-            message=f"metadata.name must have at most {MAX_NAME_LENGTH} characters and no dot: pods are named after it",
-            check=lambda it: len(it.metadata.name) <= MAX_NAME_LENGTH and "." not in it.metadata.name,
-            field="metadata.name",
-        ),
+        short_name(MAX_NAME_LENGTH, "pods"),
         Rule(
             cel=f"self.spec.branches.all(b, self.metadata.name.size() + b.name.size() < {MAX_NAME_LENGTH})",
             message=f"metadata.name and the name of a branch must have less than {MAX_NAME_LENGTH} characters together: "

@@ -9,7 +9,7 @@ from pydantic import Field
 from headrace.api import labels
 from headrace.api.base import ApiModel, Name, Rule
 from headrace.api.batchstatus import InferenceBatchStatus, Usage
-from headrace.api.common import Batching, FailurePolicy, Resources, Retries, Storage
+from headrace.api.common import Batching, FailurePolicy, Resources, Retries, Storage, short_name
 from headrace.api.engines import Engine
 from headrace.api.evaluation import Evaluation
 from headrace.api.freeobjects import Parameters
@@ -146,12 +146,7 @@ class InferenceBatch(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         WINDOW_KNOWN,
-        Rule(
-            cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && !self.metadata.name.contains('.')",
-            message=f"metadata.name must have at most {MAX_NAME_LENGTH} characters and no dot: pods are named after it",
-            check=lambda it: len(it.metadata.name) <= MAX_NAME_LENGTH and "." not in it.metadata.name,
-            field="metadata.name",
-        ),
+        short_name(MAX_NAME_LENGTH, "pods"),
     )
 
     api_version: Literal["headrace.dev/v1alpha1"] = "headrace.dev/v1alpha1"

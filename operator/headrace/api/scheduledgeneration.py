@@ -14,7 +14,7 @@ from pydantic import Field
 from headrace.api import inferencebatch
 from headrace.api.base import ApiModel, Rule, ZonedTime
 from headrace.api.branches import Branch
-from headrace.api.common import exactly_one
+from headrace.api.common import exactly_one, short_name
 from headrace.api.fanoutjob import FanOutJobSpec
 from headrace.api.inferencebatch import InferenceBatchSpec
 from headrace.api.meta import ObjectMeta
@@ -233,12 +233,7 @@ class ScheduledGeneration(ApiModel):
     """A batch or a fan-out at the times of a cron expression, once at a moment, or whenever there is new input."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && !self.metadata.name.contains('.')",
-            message=f"metadata.name must have at most {MAX_NAME_LENGTH} characters and no dot: runs are named after it",
-            check=lambda it: len(it.metadata.name) <= MAX_NAME_LENGTH and "." not in it.metadata.name,
-            field="metadata.name",
-        ),
+        short_name(MAX_NAME_LENGTH, "runs"),
         Rule(
             cel="!has(self.spec.template.fanOutJob) || self.spec.template.fanOutJob.branches.all(b, "
             f"self.metadata.name.size() + b.name.size() < {inferencebatch.MAX_NAME_LENGTH - TICK_DIGITS})",

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from headrace.api.base import ApiModel, Rule
+from headrace.api.common import BASE_WITHIN_CAP
 
 
 class ConcurrencyPolicy(StrEnum):
@@ -46,13 +47,7 @@ class OnDrift(StrEnum):
 class FailureBackoff(ApiModel):
     """Another try for a run that has failed: the first so many seconds after its end, each further one so many times later."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="self.baseSeconds <= self.capSeconds",
-            message="baseSeconds must not be greater than capSeconds",
-            check=lambda it: it.base_seconds <= it.cap_seconds,
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (BASE_WITHIN_CAP,)
 
     limit: Annotated[int, Field(ge=1, le=100)] = 3
     """Tries after the first."""
