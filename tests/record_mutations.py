@@ -23,7 +23,7 @@ from headrace_worker import engines
 from headrace_worker.engines.base import Engine
 from headrace_worker.formats.shards import read_shard
 from headrace_worker.manifest import iter_shards
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.stores.local import LocalStore
 from worker_builders import NOW, a_chat, a_config, no_progress
 

@@ -13,7 +13,7 @@ import orjson
 from headrace.api.records import ErrorCode, RecordError, error_line, result_line
 from headrace.api.worker import WorkerConfig
 from headrace_worker.joining.join import join
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.stores.local import file_uri
 from worker_rig import CREATED, Folder
 

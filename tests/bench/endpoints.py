@@ -43,7 +43,7 @@ from headrace.api.worker import PlanReport, ShardReport
 from headrace_worker.drain import Drain
 from headrace_worker.engines.openai import EndpointsEngine
 from headrace_worker.manifest import read_header, read_shard_entry
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.progress import Live
 from headrace_worker.recorder import Surroundings
 from headrace_worker.shard import run_shard

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.api.worker import WorkerConfig
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 
 LINE_BYTES = 300
 SHARDS = 8

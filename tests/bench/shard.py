@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from headrace.api.worker import PlanReport, ShardReport
 from headrace_worker.drain import Drain
 from headrace_worker.manifest import read_header, read_shard_entry
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.progress import Live
 from headrace_worker.recorder import Surroundings
 from headrace_worker.shard import run_shard

@@ -18,7 +18,7 @@ from headrace_worker.journal import ShardJournal
 from headrace_worker.layout import record_id
 from headrace_worker.ledger import Entry
 from headrace_worker.manifest import iter_shards, read_header
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.stores.local import LocalStore
 from worker_builders import NOW, a_chat, a_config, no_progress, write_files
 

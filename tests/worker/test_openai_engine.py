@@ -36,7 +36,7 @@ from headrace_worker.engines.base import Outcome
 from headrace_worker.engines.openai import EndpointsEngine, client
 from headrace_worker.errors import JobFailed
 from headrace_worker.manifest import read_header, read_shard_entry
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.progress import Live
 from headrace_worker.recorder import Surroundings
 from headrace_worker.shard import run_shard

@@ -15,11 +15,11 @@ import pytest
 
 from headrace.api.records import ErrorCode, RecordError, Request
 from headrace.api.worker import PlanReport, WorkerConfig, termination_message
-from headrace_worker import survey
-from headrace_worker.customids import SeenIds
 from headrace_worker.errors import JobFailed
 from headrace_worker.manifest import iter_shards, read_header, read_shard_entry
-from headrace_worker.plan import plan
+from headrace_worker.planning import survey
+from headrace_worker.planning.customids import SeenIds
+from headrace_worker.planning.plan import plan
 from headrace_worker.stores.local import LocalStore
 from worker_builders import NOW, a_chat, a_config, no_progress, write_files
 

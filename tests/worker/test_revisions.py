@@ -19,7 +19,7 @@ from headrace_worker.layout import ShardFolder, output_id
 from headrace_worker.ledger import Entry, Used
 from headrace_worker.main import main
 from headrace_worker.manifest import write_batch_manifest_if_complete
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.revisions import committed_folders
 from headrace_worker.stores.base import Store
 from headrace_worker.stores.local import LocalStore, file_uri

@@ -24,7 +24,7 @@ from headrace_worker.formats.shards import read_shard
 from headrace_worker.joining.answers import Joined
 from headrace_worker.joining.select import is_settled, select
 from headrace_worker.manifest import iter_shards
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.stores.local import LocalStore
 from worker_fanout import FanOut
 from worker_rig import CREATED, Zygote

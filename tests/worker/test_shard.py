@@ -20,7 +20,7 @@ from headrace_worker.errors import Drained, JobFailed
 from headrace_worker.journal import ShardJournal
 from headrace_worker.ledger import Entry
 from headrace_worker.manifest import read_header, read_shard_entry
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.progress import Live, Speed
 from headrace_worker.recorder import Surroundings, committed_report
 from headrace_worker.shard import FENCE_SECONDS, MOST_WAITING_BYTES, ShardRun, look_ahead, run_shard

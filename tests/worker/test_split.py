@@ -23,7 +23,7 @@ from headrace_worker.formats.shards import read_shard
 from headrace_worker.joining import reduction
 from headrace_worker.joining.join import join
 from headrace_worker.manifest import iter_shards, read_header
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.stores.local import LocalStore
 from worker_builders import NOW, a_config, no_progress, write_files
 from worker_fanout import FanOut

@@ -21,14 +21,15 @@ from PIL import Image
 
 from headrace.api.splitting import Split, SplitBy
 from headrace.api.worker import ExitCode, PlanReport, Role, WorkerConfig
-from headrace_worker import imageparts, partsfile
 from headrace_worker.errors import JobFailed
+from headrace_worker.formats import imageparts
 from headrace_worker.formats.shards import read_shard
 from headrace_worker.manifest import iter_shards, read_header
 from headrace_worker.media import cutting, images
 from headrace_worker.media.errors import unreachable
 from headrace_worker.media.library import MediaLibrary
-from headrace_worker.plan import plan
+from headrace_worker.planning import partsfile
+from headrace_worker.planning.plan import plan
 from headrace_worker.stores.local import LocalStore
 from media_files import bomb, data_url, image_part, picture, recording, sound_part, tone
 from worker_builders import NOW, a_config, no_progress, write_files

@@ -39,7 +39,7 @@ from headrace_worker.listing import list_objects
 from headrace_worker.manifest import read_header, read_shard_entry, write_batch_manifest_if_complete
 from headrace_worker.metrics import MetricsServer, write_port
 from headrace_worker.owner import claim_output
-from headrace_worker.plan import plan
+from headrace_worker.planning.plan import plan
 from headrace_worker.progress import Live
 from headrace_worker.recorder import Surroundings
 from headrace_worker.shard import run_shard

@@ -48,7 +48,7 @@ def part_readers(spec: Input, model: Model | None) -> Callable[[str], Callable[[
 
 def _image_part_reader(spec: Input, model: Model | None) -> PartReader:
     try:
-        from headrace_worker.imageparts import image_part_reader  # noqa: PLC0415 - only here a plan needs to decode anything
+        from headrace_worker.formats.imageparts import image_part_reader  # noqa: PLC0415 - only here a plan needs to decode anything
     except ModuleNotFoundError as error:
         message = (
             f"input.split needs the Python package {error.name}: install it, as with `pip install headrace[worker]`"

@@ -7,7 +7,7 @@ import orjson
 from headrace.api.batchstatus import RecordProblem
 from headrace.api.manifest import SHOWN_ERRORS, record_problem
 from headrace.api.records import RecordError
-from headrace_worker.outputfile import OutputFile
+from headrace_worker.planning.outputfile import OutputFile
 from headrace_worker.stores.base import Store
 
 

@@ -21,11 +21,11 @@ from headrace.api.records import RecordError, Request, estimate_prompt_tokens, r
 from headrace.api.sharding import ShardCutter
 from headrace.api.splitting import parent_of
 from headrace.api.worker import PlanReport, Segment, WorkerConfig
-from headrace_worker.customids import Place, SeenIds
 from headrace_worker.formats import locate, part_readers, readers
 from headrace_worker.formats.lines import Line
-from headrace_worker.partsfile import PartsFile
-from headrace_worker.problems import ProblemList
+from headrace_worker.planning.customids import Place, SeenIds
+from headrace_worker.planning.partsfile import PartsFile
+from headrace_worker.planning.problems import ProblemList
 from headrace_worker.stores import relative_name
 from headrace_worker.stores.base import Store, StoredObject
 

@@ -17,7 +17,7 @@ from headrace.api.worker import WorkerConfig
 from headrace_worker.errors import JobFailed
 from headrace_worker.failures import output_failures
 from headrace_worker.formats.lines import lines
-from headrace_worker.outputfile import OutputFile
+from headrace_worker.planning.outputfile import OutputFile
 from headrace_worker.stores import open_store
 
 

@@ -16,17 +16,17 @@ from headrace.api.manifest import plan_report
 from headrace.api.records import ErrorCode, RecordError, Request
 from headrace.api.window import Objects
 from headrace.api.worker import PlanReport, Segment, WorkerConfig
-from headrace_worker.carried import undone
 from headrace_worker.commit import same_batch
 from headrace_worker.errors import JobFailed
 from headrace_worker.evaluation.document import read_reference
 from headrace_worker.failures import input_failures, output_failures
 from headrace_worker.manifest import file_sha256, find_header
 from headrace_worker.owner import check_owner, claim_output
-from headrace_worker.problems import ProblemList
+from headrace_worker.planning.carried import undone
+from headrace_worker.planning.problems import ProblemList
+from headrace_worker.planning.survey import Progress, PromptLimit, Survey
 from headrace_worker.stores import join, open_store
 from headrace_worker.stores.base import AlreadyExists, NotFound, Store, StoredObject
-from headrace_worker.survey import Progress, PromptLimit, Survey
 
 VALIDATION_FILE = "validation.jsonl"
 
