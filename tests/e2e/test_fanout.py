@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from e2e.test_local import Desk
+from endpoint_server import Gate, endpoint_server, engine_settings
 from laptop import eventually
 
 
@@ -302,16 +303,20 @@ def test_run_refuses_a_name_that_something_else_has(desk: FanOutDesk) -> None:
 
 
 def test_suspended_branches_go_on_when_they_are_let_go(desk: FanOutDesk) -> None:
-    slow = {"engine": mock(latencyMilliseconds=100), "batching": {"maxBatchSize": 2}}
-    ids = desk.write_fan_out(60, {"name": "one", **slow}, {"name": "two", **slow})
-    running = desk.start("run", "-f", "answers.yaml", "-q")
-    eventually(partial(desk.has_begun, running, 4))
-    assert desk.do("suspend", "answers")[0] == 0
-    eventually(lambda: desk.object()["status"]["summary"]["state"] == "Suspended")
-    assert desk.object("answers-one")["spec"]["suspend"]
-    assert desk.do("resume", "answers")[0] == 0
-    assert running.wait() == 0
-    running.communicate()
+    """An endpoint holds most of the answers back until all is at rest, so that nothing is over before that."""
+    gate = Gate(free=4)
+    with endpoint_server(gate.answer) as server:
+        held = {"engine": engine_settings(server)}
+        ids = desk.write_fan_out(20, {"name": "one", **held}, {"name": "two", **held})
+        running = desk.start("run", "-f", "answers.yaml", "-q")
+        eventually(partial(desk.has_begun, running, 2))
+        assert desk.do("suspend", "answers")[0] == 0
+        eventually(lambda: desk.object()["status"]["summary"]["state"] == "Suspended")
+        assert desk.object("answers-one")["spec"]["suspend"]
+        gate.open()
+        assert desk.do("resume", "answers")[0] == 0
+        _, err = running.communicate()
+    assert running.returncode == 0, err
     assert [row["custom_id"] for row in desk.rows()] == ids
 
 
