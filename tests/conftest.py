@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("no deadlines: a busy machine is not a wrong answer", deadline=None)
-settings.load_profile("no deadlines: a busy machine is not a wrong answer")
+settings.register_profile(
+    "the same examples in every run, however busy the machine",
+    deadline=None,
+    derandomize=not os.environ.get("HEADRACE_NEW_EXAMPLES"),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("the same examples in every run, however busy the machine")
 
 # Tests press Ctrl-C in commands that they start. Where the tests themselves run in the background of a shell, it is ignored, which
 # those commands would inherit.

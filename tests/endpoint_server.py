@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from cluster.processes import free_ports
+
 JsonObject = dict[str, Any]
 
 
@@ -195,10 +197,8 @@ def endpoint_server(
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+    """A port on which nobody listens, and which the kernel gives to nobody else meanwhile."""
+    return free_ports(1)[0]
 
 
 def engine_settings(*endpoints: JsonObject | EndpointServer, **settings: Any) -> JsonObject:

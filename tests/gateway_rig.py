@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,17 +20,19 @@ from openai import OpenAI
 from openai.types import Batch
 
 from headrace.shells.local.files import holder_of
-from laptop import eventually
+from laptop import PATIENCE_SECONDS, eventually
 
 REPOSITORY = Path(__file__).parents[1]
 MARK = "HEADRACE_GATEWAY_MARK"
+MOST_FILE_BYTES = 16 * 2**20
+"""Of the gateway of a module."""
 CHAT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 QUICK = {"model": {"name": "quick"}, "engine": {"name": "mock"}, "shards": 2, "parallelism": 2}
 SLOW = {
     "model": {"name": "slow"},
     "engine": {"name": "mock", "mock": {"latencyMilliseconds": 300}},
     "batching": {"maxBatchSize": 1},
-    "terminationGracePeriodSeconds": 5,
+    "terminationGracePeriodSeconds": 60,
 }
 VECTORS = {"model": {"name": "vectors", "task": "embedding"}, "engine": {"name": "mock"}}
 MODELS = [QUICK, SLOW, VECTORS]
@@ -91,7 +93,7 @@ class Gateway:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Send any request."""
-        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE_SECONDS)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
@@ -150,7 +152,7 @@ class Gateway:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, and wait for the end; returns the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_SECONDS)
 
 
 @contextmanager
@@ -183,7 +185,8 @@ def gateway(folder: Path, mark: str, *options: str, routes: Sequence[Mapping[str
 def _end_server(folder: Path) -> None:
     """End the server that a gateway has left which was killed."""
     if holder_of(folder / "server.lock") is not None:
-        os.kill(int((folder / "server.pid").read_text()), signal.SIGTERM)
+        with suppress(OSError, ValueError):  # it goes by itself
+            os.kill(int((folder / "server.pid").read_text()), signal.SIGTERM)
 
 
 def peak_memory(served: Gateway) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.processes import free_ports
 from laptop import eventually
 from otlp_receiver import Receiver, receiving
 
@@ -35,7 +36,7 @@ def collecting() -> Iterator[Collector]:
         pytest.skip("no collector: the Python package rotel is not installed here")
     program = Path(found.origin).with_name("rotel-agent")
     with receiving() as behind:
-        http, grpc = _free_port(), _free_port()
+        http, grpc = free_ports(2)
         options = {
             "--otlp-http-endpoint": f"127.0.0.1:{http}",
             "--otlp-grpc-endpoint": f"127.0.0.1:{grpc}",
@@ -54,11 +55,6 @@ def collecting() -> Iterator[Collector]:
         finally:
             process.terminate()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

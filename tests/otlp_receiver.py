@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 """A test that waits for longer has failed."""
+PATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "180", "OTEL_BSP_EXPORT_TIMEOUT": "180000"}
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress, "": bytes}
 
 
@@ -64,6 +66,12 @@ class Receiver:
         with self.changed:
             assert self.changed.wait_for(lambda: done(self.spans), PATIENCE_SECONDS), [it.name for it in self.spans]
             return [*self.spans]
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes that are started from here wait for the collector: a machine that is busy loses no spans."""
+    for name, value in PATIENT.items():
+        monkeypatch.setenv(name, value)
 
 
 def tree(spans: list[Arrived]) -> str:

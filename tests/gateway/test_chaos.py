@@ -93,7 +93,7 @@ def test_accepted_is_answered_once_whoever_is_killed(tmp_path: Path) -> None:
         counted = Counter(_answered_in_batches(served))
         assert counted == Counter(ids), "each was answered in one batch, once"
         assert served.stop() == 0
-    assert list(processes_with(MARK, mark)) == [], "nothing is left"
+    eventually(lambda: not list(processes_with(MARK, mark)))  # nothing is left, of those that were killed either
 
 
 def _answered_in_batches(served: Gateway) -> list[str]:

@@ -32,15 +32,15 @@ def test_gateway_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_gateway_that_is_told_to_stop_leaves_no_worker_and_goes_on_later(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     with gateway(tmp_path, mark) as first:
-        works = first.batch(requests(10, "slow"))
-        first.until(works.id, "in_progress")
+        works = first.batch(requests(20, "slow"))
+        first.until(works.id, "in_progress", "finalizing", "completed")
         assert first.stop() == 0
         assert list(processes_with(MARK, mark)) == []
     broken = tmp_path / ".headrace" / "batches" / "default" / "broken" / "object.json"
     broken.parent.mkdir()
     broken.write_text("{")
     with gateway(tmp_path, mark) as second:
-        assert len(second.ids(second.until(works.id, "completed").output_file_id)) == 10
+        assert len(second.ids(second.until(works.id, "completed").output_file_id)) == 20
         assert [one.id for one in second.client.batches.list()] == [works.id], "what is damaged is left out"
         assert second.stop(signal.SIGINT) == 0
 

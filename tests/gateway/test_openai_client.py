@@ -22,6 +22,8 @@ from headrace.shells.local.state import StateDir
 from laptop import eventually, processes_with
 
 REPOSITORY = Path(__file__).parents[2]
+LONG = 2000
+"""Records that keep a slow model at work for ten minutes: nothing that a test does meanwhile comes too late."""
 
 
 def test_upload_create_poll_download_and_list(served: Gateway) -> None:
@@ -67,19 +69,19 @@ def test_lists_come_in_pages(served: Gateway) -> None:
 
 
 def test_cancel_keeps_what_is_done(served: Gateway) -> None:
-    batch = served.batch(requests(200, "slow"))
+    batch = served.batch(requests(LONG, "slow"))
     served.until(batch.id, "in_progress")
     assert served.client.batches.cancel(batch.id).status == "cancelling"
     done = served.until(batch.id, "cancelled")
     assert done.cancelled_at is not None
     ids = [*served.ids(done.output_file_id), *served.ids(done.error_file_id)]
-    assert sorted(ids) == sorted(f"r{number}" for number in range(200))
+    assert sorted(ids) == sorted(f"r{number}" for number in range(LONG))
     with pytest.raises(openai.ConflictError):
         served.client.batches.cancel(batch.id)
 
 
 def test_cancel_of_a_batch_that_waits_does_not_wait_for_the_others(served: Gateway) -> None:
-    busy = [served.batch(requests(200, "slow")) for _ in range(2)]
+    busy = [served.batch(requests(LONG, "slow")) for _ in range(2)]
     for one in busy:
         served.until(one.id, "in_progress")
     waits = served.batch(requests(5))
@@ -92,7 +94,7 @@ def test_cancel_of_a_batch_that_waits_does_not_wait_for_the_others(served: Gatew
 
 
 def test_completion_window_that_is_over(served: Gateway) -> None:
-    batch = served.batch(requests(200, "slow"))
+    batch = served.batch(requests(LONG, "slow"))
     served.until(batch.id, "in_progress")
     state = StateDir(served.folder / ".headrace")
     folder = state.batch("default", batch.id.removeprefix("batch_"))
@@ -102,11 +104,11 @@ def test_completion_window_that_is_over(served: Gateway) -> None:
     lines = [json.loads(line) for line in served.client.files.content(done.error_file_id or "").text.splitlines()]
     assert {line["error"]["code"] for line in lines} == {"batch_expired"}
     ids = [*served.ids(done.output_file_id), *served.ids(done.error_file_id)]
-    assert sorted(ids) == sorted(f"r{number}" for number in range(200))
+    assert sorted(ids) == sorted(f"r{number}" for number in range(LONG))
 
 
 def test_completion_window_that_is_over_before_anything_was_read(served: Gateway) -> None:
-    busy = [served.batch(requests(200, "slow")) for _ in range(2)]
+    busy = [served.batch(requests(LONG, "slow")) for _ in range(2)]
     for one in busy:
         served.until(one.id, "in_progress")
     done = served.until(served.batch(requests(5), window="1s").id, "expired")
@@ -179,7 +181,7 @@ def test_cancel_of_a_batch_that_no_command_works_on_any_more(served: Gateway) ->
 
 def test_deleting_files(served: Gateway) -> None:
     client = served.client
-    batch = served.batch(requests(200, "slow"))
+    batch = served.batch(requests(LONG, "slow"))
     with pytest.raises(openai.ConflictError, match="is the input of"):
         client.files.delete(batch.input_file_id)
     served.until(batch.id, "in_progress")

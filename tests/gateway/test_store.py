@@ -6,17 +6,18 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from asking_rig import FakeClock, MemoryStore
 from headrace.api.asking import ClosedWindow, KnownKey, QueuedRequest, RequestRecord, RequestRoute, RequestState
-from headrace.gateway.jetstream import connected
+from headrace.gateway.jetstream import JetStream, connected
 from headrace.gateway.natsserver import Address, NoServer, nats_server
-from headrace.gateway.store import QueueFull, Store, StoreAway
+from headrace.gateway.store import Changes, Delivery, QueueFull, Store, StoreAway
 from headrace.shells.local.files import holder_of, take_lock
+from laptop import PATIENCE_SECONDS
 
 ROUTE = RequestRoute(name="chat", model="small", max_queued=3)
 Story = Callable[[Store], Awaitable[None]]
@@ -39,9 +40,14 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[Store]:
         await store.open_route(ROUTE)
         yield store
         return
-    async with nats_server(folder / "nats") as address, connected(address, [ROUTE]) as there:
+    async with nats_server(folder / "nats") as address, patiently_connected(address) as there:
         await there.open_route(ROUTE)
         yield there
+
+
+def patiently_connected(address: Address) -> AbstractAsyncContextManager[JetStream]:
+    """A store whose server may take its time: it is busy, not away."""
+    return connected(address, [ROUTE], PATIENCE_SECONDS, PATIENCE_SECONDS)
 
 
 def told(kind: str, folder: Path, story: Story) -> None:
@@ -54,8 +60,25 @@ def told(kind: str, folder: Path, story: Story) -> None:
     asyncio.run(tell())
 
 
-async def taken(store: Store, most: int = 10) -> list[str]:
-    return [delivery.request.id for delivery in await store.take("chat", most, 2000)]
+async def taken(store: Store, count: int) -> list[Delivery]:
+    """So many requests, which are there."""
+    found: list[Delivery] = []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(found) < count:
+            found += await store.take("chat", count - len(found), 2000)
+    return found
+
+
+async def ids_taken(store: Store, count: int) -> list[str]:
+    return [delivery.request.id for delivery in await taken(store, count)]
+
+
+async def changed(store: Store, after: int, count: int = 1) -> Changes:
+    """What has changed, once there are so many."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len((found := await store.changes(after, 2000)).records) < count:
+            pass
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,13 +89,13 @@ def test_queue_gives_the_oldest_first_and_all_of_it_again_to_whoever_opens_it(ki
         found = await store.find("chat", queued(1).id)
         assert found is not None
         assert (found.request, found.position) == (queued(1), 2)
-        assert await taken(store, 2) == [queued(0).id, queued(1).id]
-        (last,) = await store.take("chat", 1, 2000)
+        assert await ids_taken(store, 2) == [queued(0).id, queued(1).id]
+        (last,) = await taken(store, 1)
         assert last.request == queued(2)
         assert await store.take("chat", 1, 50) == []
         await store.forget(last)
         await store.open_route(ROUTE)
-        assert await taken(store, 2) == [queued(0).id, queued(1).id]
+        assert await ids_taken(store, 2) == [queued(0).id, queued(1).id]
         assert await store.find("chat", queued(9).id) is None
 
     told(kind, tmp_path, story)
@@ -85,11 +108,11 @@ def test_queue_that_is_full_refuses_until_something_has_gone(kind: str, tmp_path
             await store.add("chat", queued(number))
         with pytest.raises(QueueFull):
             await store.add("chat", queued(3))
-        (first,) = await store.take("chat", 1, 2000)
+        (first,) = await taken(store, 1)
         await store.forget(first)
-        for _ in range(50):  # an acknowledgement is not answered
-            if await store.find("chat", first.request.id) is None:
-                break
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await store.find("chat", first.request.id) is not None:  # an acknowledgement is not answered
+                await asyncio.sleep(0.01)
         await store.add("chat", queued(3))
         assert await store.find("chat", queued(3).id) is not None
 
@@ -164,15 +187,13 @@ def test_changes_come_in_order_and_the_latest_of_each_record(kind: str, tmp_path
         other = record().model_copy(update={"id": queued(1).id})
         assert await store.write_record(record(), 0)
         assert await store.write_record(other, 0)
-        found = await store.changes(start.revision, 2000)
-        while len(found.records) < 2:
-            found = await store.changes(start.revision, 2000)
+        found = await changed(store, start.revision, 2)
         assert [kept.record for kept in found.records] == [record(), other]
         assert found.revision == found.records[1].revision == (await store.position()).revision
         assert await store.write_record(record(RequestState.COMPLETED), found.records[0].revision)
-        (last,) = (await store.changes(found.revision, 2000)).records
+        (last,) = (await changed(store, found.revision)).records
         assert last.record.state == RequestState.COMPLETED
-        again = await store.changes(start.revision, 2000)
+        again = await changed(store, start.revision, 2)
         assert [kept.record.id for kept in again.records] == [other.id, record().id]
         assert (await store.position()).epoch == start.epoch
 
@@ -184,7 +205,7 @@ def test_changes_go_on_after_the_server_was_killed(tmp_path: Path) -> None:
         async with nats_server(tmp_path) as address, connected(address, [ROUTE]) as store:
             at = (await store.position()).revision
             assert await store.write_record(record(), 0)
-            at = (await store.changes(at, 5000)).revision
+            at = (await changed(store, at)).revision
             os.kill(int((tmp_path / "server.pid").read_text()), signal.SIGKILL)
             found, done = list[RequestRecord](), False
             while not found:
@@ -213,7 +234,7 @@ def test_jetstream_whose_server_is_killed_keeps_what_it_has_said_it_keeps(tmp_pa
                     continue
                 break
             await store.open_route(ROUTE)
-            found = [delivery.request for delivery in await store.take("chat", 2, 5000)]
+            found = [delivery.request for delivery in await taken(store, 2)]
             assert found == [queued(0), queued(1)]
 
     asyncio.run(story())
@@ -245,10 +266,10 @@ def test_server_that_an_earlier_process_has_left_is_ended_first(tmp_path: Path) 
 
     async def story() -> None:
         lock = take_lock(tmp_path / "server.lock")
-        left = await asyncio.create_subprocess_exec("sleep", "60", pass_fds=[lock])
+        left = await asyncio.create_subprocess_exec("sleep", "600", pass_fds=[lock])
         os.close(lock)
         (tmp_path / "server.pid").write_text(str(left.pid))
-        async with nats_server(tmp_path) as address, connected(address, [ROUTE]) as store:
+        async with nats_server(tmp_path) as address, patiently_connected(address) as store:
             assert await left.wait() == -signal.SIGTERM
             assert await store.record(record().id) is None
 

@@ -24,6 +24,7 @@ from headrace.gateway.pushing import Pushes
 from headrace.gateway.serving import listening, serve
 from headrace.gateway.store import StoreAway
 from headrace.gateway.streams import Streams
+from laptop import PATIENCE_SECONDS
 
 NOBODY = f"req_chat_{'f' * 24}"
 
@@ -53,7 +54,13 @@ class Desk:
         return f"127.0.0.1:{self.port}/v1/stream"
 
     def socket(self, query: str = "", **headers: str) -> connect:
-        return connect(f"ws://{self.url}{query}", additional_headers=headers)
+        return connect(
+            f"ws://{self.url}{query}",
+            additional_headers=headers,
+            open_timeout=PATIENCE_SECONDS,
+            close_timeout=PATIENCE_SECONDS,
+            ping_timeout=None,
+        )
 
     async def queue(self, count: int) -> list[str]:
         """So many requests wait."""
@@ -98,7 +105,7 @@ async def opened() -> AsyncIterator[Desk]:
 def at_desk(story: Callable[[Desk], Awaitable[None]]) -> None:
     async def tell() -> None:
         async with opened() as desk:
-            await asyncio.wait_for(story(desk), 60)
+            await asyncio.wait_for(story(desk), 2 * PATIENCE_SECONDS)
 
     asyncio.run(tell())
 
@@ -197,7 +204,7 @@ def test_streams_end_when_the_gateway_stops() -> None:
         (name,) = await desk.queue(1)
         async with (
             desk.socket(f"?id={name}") as connection,
-            httpx2.AsyncClient() as client,
+            httpx2.AsyncClient(timeout=PATIENCE_SECONDS) as client,
             client.stream("GET", f"http://{desk.url}?id={name}") as stream,
         ):
             await said(connection)
@@ -213,7 +220,7 @@ def test_streams_end_when_the_gateway_stops() -> None:
 
 async def events(desk: Desk, query: str, headers: Mapping[str, str] | None = None) -> tuple[int, list[Any], str | None]:
     """The status, the events, and the last token of a stream that ends."""
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         answer = await client.get(f"http://{desk.url}{query}", headers=dict(headers or {}))
     lines = answer.text.splitlines()
     tokens = [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
@@ -253,7 +260,10 @@ def test_events_that_cannot_begin(query: str, status: int) -> None:
 def test_events_whose_reader_has_gone_leave_no_listener() -> None:
     async def story(desk: Desk) -> None:
         (name,) = await desk.queue(1)
-        async with httpx2.AsyncClient() as client, client.stream("GET", f"http://{desk.url}?id={name}") as stream:
+        async with (
+            httpx2.AsyncClient(timeout=PATIENCE_SECONDS) as client,
+            client.stream("GET", f"http://{desk.url}?id={name}") as stream,
+        ):
             assert stream.status_code == 200
             assert len(desk.pushes._all) == 1
         while desk.pushes._all:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from headrace.api.tracing import Span, SpanEvent, TraceContext
 from headrace.tracing import Silent, open_tracer
 from headrace.tracing.otlp import OtlpTracer
-from otlp_receiver import Receiver, receiving
+from otlp_receiver import PATIENCE_SECONDS, Receiver, be_patient, receiving
 
 NOON = datetime(2026, 1, 15, 12, 0, 0, 123457, tzinfo=UTC)
 CONTEXT = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
@@ -35,6 +35,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, *spans: Span, **env: str) -> Receiver:
     """A receiver that these spans have been sent to."""
     with receiving() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        be_patient(monkeypatch)
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         tracer = open_tracer("headrace-test")
@@ -75,6 +76,7 @@ def test_headers_and_compression_are_those_of_the_environment(monkeypatch: pytes
 def test_spans_of_many_threads_keep_their_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     with receiving() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        be_patient(monkeypatch)
         tracer = open_tracer("headrace-test")
         numbers = [range(first, first + 50) for first in range(0, 400, 50)]
         threads = [threading.Thread(target=lambda part=part: tracer.send(map(a_span, part))) for part in numbers]
@@ -91,13 +93,14 @@ def test_spans_of_many_threads_keep_their_ids(monkeypatch: pytest.MonkeyPatch) -
 class Stuck(SpanExporter):
     """A collector that holds on to the first request until it is let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, result: SpanExportResult = SpanExportResult.FAILURE) -> None:
+        self._result = result
         self.entered, self.let_go = threading.Event(), threading.Event()
 
     def export(self, _: Sequence[ReadableSpan]) -> SpanExportResult:
         self.entered.set()
         self.let_go.wait()
-        return SpanExportResult.FAILURE
+        return self._result
 
 
 def test_a_full_queue_loses_spans_and_waits_for_nobody(
@@ -109,12 +112,27 @@ def test_a_full_queue_loses_spans_and_waits_for_nobody(
     stuck = Stuck()
     tracer = OtlpTracer("headrace-test", stuck)
     tracer.send(map(a_span, range(4)))
-    assert stuck.entered.wait(60)
+    assert stuck.entered.wait(PATIENCE_SECONDS)
     with caplog.at_level(logging.WARNING):
         tracer.send(map(a_span, range(1000)))
         tracer.close()
     stuck.let_go.set()
     assert "1004 of 1004 spans did not reach the collector" in caplog.text
+
+
+def test_the_end_waits_for_a_slow_collector_as_long_as_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By default it would not wait at all here."""
+    monkeypatch.setattr("headrace.tracing.otlp.CLOSE_SECONDS", 0.0)
+    monkeypatch.setenv("OTEL_BSP_EXPORT_TIMEOUT", "180000")
+    slow = Stuck(SpanExportResult.SUCCESS)
+    tracer = OtlpTracer("headrace-test", slow)
+    tracer.send([a_span()])
+    threading.Timer(0.1, slow.let_go.set).start()
+    with caplog.at_level(logging.WARNING):
+        tracer.close()
+    assert "did not reach" not in caplog.text
 
 
 def test_open_tracer_without_the_sdk_is_silent_and_says_what_to_install(

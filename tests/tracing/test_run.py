@@ -12,7 +12,7 @@ import yaml
 from e2e.test_local import Desk, desk
 from gateway_rig import CHAT, gateway, requests
 from otlp_collector import Collector
-from otlp_receiver import Arrived, tree
+from otlp_receiver import Arrived, be_patient, tree
 
 __all__ = ["desk"]
 
@@ -60,6 +60,7 @@ def trace_id(monkeypatch: pytest.MonkeyPatch, collector: Collector) -> str:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
     monkeypatch.setenv("TRACEPARENT", f"00-{found}-{ABOVE}-01")
     monkeypatch.setenv("HEADRACE_TRACE_RECORD_RATIO", "0")
+    be_patient(monkeypatch)
     return found
 
 

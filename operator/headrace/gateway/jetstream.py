@@ -37,6 +37,8 @@ RECORDS_KEPT_SECONDS = 7 * 86_400
 """How long a record is kept after it was last changed: longer than a request can be under way, and than a key is known."""
 ACK_WAIT_SECONDS = 120.0
 """When a request comes again whose window did not come about: longer than a window is open, far shorter than anyone would wait."""
+ANSWER_SECONDS = 5.0
+"""How long a server may take to answer before it counts as away."""
 MARKER_SECONDS = 120.0
 """How long the mark stays that a window is gone."""
 _CONSUMER = "windows"
@@ -46,11 +48,17 @@ _STORE_FAILED = 10077
 
 @asynccontextmanager
 async def connected(
-    address: Address, routes: Sequence[RequestRoute], patience_seconds: float = PATIENCE_SECONDS
+    address: Address,
+    routes: Sequence[RequestRoute],
+    patience_seconds: float = PATIENCE_SECONDS,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> AsyncIterator[JetStream]:
-    """The store of these routes at a server. Raises `NoServer` when that is not there now, or keeps nothing."""
+    """The store of these routes at a server. Raises `NoServer` when that is not there now, or keeps nothing.
+
+    `patience_seconds` are for the connection, `answer_seconds` for each answer on it.
+    """
     async with connection(address, patience_seconds) as client:
-        store = JetStream(client)
+        store = JetStream(client, answer_seconds)
         try:
             await store.prepare(routes)
         except StoreAway as error:
@@ -62,8 +70,8 @@ async def connected(
 class JetStream:
     """A `Store` behind a connection."""
 
-    def __init__(self, client: Client) -> None:
-        self.js: JetStreamContext = client.jetstream(timeout=5)
+    def __init__(self, client: Client, answer_seconds: float) -> None:
+        self.js: JetStreamContext = client.jetstream(timeout=answer_seconds)
         self._records: KeyValue
         self._windows: KeyValue
         self._keys: KeyValue

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -26,7 +27,13 @@ from headrace.shells.local.files import Busy, take_lock, write_atomically
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 15.0
+"""How long a server may take to let us in, or to end."""
+_START_SECONDS = 60.0
+"""How long a server of our own may take to begin, and an earlier one to be gone: usually a second, on a busy machine far more."""
 _LOOK_SECONDS = 0.05
+_PORTS_TRIED = 5
+_NOT_CHOSEN_BY_THE_KERNEL = range(20_000, 30_000)
+"""Below what systems give to connections that go out: one of those could have the port before the server, or while it is started again."""
 _RESTART_SECONDS = 0.5
 
 
@@ -50,11 +57,9 @@ class Address:
 @asynccontextmanager
 async def nats_server(folder: Path) -> AsyncIterator[Address]:
     """A server while the block lasts; one that dies is started again at the same address. Raises `NoServer`."""
-    program, port, token = _program(), _free_port(), secrets.token_hex(16)
+    program, token = _program(), secrets.token_hex(16)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(folder / "server.conf", _config(folder, port, token).encode())
-    os.chmod(folder / "server.conf", 0o600)
-    process = await _start(program, folder, port)
+    process, port = await _first_start(program, folder, token)
     keeping = asyncio.create_task(_keep(process, program, folder, port))
     try:
         yield Address(f"nats://127.0.0.1:{port}", token)
@@ -83,16 +88,40 @@ def _config(folder: Path, port: int, token: str) -> str:
     )
 
 
+async def _first_start(program: str, folder: Path, token: str) -> tuple[asyncio.subprocess.Process, int]:
+    """A server, and its port. Somebody else may have taken the port meanwhile: then another is tried. Raises `NoServer`."""
+    for last in [False] * (_PORTS_TRIED - 1) + [True]:
+        port = _free_port()
+        write_atomically(folder / "server.conf", _config(folder, port, token).encode())
+        os.chmod(folder / "server.conf", 0o600)
+        try:
+            return await _start(program, folder, port), port
+        except NoServer:
+            if last or not _is_taken(port):
+                raise
+    raise AssertionError("the last try has raised")
+
+
 def _free_port() -> int:
+    for port in random.SystemRandom().sample(_NOT_CHOSEN_BY_THE_KERNEL, 100):
+        if not _is_taken(port):
+            return port
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+        return int(listener.getsockname()[1])
+
+
+def _is_taken(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return True
+    return False
 
 
 async def _lock(folder: Path) -> int:
     """The lock of the folder. A server that an earlier parent has left is ended first."""
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(_START_SECONDS):
             while True:
                 try:
                     return take_lock(folder / "server.lock")
@@ -126,7 +155,7 @@ async def _started(program: str, folder: Path, lock: int, port: int) -> asyncio.
             start_new_session=True,  # Ctrl-C is for the parent, which ends it last
         )
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(_START_SECONDS):
             while not await _answers(port):
                 if process.returncode is not None:
                     raise NoServer(f"nats-server has ended at once: see {folder / 'server.log'}")

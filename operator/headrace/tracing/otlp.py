@@ -27,7 +27,7 @@ from headrace.api.tracing import Span
 logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 2.0
-"""How long the end of a process may wait for a collector."""
+"""How long the end of a process may wait for a collector, unless `OTEL_BSP_EXPORT_TIMEOUT` (milliseconds) says it."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
@@ -42,6 +42,7 @@ class OtlpTracer:
         self._sent = 0
         self._exporter = _Counting(exporter or OTLPSpanExporter())
         self._processor = BatchSpanProcessor(self._exporter)
+        self._close_seconds = _close_seconds()
         named = os.environ.get("OTEL_SERVICE_NAME") or service
         resource = Resource.create({"service.name": named, "service.version": __version__})
         provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, id_generator=self._ids, shutdown_on_exit=False)
@@ -60,7 +61,7 @@ class OtlpTracer:
         """The SDK would wait half a minute for a collector that is dead."""
         closing = threading.Thread(target=self._processor.shutdown, name="traces-end", daemon=True)
         closing.start()
-        closing.join(CLOSE_SECONDS)
+        closing.join(self._close_seconds)
         lost = self._sent - self._exporter.arrived
         if lost:
             logger.warning("%d of %d spans did not reach the collector%s", lost, self._sent, self._exporter.why)
@@ -110,6 +111,12 @@ class _Counting(SpanExporter):
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
+
+
+def _close_seconds() -> float:
+    """Raises `ValueError` when the variable is no number."""
+    told = os.environ.get("OTEL_BSP_EXPORT_TIMEOUT")
+    return float(told) / 1000 if told else CLOSE_SECONDS
 
 
 def _parent(span: Span) -> Context:

@@ -17,8 +17,8 @@ from headrace.shells.kube.elector import Elector
 from headrace.shells.kube.errors import NotFound
 from headrace.shells.kube.resources import Resource
 
-PATIENCE_SECONDS = 60.0
-HASTY = Candidacy("me", LeaseTerms(renew_seconds=0.001))
+PATIENCE_SECONDS = 180.0
+HASTY = Candidacy("me", LeaseTerms(lease_seconds=7200, give_up_seconds=3600, renew_seconds=0.001))
 
 
 class Leases:

@@ -34,6 +34,7 @@ _TOLD = (
     "OTEL_BSP_SCHEDULE_DELAY",
     "OTEL_BSP_MAX_QUEUE_SIZE",
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_BSP_EXPORT_TIMEOUT",
     RECORD_RATIO,
 )
 """What workers are told by value. Headers may be credentials, and go by reference only; files of certificates are not in their pods."""
