@@ -119,6 +119,9 @@ class BucketFolder(Folder):
         found: dict[str, Any] = json.loads(self.store.read(f"{self.shard_uri(shard)}commit.json"))
         return found
 
+    def commit_is_there(self, shard: int = 0) -> bool:
+        return self.store.exists(f"{self.shard_uri(shard)}commit.json")
+
     def shard_uri(self, shard: int = 0) -> str:
         """The folder of a shard's journals."""
         return f"{self.root}/out/_headrace/shards/{shard:05}/"

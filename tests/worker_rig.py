@@ -18,6 +18,7 @@ import orjson
 from headrace.api.worker import (
     BatchIdentity,
     Env,
+    ExitCode,
     ManifestHeader,
     Report,
     Role,
@@ -97,6 +98,10 @@ class Folder:
         found: dict[str, Any] = orjson.loads((self.private(shard) / "commit.json").read_bytes())
         return found
 
+    def commit_is_there(self, shard: int = 0) -> bool:
+        """Whether a shard is committed."""
+        return (self.private(shard) / "commit.json").exists()
+
     def private(self, shard: int = 0) -> Path:
         """The folder of a shard's journals."""
         return self.output / "_headrace" / "shards" / f"{shard:05}"
@@ -162,7 +167,7 @@ class WorkerProcess(Worker):
             )
 
     def wait(self) -> int:
-        self.process.communicate(timeout=120)
+        self.process.communicate(timeout=600)
         return self.process.returncode
 
     def ended(self) -> bool:
@@ -229,6 +234,47 @@ class ForkedWorker(Worker):
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         with suppress(ProcessLookupError):
             os.kill(self._pid, number)
+
+
+def interrupted(
+    folder: Folder,
+    zygote: Zygote,
+    most: int,
+    interrupt: Callable[[Worker], int],
+    check: Callable[[Worker], None] = lambda _: None,
+) -> int:
+    """Interrupt the workers of a shard until that has happened so many times, or one was done before it; then let the shard be done.
+
+    `interrupt` returns the exit code that a worker has then; `check` is told of each that has it. Says how many those are.
+    """
+    for number in range(most):
+        worker = zygote.start(folder, Role.RUN)
+        expected = interrupt(worker)
+        if worker.wait() == ExitCode.DONE:
+            return number
+        assert worker.wait() == expected, worker.log
+        check(worker)
+    last = zygote.run(folder, Role.RUN)
+    assert last.wait() == ExitCode.DONE, last.log
+    return most
+
+
+def with_stopped_workers(folders: Iterator[Folder], stopped: Callable[[Folder], Worker], count: int) -> Iterator[Any]:
+    """A folder of which so many workers are in the middle of the work, stopped; the workers.
+
+    One that was done before it could be stopped is no use: then the next folder is taken.
+    """
+    for folder, _ in zip(folders, range(20), strict=False):
+        workers = [stopped(folder) for _ in range(count)]
+        if folder.commit_is_there() or any(worker.ended() for worker in workers):
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+            continue
+        yield folder
+        yield from workers
+        return
+    raise AssertionError("workers are always done before they can be stopped")
 
 
 def worker_environment(folder: Folder, shard: int = 0) -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
+from endpoint_server import Gate, endpoint_server, engine_settings
 from laptop import eventually, processes_with
 
 REPOSITORY = Path(__file__).parents[2]
@@ -88,7 +89,7 @@ class Desk:
     def journalled(self) -> int:
         """Records that are in the journals of all shards, and so are safe."""
         journals = self.folder.glob(".headrace/output/default/reviews/_headrace/shards/*/*.journal")
-        lines = (line for journal in journals for line in journal.read_bytes().splitlines())
+        lines = (line for journal in journals for line in read(journal).splitlines())
         return sum(line[9:10] in (b"R", b"E") for line in lines)
 
     def is_under_way(self, running: subprocess.Popen[str], journalled: int) -> bool:
@@ -98,6 +99,14 @@ class Desk:
     def workers(self) -> list[int]:
         """Processes of this desk that are still there."""
         return list(processes_with(MARK, self.mark))
+
+
+def read(file: Path) -> bytes:
+    """What is in a file; nothing when it has just gone."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 @pytest.fixture
@@ -167,7 +176,7 @@ def test_run_survives_records_that_kill_their_worker(desk: Desk) -> None:
 
 
 def test_cancel_gives_every_record_a_line(desk: Desk) -> None:
-    ids = desk.write(400, shards=4, parallelism=2, engine=mock(latencyMilliseconds=100), batching={"maxBatchSize": 2})
+    ids = desk.write(4000, shards=4, parallelism=2, engine=mock(latencyMilliseconds=100), batching={"maxBatchSize": 2})
     running = desk.start("run", "-f", "reviews.yaml")
     eventually(partial(desk.is_under_way, running, 0))
     assert desk.do("cancel", "reviews")[0] == 0
@@ -180,17 +189,25 @@ def test_cancel_gives_every_record_a_line(desk: Desk) -> None:
 
 
 def test_interrupted_runs_go_on_where_they_stopped(desk: Desk) -> None:
-    ids = desk.write(400, shards=4, parallelism=2, engine=mock(latencyMilliseconds=20), batching={"maxBatchSize": 4})
-    for _ in range(3):
-        before = desk.journalled()
-        running = desk.start("run", "-f", "reviews.yaml")
-        eventually(partial(desk.is_under_way, running, before))
-        running.send_signal(signal.SIGINT)
-        _, err = running.communicate()
-        assert running.returncode == 130
-        assert err.endswith("headrace: stopped; run the same command again to go on\n")
-        assert desk.workers() == []
-    assert desk.do("run", "-f", "reviews.yaml")[0] == 0
+    """An endpoint answers some records more in each run, and holds the others back until the last."""
+    gate = Gate()
+    with endpoint_server(gate.answer) as server:
+        ids = desk.write(100, shards=4, parallelism=2, engine=engine_settings(server))
+        for _ in range(3):
+            before = desk.journalled()
+            running = desk.start("run", "-f", "reviews.yaml")
+            gate.let(10)
+            eventually(partial(desk.is_under_way, running, before))
+            running.send_signal(signal.SIGINT)
+            _, err = running.communicate()
+            assert running.returncode == 130, err
+            assert err.endswith("headrace: stopped; run the same command again to go on\n")
+            assert desk.workers() == []
+        assert len(server.asked) < 100, "the last run has something left to do"
+        gate.open()
+        done = desk.journalled()
+        assert desk.do("run", "-f", "reviews.yaml")[0] == 0
+    assert done >= 3
     assert desk.ids() == ids
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from endpoint_server import Gate, endpoint_server, engine_settings
 from headrace_worker.stores.objects import BucketStore
 from laptop import eventually
 from object_store import S3, s3_server
@@ -119,7 +120,7 @@ def test_run_answers_every_record_once_and_in_order(desk: Desk) -> None:
 
 
 def test_cancel_gives_every_record_a_line(desk: Desk) -> None:
-    ids = desk.write(400, engine=mock(latencyMilliseconds=100), batching={"maxBatchSize": 2})
+    ids = desk.write(4000, engine=mock(latencyMilliseconds=100), batching={"maxBatchSize": 2})
     running = desk.start("run", "-f", "reviews.yaml")
     eventually(lambda: desk.is_under_way(running))
     assert desk.do("cancel", "reviews")[0] == 0
@@ -133,13 +134,17 @@ def test_cancel_gives_every_record_a_line(desk: Desk) -> None:
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(desk: Desk) -> None:
-    ids = desk.write(300, engine=mock(latencyMilliseconds=20), batching={"maxBatchSize": 4})
-    running = desk.start("run", "-f", "reviews.yaml")
-    eventually(lambda: desk.is_under_way(running))
-    running.send_signal(signal.SIGINT)
-    running.communicate()
-    assert running.returncode == 130
-    assert desk.do("run", "-f", "reviews.yaml")[0] == 0
+    """An endpoint holds most answers back until the second run."""
+    gate = Gate(free=10)
+    with endpoint_server(gate.answer) as server:
+        ids = desk.write(300, engine=engine_settings(server))
+        running = desk.start("run", "-f", "reviews.yaml")
+        eventually(lambda: desk.is_under_way(running))
+        running.send_signal(signal.SIGINT)
+        running.communicate()
+        assert running.returncode == 130
+        gate.open()
+        assert desk.do("run", "-f", "reviews.yaml")[0] == 0
     assert sorted(desk.ids("results")) == sorted(ids)
 
 

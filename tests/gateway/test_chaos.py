@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 
 from cluster.processes import free_ports
-from gateway_rig import MARK, ROUTES, Gateway, gateway
+from gateway_rig import MARK, Gateway, gateway
 from laptop import eventually, processes_with
 
 REQUESTS = 60
 KILLS = 10
+ROUTE = {"name": "quick", "model": "quick", "window": {"maxBatchSize": 8, "maxWaitMilliseconds": 1000}}
+"""Its windows wait for more than one request: each batch is some processes."""
 
 
 @dataclass
@@ -69,7 +71,7 @@ def test_accepted_is_answered_once_whoever_is_killed(tmp_path: Path) -> None:
     with ExitStack() as stack:
 
         def started() -> Gateway:
-            return stack.enter_context(gateway(tmp_path, mark, "--port", str(load.port), routes=ROUTES))
+            return stack.enter_context(gateway(tmp_path, mark, "--port", str(load.port), routes=[ROUTE]))
 
         served = started()
         posting = threading.Thread(target=load.run, args=(served,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
@@ -16,12 +17,13 @@ from pathlib import Path
 import pytest
 
 from headrace.api.worker import ExitCode, Role, ShardReport
-from worker_rig import Folder, Worker, WorkerProcess, Zygote, chat_line
+from worker_rig import Folder, Worker, WorkerProcess, Zygote, chat_line, interrupted, with_stopped_workers
 
 RECORDS = 2000
 BATCH = 8
+MOST_BATCHES = 20
 KILLED = -signal.SIGKILL
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 
 def a_folder(
@@ -29,6 +31,7 @@ def a_folder(
 ) -> Folder:
     """A planned batch whose records take a while; some of them fail."""
     engine = {"name": "mock", "mock": {"latencyMilliseconds": latency, "errorPercent": 5, **mock}}
+    path.mkdir(exist_ok=True)
     folder = Folder(path, {"engine": engine, "batching": {"maxBatchSize": BATCH}}, disk)
     folder.write_input(*(chat_line(number, f"How are you, {number}?" * (1 + number % 5)) for number in range(records)))
     assert zygote.run(folder, Role.PLAN).wait() == ExitCode.DONE
@@ -61,8 +64,11 @@ def tried_again(folder: Folder) -> int:
     return sum(line["attempts"] - 1 for line in folder.lines("results") + folder.lines("errors"))
 
 
-def kill_somewhere(folder: Folder, worker: Worker, rng: random.Random, number: signal.Signals = signal.SIGKILL) -> None:
-    """Send a signal once its journals have grown by some bytes, or some moment after they have begun to grow."""
+def kill_somewhere(folder: Folder, worker: Worker, rng: random.Random, number: signal.Signals = signal.SIGKILL) -> int:
+    """Send a signal once its journals have grown by some bytes, or some moment after they have begun to grow.
+
+    Returns the exit code that there should be, unless the worker was done before.
+    """
     before = folder.journal_bytes()
     if rng.random() < 0.5:
         growth = rng.randrange(8_000)
@@ -71,23 +77,32 @@ def kill_somewhere(folder: Folder, worker: Worker, rng: random.Random, number: s
         until(lambda: folder.journal_bytes() > before, worker)
         time.sleep(rng.random() * 0.04)  # no synchronisation: a random moment is the point
     worker.kill(number)
+    return KILLED if number == signal.SIGKILL else ExitCode.DRAINED
 
 
 def test_every_record_is_answered_once_although_the_worker_is_killed_a_hundred_times(
     tmp_path: Path, zygote: Zygote
 ) -> None:
-    folder, rng, kills = a_folder(tmp_path, zygote), random.Random(20260115), 0
-    while kills < 100:
-        worker = zygote.start(folder, Role.RUN)
-        kill_somewhere(folder, worker, rng)
-        assert worker.wait() == KILLED, worker.log
-        kills += 1
-    assert zygote.start(folder, Role.RUN).wait() == ExitCode.DONE
-    assert_every_record_once(folder)
-    commit = folder.commit()
-    assert commit["attempt"] == kills + 1
-    assert commit["reprocessed"] == tried_again(folder)
-    assert 0 < commit["reprocessed"] <= kills * BATCH
+    """Where one comes to its end before it is killed, it goes on with another batch."""
+    rng, kills, reprocessed = random.Random(20260115), 0, 0
+    for number in range(MOST_BATCHES):
+        folder = a_folder(tmp_path / f"{number}", zygote)
+
+        def kill(worker: Worker, folder: Folder = folder) -> int:
+            return kill_somewhere(folder, worker, rng)
+
+        killed = interrupted(folder, zygote, 100 - kills, kill)
+        assert_every_record_once(folder)
+        commit = folder.commit()
+        assert commit["attempt"] - killed in (0, 1), (
+            "each was an attempt, and the last may have been killed after its commit"
+        )
+        assert commit["reprocessed"] == tried_again(folder) <= killed * BATCH
+        kills, reprocessed = kills + killed, reprocessed + commit["reprocessed"]
+        if kills == 100:
+            break
+    assert kills == 100
+    assert reprocessed > 0
 
 
 def test_every_record_is_answered_once_although_some_records_kill_the_worker(tmp_path: Path, zygote: Zygote) -> None:
@@ -105,6 +120,11 @@ def everything_below(folder: Folder) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in folder.output.rglob("*") if file.is_file()}
 
 
+def slow_folders(path: Path, zygote: Zygote) -> Iterator[Folder]:
+    """Batches of 300 records that take two seconds."""
+    return (a_folder(path / f"{number}", zygote, records=300, latency=50) for number in itertools.count())
+
+
 def stopped_worker(folder: Folder) -> WorkerProcess:
     """A worker that has begun, and then hears and does nothing for a while."""
     before = folder.journal_bytes()
@@ -115,8 +135,7 @@ def stopped_worker(folder: Folder) -> WorkerProcess:
 
 
 def test_a_zombie_that_wakes_after_the_commit_changes_nothing(tmp_path: Path, zygote: Zygote) -> None:
-    folder = a_folder(tmp_path, zygote, records=300, latency=50)
-    zombie = stopped_worker(folder)
+    folder, zombie = with_stopped_workers(slow_folders(tmp_path, zygote), stopped_worker, 1)
     assert zygote.run(folder, Role.RUN).wait() == ExitCode.DONE
     committed = everything_below(folder)
     zombie.kill(signal.SIGCONT)
@@ -127,9 +146,7 @@ def test_a_zombie_that_wakes_after_the_commit_changes_nothing(tmp_path: Path, zy
 
 
 def test_a_zombie_that_wakes_while_another_works_gives_way(tmp_path: Path, zygote: Zygote) -> None:
-    folder = a_folder(tmp_path, zygote, records=300, latency=50)
-    zombie = stopped_worker(folder)
-    other = stopped_worker(folder)
+    folder, zombie, other = with_stopped_workers(slow_folders(tmp_path, zygote), stopped_worker, 2)
     zombie.kill(signal.SIGCONT)
     assert zombie.wait() == ExitCode.DRAINED, zombie.log
     assert not (folder.private() / "commit.json").exists()
@@ -139,22 +156,30 @@ def test_a_zombie_that_wakes_while_another_works_gives_way(tmp_path: Path, zygot
 
 
 def test_a_worker_that_is_told_to_stop_puts_its_work_away(tmp_path: Path, zygote: Zygote) -> None:
-    folder, rng, stops, done = a_folder(tmp_path, zygote), random.Random(7), 0, 0
-    while stops < 30:
-        worker = zygote.start(folder, Role.RUN)
-        kill_somewhere(folder, worker, rng, rng.choice([signal.SIGTERM, signal.SIGINT]))
-        assert worker.wait() == ExitCode.DRAINED, worker.log
-        report = worker.report
-        assert isinstance(report, ShardReport)
-        assert report.failure is None
-        assert report.records.succeeded + report.records.failed >= done
-        done = report.records.succeeded + report.records.failed
-        stops += 1
-    last = zygote.start(folder, Role.RUN)
-    assert last.wait() == ExitCode.DONE
-    assert f"attempt {stops + 1}: {done} of {RECORDS} records are done" in last.log
-    assert_every_record_once(folder)
-    assert folder.commit()["reprocessed"] == tried_again(folder) <= stops * BATCH
+    rng, stops = random.Random(7), 0
+    for number in range(MOST_BATCHES):
+        folder, done = a_folder(tmp_path / f"{number}", zygote), [0]
+
+        def put_away(worker: Worker, done: list[int] = done) -> None:
+            report = worker.report
+            assert isinstance(report, ShardReport)
+            assert report.failure is None
+            assert report.records.succeeded + report.records.failed >= done[-1]
+            done.append(report.records.succeeded + report.records.failed)
+
+        def stop(worker: Worker, folder: Folder = folder) -> int:
+            return kill_somewhere(folder, worker, rng, rng.choice([signal.SIGTERM, signal.SIGINT]))
+
+        stopped = interrupted(folder, zygote, 30 - stops, stop, put_away)
+        log = (folder.path / f"log-{Role.RUN}").read_text()
+        for attempt, records in enumerate(done, 1):
+            assert f"attempt {attempt}: {records} of {RECORDS} records are done" in log
+        assert_every_record_once(folder)
+        assert folder.commit()["reprocessed"] == tried_again(folder) <= stopped * BATCH
+        stops += stopped
+        if stops == 30:
+            break
+    assert stops == 30
 
 
 # no room
@@ -191,11 +216,10 @@ def test_a_worker_without_room_for_its_journal_loses_nothing(tmp_path: Path, zyg
 
 def test_a_worker_without_room_for_its_results_loses_nothing(tmp_path: Path, zygote: Zygote) -> None:
     """Two journals of half the records each fit, their results in one file do not."""
-    folder = a_folder(tmp_path, zygote, latency=2)
-    half = WorkerProcess(folder, Role.RUN)
-    until(lambda: folder.journal_bytes() > 400_000, half)
-    half.kill(signal.SIGTERM)
-    assert half.wait() == ExitCode.DRAINED
+    folder = a_folder(tmp_path, zygote, latency=0)
+    with files_of_at_most(400_000):
+        half = WorkerProcess(folder, Role.RUN)
+        assert_out_of_room(half)
     with files_of_at_most(600_000):
         assert_out_of_room(WorkerProcess(folder, Role.RUN))
     assert "2000 of 2000" not in half.log

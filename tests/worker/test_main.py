@@ -15,6 +15,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from cluster.processes import free_ports
 from headrace.api.worker import (
     Env,
     ExitCode,
@@ -32,6 +33,7 @@ from headrace_worker.drain import Drain
 from headrace_worker.errors import Drained, JobFailed
 from headrace_worker.metrics import Metrics, MetricsServer
 from headrace_worker.stores.base import NoSpace, NotWritable
+from laptop import eventually
 from worker_rig import PYTHONPATH, Folder, Worker, WorkerProcess, Zygote, chat_line, worker_environment
 
 
@@ -291,20 +293,20 @@ def test_wait_ends_with_a_request() -> None:
 
 def fetch(port: int, path: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=180) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
 
 
 def test_main_shows_its_progress_until_its_standard_input_ends(tmp_path: Path, zygote: Zygote) -> None:
-    folder = a_folder(tmp_path, 2000, engine=slow_mock(20), batching={"maxBatchSize": 1})
+    folder = a_folder(tmp_path, 2000, engine=slow_mock(300), batching={"maxBatchSize": 1})
     zygote.run(folder, Role.PLAN)
     port_file = tmp_path / "port"
     env = {Env.METRICS_PORT: "0", Env.METRICS_PORT_FILE: str(port_file), Env.DRAIN_ON_EOF: "1"}
     worker = WorkerProcess(folder, Role.RUN, env={name.value: value for name, value in env.items()})
-    while not port_file.exists():
-        assert not worker.ended(), worker.log
+    eventually(lambda: port_file.exists() or worker.ended())
+    assert port_file.exists(), worker.log
     port = int(port_file.read_text())
     seen = ShardReport(shard=0)
     while seen.records.succeeded == 0:
@@ -333,9 +335,7 @@ def test_metrics_server_on_a_port_that_is_taken_says_so() -> None:
 
 
 def test_metrics_server_on_a_given_port_is_reached() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        port = other.getsockname()[1]
+    (port,) = free_ports(1)
     server = MetricsServer(port, Metrics(), lambda: PlanReport(records=7))
     try:
         assert orjson.loads(fetch(port, "/progress")[1])["records"] == 7

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,28 @@ from headrace_worker.layout import ShardFolder
 from headrace_worker.ledger import Entry
 from headrace_worker.stores.objects import BucketStore
 from object_store import S3, BucketFolder
-from worker_rig import HEADER, Worker, WorkerProcess, Zygote, a_shard, chat_line
+from worker_rig import (
+    HEADER,
+    Folder,
+    Worker,
+    WorkerProcess,
+    Zygote,
+    a_shard,
+    chat_line,
+    interrupted,
+    with_stopped_workers,
+)
 
 BATCH = 8
 KILLS = 20
 KILLED = -signal.SIGKILL
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 
 def a_folder(path: Path, s3: S3, records: int, fields: dict[str, Any] | None = None, **mock: int) -> BucketFolder:
     """A batch in the object store; some of its records fail."""
     engine = {"name": "mock", "mock": {"errorPercent": 5, **mock}}
+    path.mkdir(exist_ok=True)
     usual = {"engine": engine, "batching": {"maxBatchSize": BATCH}}
     folder = BucketFolder(path, {**usual, **(fields or {})}, root=s3.folder())
     folder.write_input(*(chat_line(number, f"How are you, {number}?" * (1 + number % 5)) for number in range(records)))
@@ -149,7 +161,7 @@ def test_a_server_that_is_down_is_no_verdict(tmp_path: Path, s3: S3, zygote: Zyg
 
 
 def test_finalize_gives_each_record_a_line(tmp_path: Path, s3: S3, zygote: Zygote) -> None:
-    folder = a_folder(tmp_path, s3, 200, {"stopReason": "batch_cancelled"}, latencyMilliseconds=50)
+    folder = a_folder(tmp_path, s3, 2000, {"stopReason": "batch_cancelled"}, latencyMilliseconds=250)
     assert zygote.run(folder, Role.PLAN).wait() == ExitCode.DONE
     worker = zygote.start(folder, Role.RUN)
     until(lambda: folder.journal_bytes() > 3000, worker)
@@ -157,7 +169,7 @@ def test_finalize_gives_each_record_a_line(tmp_path: Path, s3: S3, zygote: Zygot
     assert worker.wait() == KILLED
     closed = zygote.run(folder, Role.FINALIZE)
     assert closed.wait() == ExitCode.DONE, closed.log
-    assert_every_record_once(folder, 200)
+    assert_every_record_once(folder, 2000)
     assert isinstance(closed.report, FinalizeReport)
     assert folder.lines("results")
     assert {line["error"]["code"] for line in folder.lines("errors")} >= {"batch_cancelled"}
@@ -171,12 +183,13 @@ def until(happened: Callable[[], bool], worker: Worker) -> None:
         time.sleep(0.02)
 
 
-def kill_somewhere(folder: BucketFolder, worker: Worker, rng: random.Random) -> None:
+def kill_somewhere(folder: BucketFolder, worker: Worker, rng: random.Random) -> int:
     """Kill a worker some moment after its journals have begun to grow: before, in or after its next sync."""
     before = folder.journal_bytes()
     until(lambda: folder.journal_bytes() > before, worker)
     time.sleep(rng.random() * 0.6)  # no synchronisation: a random moment is the point
     worker.kill()
+    return KILLED
 
 
 def test_every_record_is_answered_once_although_the_worker_is_killed_again_and_again(
@@ -185,15 +198,13 @@ def test_every_record_is_answered_once_although_the_worker_is_killed_again_and_a
     records, rng = 1200, random.Random(20260115)
     folder = a_folder(tmp_path, s3, records, latencyMilliseconds=80)
     assert zygote.run(folder, Role.PLAN).wait() == ExitCode.DONE
-    for _ in range(KILLS):
-        worker = zygote.start(folder, Role.RUN)
-        kill_somewhere(folder, worker, rng)
-        assert worker.wait() == KILLED, worker.log
-    last = zygote.start(folder, Role.RUN)
+    kills = interrupted(folder, zygote, KILLS, lambda worker: kill_somewhere(folder, worker, rng))
+    assert kills >= KILLS // 2, "the machine may be late for the last ones"
+    last = zygote.run(folder, Role.RUN)
     assert last.wait() == ExitCode.DONE, last.log
     assert_every_record_once(folder, records)
     commit = folder.commit()
-    assert commit["attempt"] == KILLS + 1
+    assert commit["attempt"] - kills in (0, 1), "the last may have been killed after its commit"
     lines = folder.lines("results") + folder.lines("errors")
     assert commit["reprocessed"] == sum(line["attempts"] - 1 for line in lines) > 0
     assert isinstance(last.report, ShardReport)
@@ -215,7 +226,7 @@ def test_every_record_is_answered_once_although_some_records_kill_the_worker(
 
 
 def test_a_worker_that_is_told_to_stop_puts_its_work_away(tmp_path: Path, s3: S3, zygote: Zygote) -> None:
-    folder = a_folder(tmp_path, s3, 400, latencyMilliseconds=20)
+    folder = a_folder(tmp_path, s3, 400, latencyMilliseconds=500)
     assert zygote.run(folder, Role.PLAN).wait() == ExitCode.DONE
     worker = zygote.start(folder, Role.RUN)
     until(lambda: folder.journal_bytes() > 3000, worker)
@@ -224,6 +235,7 @@ def test_a_worker_that_is_told_to_stop_puts_its_work_away(tmp_path: Path, s3: S3
     assert isinstance(worker.report, ShardReport)
     done = worker.report.records.succeeded + worker.report.records.failed
     assert done > 0
+    folder.fields["engine"] = {"name": "mock"}
     last = zygote.run(folder, Role.RUN)
     assert f"attempt 2: {done} of 400 records are done" in last.log
     assert_every_record_once(folder, 400)
@@ -232,7 +244,15 @@ def test_a_worker_that_is_told_to_stop_puts_its_work_away(tmp_path: Path, s3: S3
 # zombies
 
 
-def stopped_worker(folder: BucketFolder) -> WorkerProcess:
+def slow_folders(path: Path, s3: S3, zygote: Zygote) -> Iterator[BucketFolder]:
+    """Batches of 300 records that take two seconds."""
+    for number in itertools.count():
+        folder = a_folder(path / f"{number}", s3, 300, latencyMilliseconds=50)
+        assert zygote.run(folder, Role.PLAN).wait() == ExitCode.DONE
+        yield folder
+
+
+def stopped_worker(folder: Folder) -> WorkerProcess:
     """A worker that has begun, and then hears and does nothing for a while."""
     before = folder.journal_bytes()
     worker = WorkerProcess(folder, Role.RUN)
@@ -242,9 +262,7 @@ def stopped_worker(folder: BucketFolder) -> WorkerProcess:
 
 
 def test_a_zombie_that_wakes_after_the_commit_changes_nothing(tmp_path: Path, s3: S3, zygote: Zygote) -> None:
-    folder = a_folder(tmp_path, s3, 300, latencyMilliseconds=50)
-    assert zygote.run(folder, Role.PLAN).wait() == ExitCode.DONE
-    zombie = stopped_worker(folder)
+    folder, zombie = with_stopped_workers(slow_folders(tmp_path, s3, zygote), stopped_worker, 1)
     assert zygote.run(folder, Role.RUN).wait() == ExitCode.DONE
     committed = folder.everything()
     zombie.kill(signal.SIGCONT)
@@ -257,10 +275,7 @@ def test_a_zombie_that_wakes_after_the_commit_changes_nothing(tmp_path: Path, s3
 
 
 def test_a_zombie_that_wakes_while_another_works_gives_way(tmp_path: Path, s3: S3, zygote: Zygote) -> None:
-    folder = a_folder(tmp_path, s3, 300, latencyMilliseconds=50)
-    assert zygote.run(folder, Role.PLAN).wait() == ExitCode.DONE
-    zombie = stopped_worker(folder)
-    other = stopped_worker(folder)
+    folder, zombie, other = with_stopped_workers(slow_folders(tmp_path, s3, zygote), stopped_worker, 2)
     zombie.kill(signal.SIGCONT)
     assert zombie.wait() == ExitCode.DRAINED, zombie.log
     assert not folder.store.exists(f"{folder.shard_uri()}commit.json")

@@ -170,7 +170,7 @@ def test_step_calls_the_model_by_the_name_that_the_endpoint_knows(server: Endpoi
 
 
 def test_step_keeps_as_many_requests_under_way_as_a_batch_has(server: EndpointServer) -> None:
-    four = Barrier(4, timeout=60)
+    four = Barrier(4, timeout=180)
 
     def together(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
         four.wait()
@@ -477,7 +477,10 @@ def test_run_shard_whose_key_is_revoked_keeps_its_records_for_a_later_run(
     run(folder)
     assert texts(folder.lines("results")) == [f"text {number}" for number in range(200)]
     assert folder.lines("errors") == []
-    assert len(server.asked) - before == 150, "what was answered is not asked for again"
+    again = len(server.asked) - before - 150
+    assert 0 <= again < 8, (
+        "what was answered is not asked for again, but for what was under way when the key was refused"
+    )
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [str(path) for path in files if key.encode() in path.read_bytes()] == []
 
