@@ -47,7 +47,7 @@ class S3:
 
     def request(self, method: str, path: str, body: bytes = b"") -> bytes:
         """One plain request."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=180)
         try:
             connection.request(method, path, body, {"Authorization": _SIGNED})
             answer = connection.getresponse()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from asking_rig import FakeClock, MemoryStore
 from headrace.api.asking import ClosedWindow, KnownKey, QueuedRequest, RequestRecord, RequestRoute, RequestState
+from headrace.gateway import natsserver
 from headrace.gateway.jetstream import JetStream, connected
 from headrace.gateway.natsserver import Address, NoServer, nats_server
 from headrace.gateway.store import Changes, Delivery, QueueFull, Store, StoreAway
@@ -258,7 +260,23 @@ def test_server_that_cannot_be_started_again_for_a_moment_is_there_later(tmp_pat
                     assert await store.record(record().id) is None
                     return
 
-    asyncio.run(asyncio.wait_for(story(), 60))
+    asyncio.run(asyncio.wait_for(story(), 2 * PATIENCE_SECONDS))
+
+
+def test_server_whose_port_somebody_else_has_taken_takes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        ports = [natsserver._free_port(), other.getsockname()[1]]
+        wanted = ports[0]
+        monkeypatch.setattr(natsserver, "_free_port", ports.pop)
+
+        async def story() -> str:
+            async with nats_server(tmp_path) as address, patiently_connected(address) as store:
+                assert await store.letters() == []
+                return address.url
+
+        assert asyncio.run(story()) == f"nats://127.0.0.1:{wanted}"
 
 
 def test_server_that_an_earlier_process_has_left_is_ended_first(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ PATIENCE_SECONDS = 15.0
 _START_SECONDS = 60.0
 """How long a server of our own may take to begin, and an earlier one to be gone: usually a second, on a busy machine far more."""
 _LOOK_SECONDS = 0.05
+_WORD_SECONDS = 1.0
 _PORTS_TRIED = 5
 _NOT_CHOSEN_BY_THE_KERNEL = range(20_000, 30_000)
 """Below what systems give to connections that go out: one of those could have the port before the server, or while it is started again."""
@@ -169,12 +170,16 @@ async def _started(program: str, folder: Path, lock: int, port: int) -> asyncio.
 
 
 async def _answers(port: int) -> bool:
+    """Whether somebody is there who speaks first, as such servers do."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return False
     try:
-        return bool(await reader.readline())
+        async with asyncio.timeout(_WORD_SECONDS):
+            return bool(await reader.readline())
+    except TimeoutError:
+        return False
     finally:
         writer.close()
 
