@@ -19,11 +19,13 @@ PUBLIC_V4 = (
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "172.16.0.0/12",
+    "192.0.0.0/24",
     "192.168.0.0/16",
 )
-PUBLIC_V6 = ("::1/128", "64:ff9b::/96", "fc00::/7", "fe80::/10")
+PUBLIC_V6 = ("::1/128", "64:ff9b::/96", "2002::/16", "fc00::/7", "fe80::/10")
 
 
 class ImageName(ApiModel):
@@ -191,6 +193,8 @@ class OperatorPolicy(ApiModel):
     """Whether to make it."""
     api_server_ports: tuple[Port, ...] = (443, 6443)
     """Ports at which the API server answers, before and behind the address of its Service."""
+    api_servers: FreeObjects = ()
+    """NetworkPolicy peers that are the API server; by default any address, for there is no pod to select it by."""
 
 
 class WorkersPolicy(ApiModel):
