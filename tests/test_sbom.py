@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import sbom
-
-
-def a_tar(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in files.items():
-            about = tarfile.TarInfo(name)
-            about.size = len(data)
-            archive.addfile(about, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def an_image(path: Path, *layers: Mapping[str, bytes]) -> Path:
-    """An archive in the form of `docker save`."""
-    names = [f"{number}/layer.tar" for number in range(len(layers))]
-    manifest = json.dumps([{"Layers": names}]).encode()
-    parts = {"manifest.json": manifest, **dict(zip(names, map(a_tar, layers), strict=True))}
-    archive = path / "headrace-test.tar"
-    archive.write_bytes(a_tar(parts))
-    return archive
+from image_builders import an_image
 
 
 def a_distribution(name: str, version: str, licence: str = "License-Expression: MIT") -> dict[str, bytes]:
