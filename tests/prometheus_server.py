@@ -40,7 +40,14 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series of the answer, as of now; none while it has not scraped. Raises `QueryRefused`."""
-        url = f"http://127.0.0.1:{self.port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
+        return self._asked("query", query=expression)
+
+    def query_range(self, expression: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """The series of the answer from one moment to another, in seconds since 1970. Raises `QueryRefused`."""
+        return self._asked("query_range", query=expression, start=start, end=end, step=step)
+
+    def _asked(self, path: str, **words: str | float) -> list[dict[str, Any]]:
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?" + urllib.parse.urlencode(words)
         try:
             with urllib.request.urlopen(url, timeout=30) as answer:
                 found: list[dict[str, Any]] = json.loads(answer.read())["data"]["result"]
@@ -48,7 +55,7 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             if error.code == 503:
                 return []  # not up yet
-            raise QueryRefused(f"{expression}: {error.read().decode()}") from error
+            raise QueryRefused(f"{words['query']}: {error.read().decode()}") from error
         except urllib.error.URLError:
             return []
 

@@ -121,9 +121,9 @@ def started_plane(folder: Path, say: Say) -> Iterator[Plane]:
 class Rig:
     """One namespace of a plane, with its own proxy, script and operators."""
 
-    def __init__(self, plane: Plane, folder: Path) -> None:
+    def __init__(self, plane: Plane, folder: Path, namespace: str = "") -> None:
         self.plane, self.folder, self.kubectl = plane, folder, plane.kubectl
-        self.namespace = f"test-{secrets.token_hex(4)}"
+        self.namespace = namespace or f"test-{secrets.token_hex(4)}"
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
         self.run(plane.api.create(NAMESPACES, self.namespace, body))
         self.script = Script(plane.background.loop)

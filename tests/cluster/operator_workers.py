@@ -54,6 +54,8 @@ class Fate:
     """False: it ends well, but its message is lost with it."""
     no_image: bool = False
     """It never starts: its image cannot be pulled."""
+    gpu_seconds: int = 0
+    """GPU time that it tells of when it is done."""
     begins_late_seconds: float = 0.0
     """Its first record is begun so much later than it seems: what a test would have to wait for."""
     evicted: bool = False
@@ -182,7 +184,7 @@ def _commit(pod: Pod, script: Script, fate: Fate) -> ShardReport:
         attempt=pod.attempt,
         committed=True,
         records=RecordCounts(total=total, succeeded=total - fate.failed_records, failed=fate.failed_records),
-        usage=Usage(prompt_tokens=7 * total, completion_tokens=3 * total),
+        usage=Usage(prompt_tokens=7 * total, completion_tokens=3 * total, gpu_seconds=fate.gpu_seconds),
         batches=1,
         batched_records=total,
         first_record_time=datetime.now(UTC) + timedelta(seconds=fate.begins_late_seconds),
