@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+import builders
+from headrace.api.inferencebatch import InferenceBatch, RecordCounts, ShardCounts
 
 from . import binaries
 from .control_plane import ControlPlane
@@ -23,6 +27,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("operator")]
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "headrace"
 VALUES = ROOT / "tests" / "charts" / "values"
+PREVIOUS = ROOT / "tests" / "charts" / "previous" / "headrace-0.1.0.tgz"
+"""The chart as it was before there were schedules."""
 MONITORING_CRDS = ROOT / "tests" / "charts" / "monitoring-crds"
 SYSTEM = "headrace-system"
 DRY_RUN = ("apply", "--server-side", "--dry-run=server", "--validate=strict")
@@ -96,6 +102,13 @@ def a_batch(name: str) -> dict[str, Any]:
     return {"apiVersion": "headrace.dev/v1alpha1", "kind": "InferenceBatch", "metadata": {"name": name}, "spec": spec}
 
 
+def is_in(less: Any, more: Any) -> bool:
+    """Whether all that a value says is said by another too, however deep."""
+    if isinstance(less, dict) and isinstance(more, dict):
+        return all(key in more and is_in(value, more[key]) for key, value in less.items())
+    return bool(less == more)
+
+
 @pytest.mark.parametrize("values", ["default", "namespaces", "everything"])
 def test_every_object_of_a_release_is_one_that_the_api_server_takes(site: Site, values: str) -> None:
     settings = [] if values == "default" else [f"--values={VALUES / values}.yaml"]
@@ -141,6 +154,42 @@ def test_upgrade_brings_an_older_schema_up_to_date_and_keeps_the_objects(site: S
     assert len(crd["metadata"]["annotations"]["headrace.dev/schema-digest"]) == 64
     assert site.kubectl.get("inferencebatch", "kept", "--namespace=blue")["metadata"]["uid"] == before["uid"]
     assert site.kubectl.get("deployment", "headrace", f"--namespace={SYSTEM}")["spec"]["replicas"] == 3
+
+
+def test_upgrade_from_the_chart_before_keeps_what_running_batches_have_done(site: Site) -> None:
+    site.helm("install", "headrace", str(PREVIOUS))
+    assert not site.kubectl("get", "crd", "scheduledgenerations.headrace.dev", "--ignore-not-found")
+    site.kubectl.apply(a_batch("running"), namespace="blue")
+    done = (
+        builders.a_batch()
+        .sharded(4)
+        .validated(records=1000)
+        .admitted()
+        .with_status(
+            records=RecordCounts(total=1000, succeeded=412, failed=3, pending=585),
+            shards=ShardCounts(total=4, active=2, succeeded=2),
+        )
+    )
+    status = {"status": done.status.to_object()}
+    site.kubectl(
+        "patch",
+        "ib",
+        "running",
+        "--namespace=blue",
+        "--subresource=status",
+        "--type=merge",
+        f"--patch={json.dumps(status)}",
+    )
+    before = site.kubectl.get("ib", "running", "--namespace=blue")
+    assert before["status"]["records"]["succeeded"] == 412
+    site.upgrade()
+    after = site.kubectl.get("ib", "running", "--namespace=blue")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["status"] == before["status"]
+    assert is_in(before["spec"], after["spec"]), "only fields that are new have come, with their defaults"
+    found = InferenceBatch.parse(after)
+    assert (found.status.records.succeeded, found.status.shards.active) == (412, 2)
+    assert site.kubectl.get("crd", "scheduledgenerations.headrace.dev")["metadata"]["name"]
 
 
 def test_what_users_have_made_outlives_the_release_and_is_found_by_the_next(site: Site) -> None:
