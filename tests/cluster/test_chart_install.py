@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 import builders
-from headrace.api.inferencebatch import InferenceBatch, RecordCounts, ShardCounts
+from headrace.api.batchstatus import RecordCounts, ShardCounts
+from headrace.api.inferencebatch import InferenceBatch
 
 from . import binaries
 from .control_plane import ControlPlane
