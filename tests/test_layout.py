@@ -141,3 +141,16 @@ def test_images_have_what_the_package_depends_on(dockerfile: str, extra: str, sp
     wanted = {re.split(r"[<>=]", one)[0] for one in (*project["dependencies"], *extras[extra], *extras["tracing"])}
     installed = set(re.split(r"[\s\"'=,<>\[\]]+", (ROOT / dockerfile).read_text()))
     assert wanted - installed == spared
+
+
+@pytest.mark.parametrize("dockerfile", ["operator/Dockerfile", "worker-image/Dockerfile"])
+def test_images_take_the_updates_of_debian_and_keep_no_setuid_file(dockerfile: str) -> None:
+    stages = re.split(r"^FROM ", (ROOT / dockerfile).read_text(), flags=re.MULTILINE)[1:]
+    last = stages[-1]
+    assert last.startswith("scratch\n"), "so that nothing is left of what an update replaces"
+    whole = re.search(r"^COPY --from=(\w+) / /$", last, re.MULTILINE)
+    assert whole is not None
+    (base,) = (stage for stage in stages if stage.partition("\n")[0].endswith(f"AS {whole[1]}"))
+    assert re.search(
+        r"apt-get update .*apt-get upgrade .*find / -xdev -type f -perm /6000 -exec chmod a-s", base, re.DOTALL
+    )
