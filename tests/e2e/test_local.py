@@ -189,10 +189,10 @@ def test_cancel_gives_every_record_a_line(desk: Desk) -> None:
 
 
 def test_interrupted_runs_go_on_where_they_stopped(desk: Desk) -> None:
-    """An endpoint answers some records more in each run, and holds the others back until the last."""
+    """An endpoint answers some records more in each run, fewer than a shard has, and holds the others back until the last."""
     gate = Gate()
     with endpoint_server(gate.answer) as server:
-        ids = desk.write(100, shards=4, parallelism=2, engine=engine_settings(server))
+        ids = desk.write(400, shards=4, parallelism=2, engine=engine_settings(server))
         for _ in range(3):
             before = desk.journalled()
             running = desk.start("run", "-f", "reviews.yaml")
@@ -203,11 +203,10 @@ def test_interrupted_runs_go_on_where_they_stopped(desk: Desk) -> None:
             assert running.returncode == 130, err
             assert err.endswith("headrace: stopped; run the same command again to go on\n")
             assert desk.workers() == []
-        assert len(server.asked) < 100, "the last run has something left to do"
-        gate.open()
         done = desk.journalled()
+        gate.open()
         assert desk.do("run", "-f", "reviews.yaml")[0] == 0
-    assert done >= 3
+    assert 3 <= done <= 30
     assert desk.ids() == ids
 
 
