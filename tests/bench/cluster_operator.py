@@ -37,7 +37,8 @@ from kubernetes.aio import client
 
 from builders import BatchBuilder, a_batch
 from cluster.operator_process import OperatorProcess
-from cluster.operator_rig import RECORDS, Plane, Rig, eventually, manifest, started_plane
+from cluster.operator_rig import RECORDS, Plane, Rig, manifest, started_plane
+from cluster.waiting import eventually
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType

@@ -43,7 +43,8 @@ from bench.cluster_operator import (
     steps,
     write,
 )
-from cluster.operator_rig import Plane, Rig, eventually, manifest, started_plane
+from cluster.operator_rig import Plane, Rig, manifest, started_plane
+from cluster.waiting import eventually
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import ConditionStatus

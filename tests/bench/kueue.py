@@ -34,8 +34,9 @@ from cluster.fixtures import COMPILE
 from cluster.kueue_controller import Kueue
 from cluster.kueue_queues import QUEUE, queue_up
 from cluster.operator_process import OperatorProcess
-from cluster.operator_rig import RECORDS, Plane, Rig, eventually, manifest, started_plane
+from cluster.operator_rig import RECORDS, Plane, Rig, manifest, started_plane
 from cluster.operator_workers import Fate, Pod
+from cluster.waiting import eventually
 from headrace.api.base import JsonObject
 from headrace.core.children import queued_run_job
 from headrace.shells.kube.resources import BATCHES, BULKHEADS, JOBS, Resource

@@ -25,7 +25,8 @@ import psutil
 
 from bench.cluster_operator import PATIENCE_SECONDS, an_operator, rss_mib, run, say
 from builders import a_batch
-from cluster.operator_rig import RECORDS, Plane, Rig, eventually, started_plane
+from cluster.operator_rig import RECORDS, Plane, Rig, started_plane
+from cluster.waiting import eventually
 from headrace.shells.kube.resources import CRON_JOBS, SCHEDULES
 from schedule_builders import a_schedule
 

@@ -23,6 +23,8 @@ from .operator_workers import Fate, Pod, Script, giving_up, so_far, work
 
 NODE = "hollow"
 KILLED = 137
+MOST_BYTES = 4 * 2**20
+"""Of one line of a watch: a pod with all its configuration."""
 JsonObject = dict[str, Any]
 
 
@@ -35,6 +37,8 @@ class HollowKubelet:
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._pods: dict[str, Pod] = {}
         self._attempts: Counter[tuple[str, str, int]] = Counter()
+        self.problems: list[str] = []
+        """What should not have happened: a pod whose life was cut short by it does nothing more."""
         self._addresses = (f"127.1.{n // 250}.{n % 250 + 1}" for n in itertools.count())
 
     def add_script(self, namespace: str, script: Script) -> None:
@@ -47,7 +51,10 @@ class HollowKubelet:
         runner = await self._serve_progress()
         try:
             while True:
-                await self._watch()
+                try:
+                    await self._watch()
+                except (LookupError, ValueError, AssertionError) as error:  # it must go on: all tests of a run share it
+                    self.problems.append(repr(error))
                 await asyncio.sleep(0.2)  # the API server is being restarted: list again
         finally:
             for life in self._lives.values():
@@ -77,7 +84,10 @@ class HollowKubelet:
         query |= {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
         timeout = aiohttp.ClientTimeout(total=None)
         try:
-            async with self._session.get(f"{self._server}/api/v1/pods", params=query, timeout=timeout) as stream:
+            url = f"{self._server}/api/v1/pods"
+            async with self._session.get(url, params=query, timeout=timeout, read_bufsize=MOST_BYTES) as stream:
+                if stream.status != 200:
+                    return
                 async for line in stream.content:
                     event = json.loads(line)
                     if event["type"] == "ERROR":
@@ -96,6 +106,7 @@ class HollowKubelet:
         if uid not in self._pods and obj["status"].get("phase") == "Pending":
             self._pods[uid] = self._born(obj)
             self._lives[uid] = asyncio.create_task(self._live(self._pods[uid]))
+            self._lives[uid].add_done_callback(self._lived)
         if "deletionTimestamp" in obj["metadata"] and uid in self._pods:
             self._pods[uid].stopped.set()
 
@@ -119,6 +130,10 @@ class HollowKubelet:
         )
         self._scripts[pod.namespace].pods.append(pod)
         return pod
+
+    def _lived(self, life: asyncio.Task[None]) -> None:
+        if not life.cancelled() and (error := life.exception()) is not None:
+            self.problems.append(repr(error))
 
     async def _live(self, pod: Pod) -> None:
         """One life: it is bound, runs, ends as the script says, and is gone once it has been told to stop."""

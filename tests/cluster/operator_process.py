@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -29,10 +28,10 @@ from headrace.shells.kube.operator import Options, run_operator
 from headrace.tracing import Silent, open_tracer
 
 from .processes import free_ports, tail
+from .waiting import PATIENCE_SECONDS, eventually
 
 _FORKS = multiprocessing.get_context("forkserver")
 _PR_SET_PDEATHSIG = 1
-PATIENCE_SECONDS = 240.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class OperatorProcess:
     def kill(self) -> None:
         """End it with no warning, as a crash would."""
         self._process.kill()
-        self._process.join(PATIENCE_SECONDS)
+        self.wait()
 
     def stop(self) -> int:
         """Ask it to end, and wait; returns the exit code."""
@@ -143,14 +142,28 @@ class OperatorProcess:
 
     def wait_until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """Wait until that holds of its health, which is returned."""
-        deadline = time.monotonic() + seconds
-        while not ((health := self.health()) and holds(health)):
+
+        def health() -> dict[str, Any] | None:
             assert self.alive, f"the operator ended:\n{tail(self.setup.log)}"
-            assert time.monotonic() < deadline, f"not within {seconds} s, {health}:\n{tail(self.setup.log)}"
-            time.sleep(0.05)
-        return health
+            found = self.health()
+            return found if found and holds(found) else None
+
+        found = eventually(health, "its health", self._report, seconds)
+        assert found is not None
+        return found
 
     def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> OperatorProcess:
         """Wait until it leads and watches; returns itself."""
         self.wait_until(lambda health: health["ready"] and health["leading"], seconds)
         return self
+
+    def until_metric(self, line: str) -> None:
+        """Wait until `/metrics` has that line; what a status tells is counted only when its write has been answered."""
+        eventually(lambda: line in self.metrics(), f"the metric {line}", lambda: "\n".join(self.metrics()))
+
+    def metrics(self) -> list[str]:
+        """The lines of `/metrics`; none while there is no answer."""
+        return self.get("/metrics")[1].splitlines()
+
+    def _report(self) -> str:
+        return f"{self.health()}\n{tail(self.setup.log)}"

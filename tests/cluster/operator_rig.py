@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -20,6 +19,7 @@ from builders import BatchBuilder
 from fanout_builders import FanOutBuilder
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.labels import API_VERSION
 from headrace.api.reasons import ConditionType
 from headrace.core.election import LeaseTerms
 from headrace.core.schedule.observed import SCHEDULED_TIMESTAMP
@@ -33,25 +33,17 @@ from .hollow_kubelet import HollowKubelet
 from .kubectl import Kubectl
 from .messages import Say
 from .operator_background import Background
-from .operator_process import PATIENCE_SECONDS, OperatorProcess, Setup
+from .operator_process import OperatorProcess, Setup
 from .operator_workers import Script
 from .processes import free_ports
 from .proxy import Proxy, write_kubeconfig
+from .waiting import PATIENCE_SECONDS, eventually
 
 CRDS = Path(__file__).parents[2] / "crds"
 RECORDS = [{"custom_id": f"r{n}", "text": f"Say {n}."} for n in range(10)]
 PATIENT = LeaseTerms(lease_seconds=120, give_up_seconds=90, renew_seconds=2)
 """For operators that have no rival: a machine that stands still for ten seconds is no reason to end, and nothing would start them again."""
 T = TypeVar("T")
-
-
-def eventually(holds: Callable[[], T], what: str, report: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> T:
-    """Wait until something is true, and return it; `report` tells what there is if it never is."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s.\n{report()}"
-        time.sleep(0.1)
-    return found
 
 
 def _established(crd: JsonObject) -> bool:
@@ -79,7 +71,7 @@ class Plane:
     def install_crds(self) -> None:
         """Install crds/ as a user does, and wait until objects of their kinds can be made."""
         self.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
-        eventually(lambda: all(map(_established, self.kubectl.get("crd")["items"])), "the CRDs are established", list)
+        eventually(lambda: all(map(_established, self.kubectl.get("crd")["items"])), "the CRDs are established")
 
     async def proxy(self) -> tuple[Proxy, str]:
         """A new proxy, and its URL."""
@@ -192,13 +184,21 @@ class Rig:
         """All Jobs of the namespace by name."""
         return {job["metadata"]["name"]: job for job in self.all(JOBS)}
 
-    def events(self, name: str = "reviews") -> list[tuple[str, str]]:
-        """Reason and note of the events about a batch."""
-        return [
-            (event["reason"], event["note"])
-            for event in self.all(EVENTS)
-            if event["regarding"]["kind"] == "InferenceBatch" and event["regarding"]["name"] == name
-        ]
+    def events(self, name: str = "reviews") -> list[JsonObject]:
+        """The events so far about our objects of that name; they are posted some time after the status that they tell of."""
+        regarding = ((event["regarding"], event) for event in self.all(EVENTS))
+        return [event for it, event in regarding if (it.get("apiVersion"), it["name"]) == (API_VERSION, name)]
+
+    def until_event(self, reason: str, *words: str, about: str = "reviews") -> JsonObject:
+        """Wait for the event of that reason about an object, with those words in its note, and return it."""
+
+        def told() -> JsonObject | None:
+            found = [event for event in self.events(about) if event["reason"] == reason]
+            return next((event for event in found if all(word in event["note"] for word in words)), None)
+
+        found = self.eventually(told, f"the event {reason} about {about}, with {words or 'any words'}")
+        assert found is not None
+        return found
 
     def edit(self, name: str = "reviews", **spec: Any) -> None:
         """Change spec fields of a batch."""
@@ -264,10 +264,13 @@ class Rig:
 
     def report(self) -> str:
         """What there is, for a message."""
-        statuses = [json.dumps(batch.get("status", {})) for batch in self.all(BATCHES)]
+        found = [(resource.plural, it) for resource in (BATCHES, FAN_OUTS, SCHEDULES) for it in self.all(resource)]
+        statuses = [f"{kind}/{it['metadata']['name']}: {json.dumps(it.get('status', {}))}" for kind, it in found]
+        events = [f"{it['reason']} about {it['regarding']['name']}: {it.get('note', '')}" for it in self.all(EVENTS)]
         calls = [str(call) for call in self.proxy.calls[-30:]]
         logs = [operator.log[-3000:] for operator in self._operators]
-        return "\n".join([*statuses, *self.jobs(), *calls, *logs])
+        problems = [f"the hollow kubelet: {problem}" for problem in self.plane.kubelet.problems]
+        return "\n".join([*statuses, *self.jobs(), *events, *calls, *logs, *problems])
 
     async def _items(self, resource: Resource) -> list[JsonObject]:
         return [item async for page in self.plane.api.pages(resource, self.namespace) for item in page["items"]]

@@ -4,11 +4,15 @@ A process is remembered by its id and its start time: an id alone may belong to 
 """
 
 import contextlib
+import fcntl
+import functools
 import os
 import random
 import signal
 import socket
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +22,9 @@ from .messages import ClusterError, Unavailable
 
 _NOT_CHOSEN_BY_THE_KERNEL = range(20_000, 30_000)
 """Below what Linux gives to connections that go out, unless somebody has told it otherwise."""
+_RESERVED: set[int] = set()
+"""The ports that this process has been given."""
+_RESERVING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def tail(log: Path, lines: int = 25) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has.
+    """Ports that nobody has, and that no other test run on this machine is given before this process ends.
 
     None that the kernel would choose: those it also gives to connections that go out, and many do before somebody listens here.
     """
@@ -118,7 +125,33 @@ def free_ports(count: int) -> list[int]:
     for port in random.SystemRandom().sample(_NOT_CHOSEN_BY_THE_KERNEL, len(_NOT_CHOSEN_BY_THE_KERNEL)):
         if len(found) == count:
             return found
-        with contextlib.suppress(OSError), socket.socket() as trial:
-            trial.bind(("127.0.0.1", port))
+        if _is_free(port) and _reserve(port):
             found.append(port)
     raise OSError(f"there are no {count} free ports on this machine")
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.socket() as trial:
+        trial.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def _reserve(port: int) -> bool:
+    """Take a port before somebody listens there: a byte of a file, which the kernel locks for this process until it ends."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False  # another process has it
+    with _RESERVING:  # the kernel would give it to this process twice
+        if port in _RESERVED:
+            return False
+        _RESERVED.add(port)
+        return True
+
+
+@functools.cache
+def _reservations() -> int:
+    """The file, open for as long as this process lives: to close it once would give back everything."""
+    path = Path(tempfile.gettempdir()) / f"headrace-test-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)

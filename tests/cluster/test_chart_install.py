@@ -21,7 +21,7 @@ from . import binaries
 from .control_plane import ControlPlane
 from .kubectl import Kubectl
 from .messages import Say, Unavailable
-from .operator_rig import eventually
+from .waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("operator")]
 

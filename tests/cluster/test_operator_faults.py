@@ -188,8 +188,8 @@ def test_somebody_elses_object_with_a_childs_name_is_left_alone(
     sentence = (
         f"{resource.kind} {name} exists and is not of this batch: delete it, or make the batch anew under another name"
     )
-    rig.eventually(lambda: ("FailedCreate", sentence) in rig.events(), "an event that says so")
-    assert sentence in operator.log
+    rig.until_event("FailedCreate", sentence)
+    rig.eventually(lambda: sentence in operator.log, "a line of the log that says so")
     assert wanted(rig.get(resource, name)) == before
     rig.delete(resource, name)
     assert rig.until_state("Complete").status.records == ALL_SUCCEEDED
@@ -206,7 +206,7 @@ def test_a_quota_that_forbids_the_job_is_told_and_tried_again(rig: Rig) -> None:
     rig.kubectl("wait", "--namespace", rig.namespace, "--for=jsonpath={.status.hard}", "resourcequota/none")
     rig.operator().start().wait_ready()
     rig.submit(INLINE)
-    rig.eventually(lambda: any("exceeded quota" in note for _, note in rig.events()), "an event that says so")
+    rig.until_event("FailedCreate", "exceeded quota")
     rig.kubectl("delete", "resourcequota", "none", "--namespace", rig.namespace)
     rig.patch("reviews", {"metadata": {"annotations": {"touched": "1"}}})
     assert rig.until_state("Complete").status.records == ALL_SUCCEEDED
@@ -266,13 +266,12 @@ def test_an_object_of_an_older_crd_is_told_what_is_wrong_with_it(rig: Rig) -> No
     status = rig.eventually(lambda: rig.get(BATCHES, "reviews").get("status", {}), "its status")
     assert status["summary"]["state"] == "InvalidSpec"
     assert status["conditions"][0]["message"].startswith("spec.engine.name: must be 'transformers', 'vllm'")
-    rig.eventually(lambda: "InvalidSpec" in dict(rig.events()), "its event")
+    rig.until_event("InvalidSpec")
     assert created(rig, JOBS) == []
 
 
 def test_an_object_whose_status_cannot_be_written_is_told_by_an_event(rig: Rig) -> None:
     submit_what_an_older_crd_lets_pass(rig, INLINE.with_spec(shards="two"))
     rig.operator().start().wait_ready()
-    note = rig.eventually(lambda: dict(rig.events()).get("InvalidSpec", ""), "its event")
-    assert note.startswith('spec.shards: must be an integer, not "two"')
+    assert rig.until_event("InvalidSpec")["note"].startswith('spec.shards: must be an integer, not "two"')
     assert created(rig, JOBS) == []

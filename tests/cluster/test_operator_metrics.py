@@ -19,9 +19,10 @@ from prometheus_server import Prometheus, program, scraping
 from schedule_builders import a_schedule
 from worker_rig import Folder, WorkerProcess, chat_line
 
-from .operator_rig import RECORDS, Rig, ask_for_run, eventually, plane, rig, until_ticking
+from .operator_rig import RECORDS, Rig, ask_for_run, plane, rig, until_ticking
 from .operator_rig import fan_out_manifest as manifest_of
 from .operator_workers import Fate, Pod
+from .waiting import eventually
 
 __all__ = ["plane", "rig"]
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("operator")]

@@ -25,7 +25,7 @@ from headrace.api.reasons import ConditionType
 from headrace.api.scheduledgeneration import ScheduledGeneration
 from headrace.api.worker import ExitCode, Role
 from headrace.core.election import LeaseTerms
-from headrace.shells.kube.resources import BATCHES, CRON_JOBS, EVENTS, FAN_OUTS, JOBS, PODS, SCHEDULES
+from headrace.shells.kube.resources import BATCHES, CRON_JOBS, FAN_OUTS, JOBS, PODS, SCHEDULES
 from schedule_builders import ScheduleBuilder, a_schedule
 
 from .operator_process import OperatorProcess
@@ -356,13 +356,13 @@ def test_a_schedule_is_suspended_after_failures_and_goes_on_after_a_success(rig:
         rig.until_state("WorkerFailed", name)
     rig.eventually(lambda: rig.get(CRON_JOBS, "reports")["spec"]["suspend"], "it is suspended")
     rig.eventually(lambda: schedule(rig).status.summary.state == "Paused", "the status says so")
-    events = [event for event in rig.all(EVENTS) if event["reason"] == "PausedByFailures"]
-    assert [(event["type"], event["regarding"]["name"]) for event in events] == [("Warning", "reports")]
+    assert rig.until_event("PausedByFailures", about="reports")["type"] == "Warning"
     rig.script.fate = lambda _: Fate()
     ask_for_run(rig, "reports", "third")
     until_ended(rig, "third")
     rig.eventually(lambda: not rig.get(CRON_JOBS, "reports")["spec"]["suspend"], "it goes on")
     rig.eventually(lambda: schedule(rig).status.failures == 0, "its failures are forgotten")
+    assert [event["reason"] for event in rig.events("reports")].count("PausedByFailures") == 1
 
 
 def test_a_fan_out_on_a_schedule_is_joined_and_told_of(rig: Rig) -> None:
