@@ -85,6 +85,8 @@ class OperatorProcess:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self._process: Any = None
+        self.starts = 0
+        """How often it was started."""
 
     def start(self, **changes: Any) -> OperatorProcess:
         """Start it, with some of its setup changed; returns itself."""
@@ -92,6 +94,7 @@ class OperatorProcess:
         _FORKS.set_forkserver_preload(["headrace.shells.kube.operator"])
         self._process = _FORKS.Process(target=_main, args=(self.setup,), daemon=True)
         self._process.start()
+        self.starts += 1
         return self
 
     @property

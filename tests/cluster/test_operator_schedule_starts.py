@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,10 @@ from headrace.api.worker import Role
 from headrace.shells.kube.resources import BATCHES, CRON_JOBS, JOBS, PODS, SCHEDULES
 from schedule_builders import ScheduleBuilder, a_schedule, once
 
+from .operator_lives import Life, live_and_die
 from .operator_rig import RECORDS, Plane, Rig, ask_for_run, plane, rig, tick_job, until_ticking
 from .operator_workers import Fate
-from .proxy import Call, calls_to
+from .proxy import calls_to
 
 __all__ = ["plane", "rig"]
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("waiting")]
@@ -27,7 +26,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("waiting")]
 INLINE = a_batch().inline(*RECORDS).spec
 NEVER = a_schedule("0 0 1 1 *", "reports").of_batch(**INLINE)
 """Its CronJob does not tick while a test runs."""
-AT_ONCE = 6
 
 
 def schedule(rig: Rig, name: str = "reports") -> ScheduledGeneration:
@@ -71,17 +69,19 @@ def tick(rig: Rig, name: str = "reports") -> str:
     return run
 
 
-def writes(call: Call) -> bool:
-    """It changes something, and not only who leads."""
-    return call.writes and call.resource != "leases"
+def made(rig: Rig) -> list[str]:
+    """The runs that were made, each as often as it was."""
+    asked = rig.proxy.made(calls_to(BATCHES.plural, "create"))
+    return [call.sent_name for call in asked if call.status == 201]
 
 
 def test_what_is_to_run_once_runs_at_its_moment_and_not_again(rig: Rig) -> None:
     operator = rig.operator().start().wait_ready()
-    wanted = once_in(3, successfulJobsHistoryLimit=0)
-    rig.create(SCHEDULES, wanted.manifest)
+    rig.create(SCHEDULES, once_in(3600, successfulJobsHistoryLimit=0).manifest)
     rig.eventually(lambda: condition(rig, ConditionType.READY).startswith("True Scheduled"), "it is looked at")
-    assert schedule(rig).status.summary.next == wanted.spec["runAt"]
+    assert schedule(rig).status.summary.next == rig.get(SCHEDULES, "reports")["spec"]["runAt"]
+    wanted = once_in(2)
+    rig.change(SCHEDULES, "reports", {"spec": {"runAt": wanted.spec["runAt"]}})
     rig.eventually(lambda: condition(rig, ConditionType.READY).startswith("True RunAtPassed"), "its moment")
     rig.eventually(lambda: schedule(rig).status.last_successful_time, "its end")
     rig.eventually(lambda: runs(rig) == [], "history has no room for it")
@@ -89,10 +89,15 @@ def test_what_is_to_run_once_runs_at_its_moment_and_not_again(rig: Rig) -> None:
     operator.start().wait_ready()
     rig.change(SCHEDULES, "reports", {"metadata": {"annotations": {"touched": "yes"}}})
     rig.change(SCHEDULES, "reports", {"spec": {"successfulJobsHistoryLimit": 1}})
-    rig.eventually(lambda: schedule(rig).status.observed_generation == 2, "it is looked at again")
-    created = rig.proxy.made(calls_to("inferencebatches", "create"))
-    assert [call.sent_name for call in created if call.status == 201] == [name_of_run(wanted)]
+    rig.eventually(lambda: looked_at(rig), "it is looked at again")
+    assert made(rig) == [name_of_run(wanted)]
     assert not rig.proxy.made(calls_to("cronjobs", "create"))
+
+
+def looked_at(rig: Rig) -> bool:
+    """Whether the status of the schedule `reports` is about what its spec says now."""
+    found = rig.get(SCHEDULES, "reports")
+    return bool(found["status"].get("observedGeneration") == found["metadata"]["generation"])
 
 
 def test_a_moment_that_was_missed_is_told_of_and_not_run(rig: Rig) -> None:
@@ -199,41 +204,17 @@ def test_schedules_that_wait_for_each_other_are_refused_until_one_does_not(rig: 
         until_ticking(rig, name)
 
 
-def live(plane: Plane, folder: Path, number: int, *, answered: bool) -> str:
-    """A schedule of one run, and an operator that is killed at that write; returns it, or nothing if there were not so many."""
-    rig = Rig(plane, folder)
-    try:
-        operator = rig.operator()
-        rig.proxy.kill_at(number, lambda: operator.pid, answered=answered, among=writes)
-        wanted = once_in(-1, successfulJobsHistoryLimit=0)
-        rig.create(SCHEDULES, wanted.manifest)
-        operator.start()
-        victim = ""
-
-        def over() -> bool:
-            return bool(schedule(rig).status.last_successful_time) and runs(rig) == []
-
-        while not over():
-            if not operator.alive:
-                # On a slow machine it may also have lost its lease, and then it ends by itself.
-                victim = str(next(iter(rig.proxy.made(writes)[number - 1 :]), victim))
-                operator.start()
-            rig.eventually(lambda: not operator.alive or over(), "the kill, or the end")
-        created = rig.proxy.made(calls_to("inferencebatches", "create"))
-        assert [call.sent_name for call in created if call.status == 201] == [name_of_run(wanted)], rig.report()
-        return victim
-    finally:
-        rig.close()
+def run_once(life: Life) -> None:
+    """A schedule of one run, at a moment that has come, and no room for it afterwards."""
+    rig, wanted = life.rig, once_in(-1, successfulJobsHistoryLimit=0)
+    rig.create(SCHEDULES, wanted.manifest)
+    life.until(lambda: schedule(rig).status.last_successful_time and runs(rig) == [], "the end of the run")
+    assert made(rig) == [name_of_run(wanted)]
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before it is made", "after it is answered"])
 def test_an_operator_killed_between_any_two_writes_makes_the_only_run_once(
     plane: Plane, tmp_path: Path, *, answered: bool
 ) -> None:
-    numbers = count(1)
-    victims: list[str] = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        while all(victims):
-            wave = [next(numbers) for _ in range(AT_ONCE)]
-            victims += pool.map(lambda number: live(plane, tmp_path, number, answered=answered), wave)
-    assert sum(map(bool, victims)) > 8
+    killed = live_and_die(plane, tmp_path, run_once, answered=answered)
+    assert killed >= {"create inferencebatches", "patch scheduledgenerations/status", "delete inferencebatches"}

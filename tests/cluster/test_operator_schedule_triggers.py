@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,15 +15,15 @@ from headrace.api.worker import ExitCode, Failure, Role
 from headrace.shells.kube.resources import BATCHES, SCHEDULES
 from schedule_builders import ScheduleBuilder, triggered
 
+from .operator_lives import Life, live_and_die
 from .operator_rig import Plane, Rig, plane, rig
 from .operator_workers import Fate
-from .proxy import Call, calls_to
+from .proxy import calls_to
 
 __all__ = ["plane", "rig"]
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("waiting")]
 
 WANTED = ScheduleBuilder(triggered(10, settleSeconds=1, pollSeconds=10).spec, "reports")
-AT_ONCE = 6
 
 
 def schedule(rig: Rig) -> ScheduledGeneration:
@@ -80,49 +78,24 @@ def test_a_listing_that_fails_is_told_of_and_not_repeated_at_once(rig: Rig) -> N
     rig.create(SCHEDULES, WANTED.manifest)
     expected = "False ListingFailed: what is new could not be listed: InputUnreadable: there is no such bucket"
     rig.eventually(lambda: condition(rig, ConditionType.INPUT_LISTED) == expected, "it is told of")
+    rig.change(SCHEDULES, "reports", {"spec": {"successfulJobsHistoryLimit": 1}})
+    rig.eventually(lambda: schedule(rig).status.observed_generation == 2, "it is looked at again")
     assert len([call for call in rig.proxy.made(calls_to("jobs", "create")) if call.status == 201]) == 1
 
 
-def writes(call: Call) -> bool:
-    """It changes something, and not only who leads."""
-    return call.writes and call.resource != "leases"
-
-
-def live(plane: Plane, folder: Path, number: int, *, answered: bool) -> str:
-    """New objects, and an operator that is killed at that write; returns it, or nothing if there were not so many."""
-    rig = Rig(plane, folder)
-    try:
-        rig.script.new_objects = in_the_first_window
-        operator = rig.operator()
-        rig.proxy.kill_at(number, lambda: operator.pid, answered=answered, among=writes)
-        rig.create(SCHEDULES, WANTED.with_spec(successfulJobsHistoryLimit=0).manifest)
-        operator.start()
-        victim = ""
-
-        def over() -> bool:
-            return bool(schedule(rig).status.last_successful_time) and not runs(rig)
-
-        while not over():
-            if not operator.alive:
-                # On a slow machine it may also have lost its lease, and then it ends by itself.
-                victim = str(next(iter(rig.proxy.made(writes)[number - 1 :]), victim))
-                operator.start()
-            rig.eventually(lambda: not operator.alive or over(), "the kill, or the end")
-        created = rig.proxy.made(calls_to("inferencebatches", "create"))
-        assert [call.sent_name for call in created if call.status == 201] == ["reports-0"], rig.report()
-        return victim
-    finally:
-        rig.close()
+def begin_with_what_is_new(life: Life) -> None:
+    """New objects, one run of them, and no room for it afterwards."""
+    rig = life.rig
+    rig.script.new_objects = in_the_first_window
+    rig.create(SCHEDULES, WANTED.with_spec(successfulJobsHistoryLimit=0).manifest)
+    life.until(lambda: schedule(rig).status.last_successful_time and not runs(rig), "the end of the run")
+    created = rig.proxy.made(calls_to(BATCHES.plural, "create"))
+    assert [call.sent_name for call in created if call.status == 201] == ["reports-0"]
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before it is made", "after it is answered"])
 def test_an_operator_killed_between_any_two_writes_begins_one_run_for_what_is_new(
     plane: Plane, tmp_path: Path, *, answered: bool
 ) -> None:
-    numbers = count(1)
-    victims: list[str] = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        while all(victims):
-            wave = [next(numbers) for _ in range(AT_ONCE)]
-            victims += pool.map(lambda number: live(plane, tmp_path, number, answered=answered), wave)
-    assert sum(map(bool, victims)) > 8
+    killed = live_and_die(plane, tmp_path, begin_with_what_is_new, answered=answered)
+    assert killed >= {"create jobs", "create inferencebatches", "patch scheduledgenerations/status"}
