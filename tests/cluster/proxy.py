@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ class Call:
     """What the API server answered; 0 while it has not been asked or has not answered."""
     deadly: bool = False
     """Whoever makes it is killed."""
+    came: float = field(default_factory=time.monotonic)
+    """When, by the clock that only goes forward, in seconds."""
 
     @property
     def writes(self) -> bool:

@@ -12,7 +12,8 @@ from admission_builders import MODEL, a_bulkhead, failed, holds, wants, with_gpu
 from builders import NOON, BatchBuilder, a_batch
 from headrace.api.batchstatus import Admission, ShardCounts
 from headrace.api.bulkhead import NamespaceSelector
-from headrace.api.meta import ConditionStatus
+from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.admission.book import Book
 from headrace.core.admission.budgets import Window
@@ -98,6 +99,23 @@ def test_demand_of_tells_what_a_failure_proves() -> None:
     assert demand(cancelled, image="w").evidence == ()
     no_image = RUNNING.with_condition(ConditionType.PODS_READY, ConditionStatus.FALSE, Reason.IMAGE_PULL_FAILED)
     assert [(it.breaker, it.ok) for it in demand(no_image, image="w").evidence] == [("image w", False)]
+
+
+def test_demand_of_is_the_same_before_its_status_is_written_and_when_it_is_read_back() -> None:
+    """A status has whole seconds: a failure that is known by its moment would count twice, and so would a start."""
+    moment = NOON + timedelta(seconds=0.75)
+    cause = Condition(
+        type=ConditionType.FAILED,
+        status=ConditionStatus.TRUE,
+        reason=Reason.WORKER_FAILED,
+        message="it has",
+        last_transition_time=moment,
+    )
+    batch = READY.with_status(conditions=(cause,), admission=Admission(pods=3, time=moment)).build()
+    around = Surroundings(moment)
+    before, after = demand_of(batch, around), demand_of(InferenceBatch.parse(batch.to_object()), around)
+    assert before.evidence == after.evidence != ()
+    assert before.started == after.started == NOON
 
 
 def test_held_pods_of_a_finished_batch_are_none() -> None:

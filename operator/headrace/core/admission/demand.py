@@ -78,6 +78,7 @@ class Evidence:
     breaker: str
     ok: bool
     at: datetime
+    """In whole seconds, as it is read back from a status: what was seen is known by its moment, before it is written as after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,7 @@ def demand_of(batch: InferenceBatch, around: Surroundings) -> Demand:
         suspended=ready and spec.suspend,
         held=held_pods(batch),
         admitted=status.is_true(ConditionType.ADMITTED),
-        started=status.admission.time if status.admission is not None else None,
+        started=_started(batch),
         moving=not gone and status.records_per_second is not None,
         deadline=deadline(batch, now),
         run_seconds=run_seconds,
@@ -261,19 +262,29 @@ def _evidence(batch: InferenceBatch, model: str, around: Surroundings) -> list[E
     status, found = batch.status, []
     failed, ready = status.condition(ConditionType.FAILED), status.condition(ConditionType.PODS_READY)
     if failed is not None and status.is_true(ConditionType.FAILED) and failed.reason == Reason.WORKER_FAILED:
-        found.append(Evidence(model, ok=False, at=failed.last_transition_time))
+        found.append(Evidence(model, ok=False, at=_as_written(failed.last_transition_time)))
     elif status.is_true(ConditionType.COMPLETE) and status.completion_time is not None:
-        found.append(Evidence(model, ok=True, at=status.completion_time))
+        found.append(Evidence(model, ok=True, at=_as_written(status.completion_time)))
     elif status.records_per_second is not None and not status.finished:
-        found.append(Evidence(model, ok=True, at=around.now))
+        found.append(Evidence(model, ok=True, at=_as_written(around.now)))
     if not around.image:
         return found
     image = f"image {around.image}"
     if ready is not None and ready.reason == Reason.IMAGE_PULL_FAILED:
-        found.append(Evidence(image, ok=False, at=ready.last_transition_time))
+        found.append(Evidence(image, ok=False, at=_as_written(ready.last_transition_time)))
     elif found and found[0].ok:
         found.append(Evidence(image, ok=True, at=found[0].at))
     return found
+
+
+def _started(batch: InferenceBatch) -> datetime | None:
+    admission = batch.status.admission
+    return _as_written(admission.time) if admission is not None and admission.time is not None else None
+
+
+def _as_written(moment: datetime) -> datetime:
+    """As it is read back from a status."""
+    return moment.replace(microsecond=0)
 
 
 LONG_AGO = timedelta(days=1)
