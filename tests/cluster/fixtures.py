@@ -73,7 +73,7 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
     """Give a namespace of this test's own, where pods can be created at once."""
     name = f"test-{secrets.token_hex(4)}"
     kubectl("create", "namespace", name)
-    kubectl("wait", "--namespace", name, "--for=create", "serviceaccount/default", "--timeout=60s")
+    kubectl("wait", "--namespace", name, "--for=create", "serviceaccount/default", "--timeout=180s")
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 

@@ -58,7 +58,7 @@ class Kueue:
         crds = [self._crd(document) for document in _documents((programs / "bases").iterdir())]
         self._apply(*crds)
         self._cluster.kubectl(
-            "wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{crd['metadata']['name']}" for crd in crds)
+            "wait", "--for=condition=Established", "--timeout=180s", *(f"crd/{crd['metadata']['name']}" for crd in crds)
         )
         self._apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         self._apply(

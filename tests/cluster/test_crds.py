@@ -39,8 +39,9 @@ from spec_cases import (
 )
 
 from .cluster import Cluster
-from .kubectl import Kubectl
+from .kubectl import Kubectl, KubectlError
 from .trial import RefusedError, Trial
+from .waiting import eventually
 
 CRDS = Path(__file__).parents[2] / "crds"
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
@@ -51,7 +52,16 @@ def crds(cluster: Cluster) -> None:
     """Install crds/ as a user does, and wait until objects of their kinds can be made."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
     names = [f"crd/{kind.plural}.headrace.dev" for kind in KINDS]
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=180s", *names)
+    eventually(lambda: is_told_of(cluster.kubectl), "the API server tells of its new kinds")
+
+
+def is_told_of(kubectl: Kubectl) -> bool:
+    """Whether the kinds are in what clients read about the API, which is put together after they can be used."""
+    try:
+        return bool([kubectl("explain", f"{kind.plural}.spec") for kind in KINDS])
+    except KubectlError:
+        return False
 
 
 @pytest.fixture(scope="module")

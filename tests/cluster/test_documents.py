@@ -41,7 +41,7 @@ BASES: dict[str, tuple[type[ApiModel], dict[str, Any]]] = {
 def crds(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={ROOT / 'crds'}")
     names = [f"crd/{kind.plural}.headrace.dev" for kind in KINDS]
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=180s", *names)
 
 
 def objects() -> Iterator[Snippet]:

@@ -54,8 +54,15 @@ class Compartments:
         return Bulkhead.parse(self._rig.get(BULKHEADS, self.name(short)))
 
     def until_waiting(self, short: str, count: int) -> Bulkhead:
-        self._rig.eventually(lambda: self.get(short).status.waiting == count, f"{count} wait in {short}")
-        return self.get(short)
+        """Its status is written beside the work, some seconds after what it tells of."""
+
+        def found() -> Bulkhead | None:
+            bulkhead = self.get(short)
+            return bulkhead if bulkhead.status.waiting == count else None
+
+        waiting = self._rig.eventually(found, f"{count} wait in {short}")
+        assert waiting is not None
+        return waiting
 
     def close(self) -> None:
         for short in list(self._made):
@@ -87,10 +94,14 @@ def admission(batch: InferenceBatch) -> tuple[bool, Reason | None, str]:
     return (found.status == ConditionStatus.TRUE, Reason(found.reason), found.message) if found else (False, None, "")
 
 
-def until_waits(rig: Rig, name: str, reason: Reason) -> tuple[InferenceBatch, str]:
-    """Wait until a batch is not admitted for that reason; the batch, and the message."""
-    batch = rig.until(lambda it: admission(it)[:2] == (False, reason), f"{name} waits: {reason}", name)
-    return batch, admission(batch)[2]
+def until_waits(rig: Rig, name: str, reason: Reason, words: str = "") -> InferenceBatch:
+    """Wait until a batch is not admitted for that reason, with those words in its message, and return it."""
+
+    def waits(batch: InferenceBatch) -> bool:
+        admitted, why, message = admission(batch)
+        return not admitted and why == reason and words in message
+
+    return rig.until(waits, f"{name} waits: {reason}: {words}", name)
 
 
 def held(rig: Rig) -> int:
@@ -110,8 +121,7 @@ def test_quota_is_held_waited_for_and_released(operator: OperatorProcess, rig: R
     rig.until_at_work(2)
     for number, name in enumerate(("second", "third"), 1):
         rig.submit(member(bulkheads.name("a"), name))
-        batch, message = until_waits(rig, name, Reason.QUOTA_EXCEEDED)
-        assert message.startswith("needs 1 GPU, 2 of 2 used")
+        batch = until_waits(rig, name, Reason.QUOTA_EXCEEDED, "needs 1 GPU, 2 of 2 used")
         assert batch.status.queue is not None
         assert (batch.status.queue.position, batch.status.queue.ahead) == (number, number - 1)
     assert set(rig.jobs()) == {"first-run"}
@@ -120,9 +130,8 @@ def test_quota_is_held_waited_for_and_released(operator: OperatorProcess, rig: R
     header, row = rig.kubectl("get", "bh", bulkheads.name("a")).splitlines()
     assert header.split() == ["NAME", "GPUS", "PODS", "BATCHES", "WAITING", "OLDEST", "AGE"]
     assert row.split()[1:5] == ["2/2", "2", "1", "2"]
-    metrics = operator.get("/metrics")[1].splitlines()
-    assert f'headrace_bulkhead_held{{bulkhead="{bulkheads.name("a")}",what="gpus"}} 2.0' in metrics
-    assert f'headrace_bulkhead_waiting{{bulkhead="{bulkheads.name("a")}"}} 2.0' in metrics
+    operator.until_metric(f'headrace_bulkhead_held{{bulkhead="{bulkheads.name("a")}",what="gpus"}} 2.0')
+    operator.until_metric(f'headrace_bulkhead_waiting{{bulkhead="{bulkheads.name("a")}"}} 2.0')
     rig.script.let_go()
     for name in ("first", "second", "third"):
         rig.until_state("Complete", name)
@@ -145,7 +154,7 @@ def test_a_batch_whose_operator_died_after_admitting_it_still_counts(rig: Rig, b
     for _ in range(3):
         operator.kill()
         operator.start().wait_ready()
-        bulkheads.until_waiting("a", 1)
+        operator.until_metric(f'headrace_bulkhead_waiting{{bulkhead="{bulkheads.name("a")}"}} 1.0')  # it has counted
         assert (held(rig), let_go(rig.jobs())) == (2, 2)
     rig.script.let_go()
     rig.until_state("Complete", "first")
@@ -165,13 +174,12 @@ def test_pods_of_a_batch_that_is_deleted_count_for_the_next_operator_until_they_
         operator.kill()
     rig.delete(BATCHES, "first")
     rig.eventually(lambda: leaving_pods(rig) == 2, "both pods are told to end, and do not")
-    assert rig.gone(BATCHES, "first")
-    assert rig.gone(JOBS, "first-run")
+    rig.eventually(lambda: rig.gone(BATCHES, "first") and rig.gone(JOBS, "first-run"), "all else is gone")
     if not away:
         operator.kill()
     rig.submit(member(bulkheads.name("a"), "second"))
     operator.start().wait_ready()
-    assert until_waits(rig, "second", Reason.QUOTA_EXCEEDED)[1].startswith("needs 1 GPU, 2 of 2 used")
+    until_waits(rig, "second", Reason.QUOTA_EXCEEDED, "needs 1 GPU, 2 of 2 used")
     used = bulkheads.until_waiting("a", 1).status.used
     assert (used.gpus, used.pods, used.batches) == (2, 2, 1)
     assert (leaving_pods(rig), rig.jobs()) == (2, {})
@@ -199,8 +207,8 @@ def kills(operator: OperatorProcess) -> Act:
 def test_what_can_never_fit_is_told_at_once_and_blocks_nobody(rig: Rig, bulkheads: Compartments) -> None:
     bulkheads.make("a", capacity={"gpus": 2})
     rig.submit(member(bulkheads.name("a"), "huge", 3, minParallelism=3))
-    batch, message = until_waits(rig, "huge", Reason.EXCEEDS_CAPACITY)
-    assert message.startswith(f"needs 3 GPU, Bulkhead {bulkheads.name('a')} may have 2")
+    words = f"needs 3 GPU, Bulkhead {bulkheads.name('a')} may have 2"
+    batch = until_waits(rig, "huge", Reason.EXCEEDS_CAPACITY, words)
     assert batch.status.queue is None
     rig.submit(member(bulkheads.name("a"), "small"))
     rig.until_at_work(2)
@@ -213,7 +221,7 @@ def test_a_lower_capacity_ends_nothing(rig: Rig, bulkheads: Compartments) -> Non
     rig.until_at_work(2)
     bulkheads.change("a", capacity={"gpus": 1})
     rig.submit(member(bulkheads.name("a"), "second", 1))
-    assert until_waits(rig, "second", Reason.QUOTA_EXCEEDED)[1].startswith("needs 1 GPU, 2 of 1 used")
+    until_waits(rig, "second", Reason.QUOTA_EXCEEDED, "needs 1 GPU, 2 of 1 used")
     assert let_go(rig.jobs()) == 2
     assert len(rig.script.of_role(Role.RUN)) == 2
     bulkheads.change("a", capacity={"gpus": 3})
@@ -229,8 +237,8 @@ def test_a_batch_starts_with_the_room_that_there_is_and_grows_when_there_is_more
     rig.until_at_work(2)
     rig.submit(member(bulkheads.name("a"), "second"))
     rig.until_at_work(3)
-    small = rig.until(lambda it: admission(it)[0], "second is admitted", "second")
-    assert admission(small)[2] == "1 of 2 pods; the others follow when there is room"
+    some = (True, Reason.ADMITTED, "1 of 2 pods; the others follow when there is room")
+    rig.until(lambda it: admission(it) == some, "second is admitted with one pod", "second")
     assert rig.jobs()["second-run"]["spec"]["parallelism"] == 1
     bulkheads.change("a", capacity={"gpus": 4})
     rig.until_at_work(4)
@@ -249,8 +257,13 @@ def test_a_flood_in_one_bulkhead_does_not_hold_up_another(rig: Rig, bulkheads: C
     rig.submit(member(bulkheads.name("b"), "calm"))
     rig.until_state("Complete", "calm")
     assert bulkheads.until_waiting("a", 29).status.used.batches == 1
-    places = [InferenceBatch.parse(found).status.queue for found in rig.all(BATCHES)]
-    assert len([place for place in places if place is not None]) == 29
+    rig.eventually(lambda: len(places(rig)) == 29, "each of them is told where it stands")
+
+
+def places(rig: Rig) -> list[int]:
+    """Where batches stand in their lines, as their statuses say."""
+    queues = (InferenceBatch.parse(found).status.queue for found in rig.all(BATCHES))
+    return [queue.position for queue in queues if queue is not None]
 
 
 def test_a_higher_priority_has_the_lower_one_drain_first(
@@ -260,8 +273,7 @@ def test_a_higher_priority_has_the_lower_one_drain_first(
     rig.submit(member(bulkheads.name("a"), "low"))
     rig.until_at_work(2)
     rig.submit(member(bulkheads.name("a"), "high", priority=9, minParallelism=2))
-    _, message = until_waits(rig, "low", Reason.PREEMPTED)
-    assert message.startswith(f"makes room for {rig.namespace}/high, whose priority is 9")
+    until_waits(rig, "low", Reason.PREEMPTED, f"makes room for {rig.namespace}/high, whose priority is 9")
     rig.eventually(
         lambda: let_go({"high": rig.jobs().get("high-run", {"spec": {"suspend": True, "parallelism": 0}})}) == 2,
         "high runs",
@@ -272,7 +284,7 @@ def test_a_higher_priority_has_the_lower_one_drain_first(
     assert rig.until_state("Complete", "high").status.records.succeeded == 10
     assert rig.until_state("Complete", "low").status.records.succeeded == 10
     cost = f'headrace_lost_gpu_seconds_total{{bulkhead="{bulkheads.name("a")}",reason="Preempted"}} '
-    assert any(line.startswith(cost) for line in operator.get("/metrics")[1].splitlines())
+    rig.eventually(lambda: any(line.startswith(cost) for line in operator.metrics()), "its cost is counted")
 
 
 @pytest.mark.usefixtures("operator")
@@ -322,8 +334,8 @@ def test_a_bulkhead_that_is_deleted_leaves_what_runs_alone(rig: Rig, bulkheads: 
     rig.until_at_work(2)
     bulkheads.delete("a")
     rig.submit(member(bulkheads.name("a"), "second"))
-    _, message = until_waits(rig, "second", Reason.UNKNOWN_BULKHEAD)
-    assert message.startswith(f"there is no Bulkhead {bulkheads.name('a')}: create it")
+    words = f"there is no Bulkhead {bulkheads.name('a')}: create it"
+    until_waits(rig, "second", Reason.UNKNOWN_BULKHEAD, words)
     assert let_go(rig.jobs()) == 2
     bulkheads.make("a", capacity={"gpus": 4})
     rig.until_at_work(4)
@@ -342,14 +354,16 @@ def test_a_breaker_opens_and_goes_on_by_itself(rig: Rig, bulkheads: Compartments
     for name in names:
         rig.submit(member(bulkheads.name("a"), name))
     for name in names:
-        assert "batches have failed in a row" in until_waits(rig, name, Reason.BREAKER_OPEN)[1]
+        until_waits(rig, name, Reason.BREAKER_OPEN, "batches have failed in a row")
     rig.submit(member(bulkheads.name("a"), "late"))
     until_waits(rig, "late", Reason.BREAKER_OPEN)
     rig.eventually(lambda: bulkheads.get("a").status.used.gpus == 0, "the GPUs are given back")
-    # The status of a Bulkhead is written beside the work, some seconds after what it tells of.
-    (breaker,) = rig.eventually(lambda: bulkheads.get("a").status.breakers, "the breaker in the status")
-    assert (breaker.state, breaker.name.split()[0]) == ("Open", "image")
-    assert 'headrace_breakers{state="Open"} 1.0' in operator.get("/metrics")[1].splitlines()
+
+    def open_breakers() -> list[str]:
+        return [breaker.name.split()[0] for breaker in bulkheads.get("a").status.breakers if breaker.state == "Open"]
+
+    rig.eventually(lambda: open_breakers() == ["image"], "the breaker in the status")
+    operator.until_metric('headrace_breakers{state="Open"} 1.0')
     mended = True
     rig.until_at_work(8)
     rig.script.let_go()

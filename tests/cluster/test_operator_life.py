@@ -200,7 +200,9 @@ def test_a_cancelled_batch_keeps_what_is_done(rig: Rig) -> None:
 
 def test_a_batch_over_its_deadline_is_closed(rig: Rig) -> None:
     rig.script.fate = fates(run=Fate(waits=True))
-    rig.submit(INLINE.with_spec(completionDeadlineSeconds=2))
+    rig.submit(INLINE.with_spec(completionDeadlineSeconds=3600))
+    rig.until_at_work(4)
+    rig.edit(completionDeadlineSeconds=1)
     batch = rig.until_state("DeadlineExceeded")
     assert batch.status.records == RecordCounts(total=10, failed=10)
 
@@ -232,10 +234,14 @@ def test_a_run_job_that_was_deleted_is_made_again(rig: Rig) -> None:
     rig.submit(INLINE)
     rig.until_at_work(4)
     first = rig.jobs()["reviews-run"]["metadata"]["uid"]
-    rig.script.let_go()
     rig.delete(JOBS, "reviews-run")
+    rig.eventually(lambda: [uid for uid in uids(rig) if uid != first], "another Job")
+    rig.script.let_go()
     assert rig.until_state("Complete").status.records == ALL_SUCCEEDED
-    assert rig.jobs()["reviews-run"]["metadata"]["uid"] != first
+
+
+def uids(rig: Rig) -> list[str]:
+    return [job["metadata"]["uid"] for job in rig.all(JOBS)]
 
 
 def test_a_job_that_is_deleted_after_the_end_stays_deleted(rig: Rig) -> None:

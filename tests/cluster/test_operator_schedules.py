@@ -275,7 +275,7 @@ def test_two_operators_make_one_run_of_a_tick_also_when_the_one_takes_over_from_
 
 def test_two_operators_that_both_begin_a_tick_make_one_run_of_it(rig: Rig) -> None:
     """What the one has asked for is on its way while it is frozen; it comes when the other leads, and has made the run."""
-    rig.lease_terms = LeaseTerms()
+    rig.lease_terms = LeaseTerms(lease_seconds=30, give_up_seconds=15, renew_seconds=2)
     first = rig.operator().start().wait_ready()
     submit(rig, NEVER)
     until_ticking(rig, "reports")

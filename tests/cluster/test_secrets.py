@@ -101,6 +101,8 @@ def test_a_secret_is_in_nothing_that_the_operator_writes_or_says(rig: Rig) -> No
     rig.script.fate = fate
     operator = rig.operator().start().wait_ready()
     live(rig)
+    for name, reason in (("asking", "RecordsProcessed"), ("failing", "WorkerFailed"), ("answers", "RecordsJoined")):
+        rig.until_event(reason, about=name)
     objects = rig.kubectl("get", EVERYTHING, "--output=json", "--namespace", rig.namespace)
     bulkheads = rig.kubectl("get", "bulkheads", "--output=json")
     assert len(json.loads(objects)["items"]) > 20
