@@ -1,16 +1,16 @@
-"""Lives of an operator that is killed once: at each write that a life comes to, before the API server hears of it or after it has answered.
+"""Lives of an operator that is killed once: at each call that a life comes to, before the API server hears of it or after it has answered.
 
-Writes are all that there is to be told apart. An operator keeps nothing for itself: whoever dies while it reads leaves the same world as
-one who dies before its next write. Nor is it told apart what nobody reads again: events, and that the Lease is renewed.
+Where lives are long, writes alone are told apart. An operator keeps nothing for itself: whoever dies while it reads leaves the same world
+as one who dies before its next write. So it is with what nobody reads again: events.
 
-A write is known by its kind and by how many of that kind were before it in its life: that does not depend on how fast anybody is. Lives are
+A call is known by its kind and by how many of that kind were before it in its life: that does not depend on how fast anybody is. Lives are
 lived some at a time, each in a namespace and with a proxy of its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,37 +19,40 @@ from typing import NamedTuple
 
 from .operator_process import OperatorProcess
 from .operator_rig import Plane, Rig
-from .proxy import Call
+from .proxy import Call, Matches
 
 AT_ONCE = 6
 MOST_LIVES = 150
-"""Far more than a life has writes: an operator that comes to so many would not stop by itself."""
+"""Far more than there are calls in a life: an operator that comes to so many would not stop by itself."""
 
 
 class Death(NamedTuple):
-    """The write at which an operator is killed."""
+    """The call at which an operator is killed."""
 
     kind: str
-    """As `create jobs` or `patch inferencebatches/status`."""
+    """As `list pods` or `patch inferencebatches/status`."""
     ordinal: int
     """Which of that kind in its life, from 1."""
 
 
-def counts(call: Call) -> bool:
+def any_but_renewals(call: Call) -> bool:
+    """All calls but those that only time brings about: the Lease is looked at and renewed every few seconds."""
+    return call.resource != "leases" or call.verb == "create"
+
+
+def lasting(call: Call) -> bool:
     """Whether it leaves something that an operator reads again."""
-    if call.resource == "leases":
-        return call.verb == "create"
-    return call.writes and call.resource != "events"
+    return call.writes and call.resource != "events" and any_but_renewals(call)
 
 
 def kind_of(call: Call) -> str:
     return f"{call.verb} {'/'.join(filter(None, (call.resource, call.subresource)))}"
 
 
-def deaths_among(calls: list[Call]) -> Iterator[Death]:
-    """The writes among the calls of one life."""
+def deaths_among(calls: Iterable[Call]) -> Iterator[Death]:
+    """A death at each of the calls of one life."""
     so_far: Counter[str] = Counter()
-    for kind in map(kind_of, filter(counts, calls)):
+    for kind in map(kind_of, calls):
         so_far[kind] += 1
         yield Death(kind, so_far[kind])
 
@@ -92,8 +95,10 @@ class Life:
         self.operator.start()
 
 
-def live_and_die(plane: Plane, folder: Path, live: Callable[[Life], None], *, answered: bool) -> set[str]:
-    """Live once without a kill, and once with one at each write that any life comes to; the kinds of those that were deadly.
+def live_and_die(
+    plane: Plane, folder: Path, live: Callable[[Life], None], *, answered: bool, among: Matches = lasting
+) -> set[str]:
+    """Live once without a kill, and once with one at each such call that any life comes to; the kinds of those that were deadly.
 
     `live` begins with what a user does, goes on with `Life.until`, and ends with what must hold however the operator has died. The operator
     is started before it.
@@ -104,15 +109,17 @@ def live_and_die(plane: Plane, folder: Path, live: Callable[[Life], None], *, an
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while due:
             lived |= due
-            assert len(lived) <= MOST_LIVES, f"there are more than {MOST_LIVES} writes: {sorted(filter(None, lived))}"
-            ended = list(pool.map(partial(_one, plane, folder, live, answered=answered), due))
+            assert len(lived) <= MOST_LIVES, f"there are more than {MOST_LIVES} calls: {sorted(filter(None, lived))}"
+            ended = list(pool.map(partial(_one, plane, folder, live, answered=answered, among=among), due))
             killed += [kind_of(life.killed_at) for life in ended if life.killed_at is not None]
-            due = {death for life in ended for death in deaths_among(life.so_far) if death not in lived}
-    print(f"killed at {len(killed)} writes: {dict(Counter(killed))}")
+            due = {death for life in ended for death in deaths_among(filter(among, life.so_far)) if death not in lived}
+    print(f"killed at {len(killed)} calls: {dict(Counter(killed))}")
     return set(killed)
 
 
-def _one(plane: Plane, folder: Path, live: Callable[[Life], None], death: Death | None, *, answered: bool) -> Life:
+def _one(
+    plane: Plane, folder: Path, live: Callable[[Life], None], death: Death | None, *, answered: bool, among: Matches
+) -> Life:
     """One life, from its beginning to its end."""
     rig = Rig(plane, folder)
     try:
@@ -122,7 +129,7 @@ def _one(plane: Plane, folder: Path, live: Callable[[Life], None], death: Death 
                 death.ordinal,
                 lambda: operator.pid,
                 answered=answered,
-                among=lambda call: counts(call) and kind_of(call) == death.kind,
+                among=lambda call: among(call) and kind_of(call) == death.kind,
             )
         operator.start()
         life = Life(rig, operator, death)
