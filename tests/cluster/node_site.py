@@ -43,7 +43,7 @@ class Site:
         source = {"uri": "package://pydoc_data.topics:topics", "format": "text", "limit": 60}
         asked = {
             "model": {"name": "any"},
-            "engine": {"name": "mock", "mock": {"latencyMilliseconds": 200}},
+            "engine": {"name": "mock", "mock": {"latencyMilliseconds": 600}},
             "input": {**source, "prompt": {"template": "{{ text }}"}},
             "batching": {"maxBatchSize": 2},
             "resources": {"gpus": 1, "requests": {"cpu": "10m", "memory": "64Mi"}},

@@ -139,7 +139,7 @@ def test_a_batch_that_its_owner_suspends_rests_and_goes_on_where_it_stopped(rig:
     rig.edit(suspend=True)
     rig.until_state("Suspended")
     assert workload(rig, "reviews")["spec"]["active"] is False
-    assert suspended(rig, "reviews")
+    rig.eventually(lambda: suspended(rig, "reviews"), "Kueue has suspended the Job")
     until_waits(rig, "reviews", "spec.suspend is true", reason=Reason.SUSPENDED)
     rig.submit(member("other", 2))
     rig.until_at_work(2)
