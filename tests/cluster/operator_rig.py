@@ -360,6 +360,8 @@ def plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory,
 @pytest.fixture
 def rig(plane: Plane, tmp_path: Path) -> Iterator[Rig]:
     """A namespace of this test's own."""
+    if not plane.cluster.is_up:  # a test that ends a part of it may have failed before that was there again
+        plane.cluster.up()
     made = Rig(plane, tmp_path)
     yield made
     made.close()

@@ -105,8 +105,9 @@ def _start_time(pid: int) -> int | None:
         return None
     # The name in parentheses may hold spaces and parentheses itself; the numbered fields begin after it.
     fields = stat[stat.rindex(")") + 2 :].split()
-    state, start_time = fields[0], int(fields[19])
-    return None if state in "ZX" else start_time
+    state, threads, start_time = fields[0], int(fields[17]), int(fields[19])
+    # After SIGKILL the first thread may be gone while others still hold the process's ports and locks.
+    return None if state in "ZX" and threads <= 1 else start_time
 
 
 def tail(log: Path, lines: int = 25) -> str:
