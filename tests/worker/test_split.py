@@ -27,7 +27,7 @@ from headrace_worker.planning.plan import plan
 from headrace_worker.stores.local import LocalStore
 from worker_builders import NOW, a_config, no_progress, write_files
 from worker_fanout import FanOut
-from worker_rig import CREATED, Folder, WorkerProcess, Zygote
+from worker_rig import CREATED, Folder, Zygote
 
 STORE = LocalStore()
 LOST = ErrorCode.ENGINE_ERROR
@@ -144,7 +144,9 @@ def test_read_shard_notices_that_a_text_has_changed(tmp_path: Path) -> None:
         list(read_shard(STORE, last, config.input, config.model))
 
 
-def test_a_batch_that_is_split_has_a_result_for_each_part_however_often_it_is_killed(tmp_path: Path) -> None:
+def test_a_batch_that_is_split_has_a_result_for_each_part_however_often_it_is_killed(
+    tmp_path: Path, zygote: Zygote
+) -> None:
     texts = [f"{n}: " + "word " * 40 for n in range(48)]
     split = Split(by=SplitBy.CHUNKS, size=20, overlap=3)
     engine = {"name": "mock", "mock": {"latencyMilliseconds": 100}}
@@ -154,13 +156,13 @@ def test_a_batch_that_is_split_has_a_result_for_each_part_however_often_it_is_ki
     plan(folder.config(), None, NOW, no_progress)
     killed = 0
     for size in (1, 2000, 8000):
-        worker = WorkerProcess(folder, Role.RUN)
+        worker = zygote.start(folder, Role.RUN)
         while folder.journal_bytes() < size and not worker.ended():
             time.sleep(0.002)  # the kill may come at any moment; this is no more than the way to one
         worker.kill()
         killed += worker.wait() == -signal.SIGKILL
     folder.fields["engine"] = {"name": "mock"}  # what is left is done quickly
-    assert WorkerProcess(folder, Role.RUN).wait() == ExitCode.DONE
+    assert zygote.start(folder, Role.RUN).wait() == ExitCode.DONE
     assert killed == 3
     assert [row["custom_id"] for row in folder.lines("results")] == list(parts_of(texts, split))
     assert folder.commit()["records"]["total"] == len(parts_of(texts, split))

@@ -34,7 +34,7 @@ from headrace_worker.stores.local import LocalStore
 from media_files import bomb, data_url, image_part, picture, recording, sound_part, tone
 from worker_builders import NOW, a_config, no_progress, write_files
 from worker_fanout import FanOut
-from worker_rig import CREATED, Folder, WorkerProcess
+from worker_rig import CREATED, Folder, Zygote
 
 STORE = LocalStore()
 TILES = {"by": "tiles", "size": 8}
@@ -278,23 +278,23 @@ def test_read_shard_notices_that_the_parts_have_changed(tmp_path: Path) -> None:
         list(read_shard(STORE, shard, config.records, config.model))
 
 
-def test_a_batch_over_tiles_has_a_result_for_each_however_often_it_is_killed(tmp_path: Path) -> None:
+def test_a_batch_over_tiles_has_a_result_for_each_however_often_it_is_killed(tmp_path: Path, zygote: Zygote) -> None:
     uri = (tmp_path / "input.jsonl").as_uri()
     told = {"uri": uri, "format": "jsonl", "split": TILES}
     engine = {"name": "mock", "mock": {"latencyMilliseconds": 100}}
     folder = Folder(tmp_path, {"input": told, "engine": engine, "batching": {"maxBatchSize": 2}})
     image = image_part(data_url(picture(size=(64, 64))))
     folder.write_input(*(row(f"r{n}", image, {"type": "text", "text": "What?"}) for n in range(4)))
-    assert WorkerProcess(folder, Role.PLAN).wait() == ExitCode.DONE
+    assert zygote.start(folder, Role.PLAN).wait() == ExitCode.DONE
     killed = 0
     for size in (1, 6_000):
-        worker = WorkerProcess(folder, Role.RUN)
+        worker = zygote.start(folder, Role.RUN)
         while folder.journal_bytes() < size and not worker.ended():
             time.sleep(0.002)  # the kill may come at any moment; this is no more than the way to one
         worker.kill()
         killed += worker.wait() == -signal.SIGKILL
     folder.fields["engine"] = {"name": "mock"}  # what is left is done quickly
-    assert WorkerProcess(folder, Role.RUN).wait() == ExitCode.DONE
+    assert zygote.start(folder, Role.RUN).wait() == ExitCode.DONE
     assert killed == 2
     expected = [f"r{n}#{position:04}" for n in range(4) for position in range(64)]
     assert [line["custom_id"] for line in folder.lines("results")] == expected
