@@ -183,6 +183,21 @@ def test_windows_are_as_full_as_they_can_be() -> None:
     assert [len(world.place.ids(name)) for name in world.place.objects] == [3, 3, 1]
 
 
+def test_windows_that_come_late_take_along_who_waits_already() -> None:
+    """The route had no room for so long that each of them had waited long enough by itself."""
+    world = World()
+
+    async def story() -> None:
+        for _ in range(7):
+            await world.ask()
+        world.clock.milliseconds += 50 * ROUTE.window.max_wait_milliseconds
+        await world.settle()
+
+    asyncio.run(story())
+    world.check()
+    assert [len(world.place.ids(name)) for name in world.place.objects] == [3, 3, 1]
+
+
 def test_bad_record_of_one_caller_hurts_no_other() -> None:
     world = World()
     world.failing = frozenset({f"req_chat_{1:024x}"})

@@ -93,8 +93,17 @@ class RouteWindows:
         if not room or len(self._open) >= self._route.max_open_batches:
             await self._clock.rest(LOOK_MILLISECONDS)
             return
+        if not self._held:
+            await self._take(1, self._patience())
+            if not self._held or not self._is_late():
+                return
+        if room := self._route.window.max_batch_size - len(self._held):
+            await self._take(room, self._patience())
+
+    async def _take(self, most: int, milliseconds: int) -> None:
+        """Take so many out of the queue; waits for the first."""
         in_windows = {member.id for window in self._open.values() for member in window.members}
-        for delivery in await self._store.take(self._route.name, room if self._held else 1, self._patience()):
+        for delivery in await self._store.take(self._route.name, most, milliseconds):
             if delivery.request.id in in_windows:
                 await self._store.forget(delivery)
             else:
@@ -107,8 +116,18 @@ class RouteWindows:
         size = record_bytes(request, self._served.endpoint)
         self._held[request.id] = _Held(delivery, Gathered(since, request.tokens, size))
 
+    def _is_late(self) -> bool:
+        """Whether the first has waited long enough already: the route had no room for it, and others may be behind it."""
+        end = closes_at(self._gathered(), self._route.window)
+        return end is not None and end <= self._clock.now()
+
     def _patience(self) -> int:
-        """How long to wait for more, in milliseconds: not past the end of the window."""
+        """How long to wait for more, in milliseconds: not past the end of the window.
+
+        After that just as long as the queue may need to answer: a window that comes late takes along who waits already.
+        """
+        if self._is_late():
+            return max(1, min(LOOK_MILLISECONDS, self._route.window.max_wait_milliseconds))
         end = closes_at(self._gathered(), self._route.window)
         return max(1, min(LOOK_MILLISECONDS, end - self._clock.now()) if end is not None else LOOK_MILLISECONDS)
 
