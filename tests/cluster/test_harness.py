@@ -45,17 +45,10 @@ def alive_with(word: str) -> set[int]:
     return found - {os.getpid(), os.getppid()}
 
 
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory, say: Say) -> Iterator[ControlPlane]:
-    with ControlPlane(tmp_path_factory.mktemp("own"), say=say) as control_plane:
-        yield control_plane
-
-
 @pytest.fixture
-def own_cluster(second: ControlPlane) -> ControlPlane:
-    """A cluster that a test may end; the next one begins it anew."""
-    second.up()
-    return second
+def own_cluster(tmp_path: Path, say: Say) -> Iterator[ControlPlane]:
+    with ControlPlane(tmp_path / "own", say=say) as control_plane:
+        yield control_plane
 
 
 @pytest.mark.cluster
