@@ -6,7 +6,7 @@ Bulkhead `b` gets batches at a steady pace; each is let in at once. The time to 
 admitted and its run Job is there. There are four kinds of rounds, which take turns, so that a busy moment of the machine hits all:
 
 - alone: nothing else happens
-- beside: hundreds wait in bulkhead `a`, which has room for one batch
+- beside: hundreds wait in bulkhead `a`, which has room for one batch, and have been told their places in line
 - flooded: those hundreds come at this very moment
 - floor: the same flood beside the operator, in a namespace that it does not serve; a bare client writes what it would have written
 
@@ -59,6 +59,8 @@ A_SECOND = 5.0
 """Batches of `b`."""
 CREATES_AT_ONCE = 32
 """Of the flood."""
+SETTLING_SECONDS = 20.0
+"""What a status says of a line is at most 15 seconds old: by then nothing that is written is left from the moment of the flood."""
 MARK = {"bench": "calm"}
 WAITS = Verdict(
     admitted=False, reason=Reason.QUOTA_EXCEEDED, message="needs 1 batch, 1 of 1 used", position=100, ahead=99
@@ -163,6 +165,7 @@ def one_round(plane: Plane, folder: Path, settings: Settings, kind: str) -> list
         flood.go()
     if kind == "beside":
         eventually(lambda: answered(rig) == settings.flood, "the flood waits", lambda: answered(rig), PATIENCE_SECONDS)
+        time.sleep(SETTLING_SECONDS)
     run(rig, submit_steadily(rig, wide, settings.batches, starts))
 
     def started() -> bool:
