@@ -177,6 +177,7 @@ def _versions(packages: str) -> list[tuple[str, str]]:
 
 def is_older(one: str, other: str) -> bool:
     """By Debian's rules."""
+    # Debian's own, wherever it is on the PATH.
     return not subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode  # noqa: S607
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -97,8 +97,7 @@ def _plot(axes: Axes, lines: Sequence[Series], unit: str) -> None:
         side.set_visible(False)
     axes.tick_params(length=0, labelsize=7, labelcolor=QUIET)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=unit == "short" and _highest(lines) >= 2))
-    said: Callable[[float, object], str] = lambda value, _: write_value(unit, value)  # noqa: E731
-    axes.yaxis.set_major_formatter(FuncFormatter(said))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: write_value(unit, value)))
     axes.xaxis.set_major_locator(MinuteLocator())
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))
 

@@ -57,4 +57,7 @@ def test_close_ends_a_stream_whose_loop_was_ended_in_the_middle_of_a_step(runner
 
 
 def test_close_of_a_stream_that_nobody_has_begun(runner: asyncio.Runner) -> None:
-    runner.run(Steps(Stream().follow()).close())
+    steps = Steps(Stream().follow())
+    runner.run(steps.close())
+    with pytest.raises(StopAsyncIteration):
+        runner.run(steps.next())

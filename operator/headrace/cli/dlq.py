@@ -69,7 +69,7 @@ class _Gateway:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         asked = Request(f"{self.base_url.rstrip('/')}{path}", method=method, headers=headers)  # noqa: S310 - the user's own address
         try:
-            with urlopen(asked, timeout=_PATIENCE_SECONDS) as response:  # noqa: S310
+            with urlopen(asked, timeout=_PATIENCE_SECONDS) as response:  # noqa: S310 - as above
                 answer: dict[str, Any] = json.load(response)
                 return answer
         except HTTPError as error:
