@@ -13,11 +13,13 @@ from starlette.applications import Starlette
 
 from asking_rig import FakeClock, MemoryPlace, MemoryStore
 from headrace.api.gateway import ServedModels
+from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.limits import Limits
 from headrace.gateway.requests import Requests
 from headrace.gateway.serving import listening, serve
+from headrace.gateway.targets import ObjectTarget
 from headrace.gateway.windows import RouteWindows
 
 MODELS = ServedModels.parse(
@@ -92,7 +94,8 @@ def at_desk(story: Callable[[Desk], Awaitable[Told]]) -> Told:
     store = MemoryStore(clock)
 
     async def tell() -> Told:
-        windows = RouteWindows(MODELS.routes[0], MODELS.models[0], store, place, clock)
+        target = ObjectTarget(MODELS.routes[0], MODELS.models[0], place, Answers(store, place, clock))
+        windows = RouteWindows(MODELS.routes[0], MODELS.models[0], store, target, clock)
         await windows.begin()
         requests = Requests(place, Limits(), store, {"chat": windows}, clock)
         letters = DeadLetters(place, store, {"chat": windows}, clock)

@@ -14,6 +14,7 @@ from headrace.api.asking import ClosedWindow, KnownKey, QueuedRequest, RequestRe
 from headrace.api.batchstatus import InferenceBatchStatus, OutputStatus, RecordCounts
 from headrace.api.gateway import ServedModels
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.asking.life import has_ended
@@ -146,18 +147,19 @@ class MemoryPlace:
     objects: dict[str, InferenceBatch] = field(default_factory=dict)
     lines: dict[tuple[str, Part], bytes] = field(default_factory=dict)
 
-    async def create_window(self, batch: InferenceBatch) -> None:
+    async def create_window(self, batch: OurObject) -> None:
+        assert isinstance(batch, InferenceBatch)
         self.objects.setdefault(batch.metadata.name, batch)
 
-    async def find_batch(self, name: str) -> InferenceBatch | None:
+    async def find_work(self, name: str) -> InferenceBatch | None:
         return self.objects.get(name)
 
-    async def cancel_batch(self, name: str) -> InferenceBatch:
+    async def cancel_work(self, name: str) -> InferenceBatch:
         spec = self.objects[name].spec.model_copy(update={"cancel": True})
         self.objects[name] = self.objects[name].model_copy(update={"spec": spec})
         return self.objects[name]
 
-    async def results(self, batch: InferenceBatch, part: Part) -> AsyncGenerator[bytes, None]:
+    async def results(self, batch: OurObject, part: Part) -> AsyncGenerator[bytes, None]:
         return _pieces(self.lines[batch.metadata.name, part])
 
     def ids(self, name: str) -> list[str]:

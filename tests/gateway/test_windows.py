@@ -15,8 +15,10 @@ from headrace.api.asking import QueuedRequest, RequestRoute, RequestState, Reque
 from headrace.api.gateway import ServedModel
 from headrace.core.asking.life import MOST_RECORD_BYTES, cancelled
 from headrace.core.openai.ids import Part
+from headrace.gateway.answers import Answers
 from headrace.gateway.lines import lines
 from headrace.gateway.store import StoreAway
+from headrace.gateway.targets import ObjectTarget
 from headrace.gateway.together import together
 from headrace.gateway.windows import RouteWindows
 
@@ -46,7 +48,9 @@ class World:
     def process(self, life: Life | None = None) -> RouteWindows:
         """A new process that serves the route."""
         given = life or Life()
-        return RouteWindows(ROUTE, SERVED, given.mortal(self.store), given.mortal(self.place), self.clock)
+        store, place = given.mortal(self.store), given.mortal(self.place)
+        target = ObjectTarget(ROUTE, SERVED, place, Answers(store, place, self.clock))
+        return RouteWindows(ROUTE, SERVED, store, target, self.clock)
 
     async def ask(self) -> None:
         """One more request is accepted."""

@@ -13,6 +13,7 @@ from pydantic import Field
 from headrace.api.base import ApiModel, Count, FreeObject
 from headrace.api.media import Host, Network
 from headrace.api.model import Task
+from headrace.api.targets import BATCHES, AnsweredBy, RouteTarget
 
 RequestId = Annotated[str, Field(pattern=r"^req_[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?_[0-9a-f]{24}$")]
 """`req_`, the name of its route, and 24 digits."""
@@ -36,11 +37,13 @@ class RequestRoute(ApiModel):
     name: RouteName
     """What requests call it by; it is part of their ids."""
     model: Annotated[str, Field(min_length=1, max_length=253)]
-    """`model.name` of the served model that answers."""
+    """`model.name` of the served model that answers; of a fan-out, any name for requests to call it by."""
     task: Task = Task.CHAT
-    """`model.task` of the same."""
+    """`model.task` of the same: what the requests look like."""
     window: RequestWindow = RequestWindow()
     """When a batch begins."""
+    target: RouteTarget = BATCHES
+    """What becomes of a window."""
     max_queued: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Requests that may wait for a batch; more are refused with 429."""
     max_open_batches: Annotated[int, Field(ge=1, le=64)] = 4
@@ -98,11 +101,15 @@ class RequestRecord(ApiModel):
     accepted: Count
     state: RequestState
     batch: str | None = None
-    """Name of the InferenceBatch that answers it; None when none was made for it."""
+    """Name of what answers it, and of its window; None when none was made for it."""
+    answered_by: AnsweredBy = AnsweredBy.INFERENCE_BATCH
+    """What that is. Of a warm pool there is no object."""
     ended: Count | None = None
     response: FreeObject | None = None
     """`response` of its line in the results: `status_code`, `request_id` and `body`."""
     error: RequestError | None = None
+    about: FreeObject | None = None
+    """`headrace` of the same line: which branches of a fan-out have answered, and which has won."""
     in_batch: bool = False
     """The response is too large for this record: it is where the batch has left it."""
     webhook: str | None = None
@@ -115,11 +122,15 @@ class ClosedWindow(ApiModel):
     """Requests that have been given to one batch. Writing this is the moment in which they leave the queue."""
 
     batch: Annotated[str, Field(min_length=1, max_length=52)]
-    """Name of the InferenceBatch."""
+    """Name of what it becomes: of the InferenceBatch or the FanOutJob."""
     route: RouteName
+    closed: Count = 0
+    """When it was made."""
     members: Annotated[tuple[QueuedRequest, ...], Field(min_length=1, max_length=1000)]
     submitted: bool = False
-    """The batch is there, or has been."""
+    """What it becomes is there, or has been."""
+    lost: dict[str, Count] = Field(default_factory=dict)
+    """Of a warm pool: requests over which workers have died, and how many."""
 
 
 class KnownKey(ApiModel):

@@ -13,6 +13,7 @@ from headrace.api.asking import RequestRoute, Webhooks
 from headrace.api.base import ApiModel, Name
 from headrace.api.common import Storage
 from headrace.api.inferencebatch import Work
+from headrace.api.model import Model
 
 MAX_WINDOW_SECONDS = 31_536_000
 """What `completionDeadlineSeconds` can hold."""
@@ -54,7 +55,9 @@ class ServedModels(ApiModel):
         return next((it for it in self.models if (it.model.name, it.endpoint) == (name, endpoint)), None)
 
     def answering(self, route: RequestRoute) -> ServedModel | None:
-        """The model that answers a route; None when there is none."""
+        """The model that answers a route; None when there is none. For a fan-out, whose branches have theirs, one that stands for all."""
+        if route.target.fan_out_job is not None:
+            return ServedModel(model=Model(name=route.model, task=route.task))
         wanted = (route.model, route.task)
         return next((it for it in self.models if (it.model.name, it.model.task) == wanted), None)
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType
 
 
@@ -27,14 +28,14 @@ class Waiting:
     """It is suspended, and has put its work away."""
 
     @classmethod
-    def of(cls, batch: InferenceBatch, now: datetime) -> Self:
-        """What is known of a batch that is not over."""
+    def of(cls, batch: OurObject, now: datetime) -> Self:
+        """What is known of a batch that is not over. A fan-out has no priority of its own."""
         created, seconds = batch.metadata.creation_timestamp or now, batch.spec.completion_deadline_seconds
         from_creation = created + timedelta(seconds=seconds) if seconds is not None else None
         return cls(
             name=batch.metadata.name,
             created=created,
-            priority=batch.spec.priority,
+            priority=batch.spec.priority if isinstance(batch, InferenceBatch) else 0,
             deadline=batch.status.deadline_time or from_creation,
             cancelled=batch.spec.cancel,
             at_rest=batch.spec.suspend and batch.status.is_true(ConditionType.SUSPENDED),

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from headrace.api.asking import ClosedWindow
 from headrace.api.base import JsonObject
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.core.asking.batches import outcome_of, outcome_without_line
 from headrace.core.asking.life import Outcome, ended, fitted, is_dead
 from headrace.core.openai.files import files_of
@@ -24,19 +24,19 @@ class Answers:
     def __init__(self, store: Store, place: ResultsPlace, clock: Clock) -> None:
         self._store, self._place, self._clock = store, place, clock
 
-    async def give(self, window: ClosedWindow, batch: InferenceBatch | None) -> None:
+    async def give(self, window: ClosedWindow, batch: OurObject | None) -> None:
         """Answer all requests of a window whose batch is over; None for one that is gone."""
         asked = {member.id: member.body for member in window.members}
         waiting = {*asked}
         if batch is not None:
             async with aclosing(self._outcomes(batch)) as groups:
                 async for group in groups:
-                    await together(self._answer(name, outcome, asked.get(name)) for name, outcome in group)
+                    await together(self.answer(name, outcome, asked.get(name)) for name, outcome in group)
                     waiting -= {name for name, _ in group}
         lost = outcome_without_line(batch)
-        await together(self._answer(name, lost, asked[name]) for name in sorted(waiting))
+        await together(self.answer(name, lost, asked[name]) for name in sorted(waiting))
 
-    async def _outcomes(self, batch: InferenceBatch) -> AsyncGenerator[list[tuple[str, Outcome]], None]:
+    async def _outcomes(self, batch: OurObject) -> AsyncGenerator[list[tuple[str, Outcome]], None]:
         """What the batch says of its requests, a few at a time."""
         group: list[tuple[str, Outcome]] = []
         for part in files_of(batch):
@@ -48,11 +48,14 @@ class Answers:
                         group = []
         yield group
 
-    async def _answer(self, request_id: str, outcome: Outcome, asked: JsonObject | None) -> None:
+    async def answer(self, request_id: str, outcome: Outcome, asked: JsonObject | None) -> None:
         """Write the outcome down, unless the request has ended. The letter comes first: a dead request without one would be lost."""
         while (kept := await self._store.record(request_id)) is not None:
             changed = ended(kept.record, outcome, self._clock.now(), asked)
-            if changed is not None and is_dead(changed.state):
+            if changed is None:
+                return
+            changed = fitted(changed, asked)
+            if is_dead(changed.state):
                 await self._store.add_letter(request_id)
-            if changed is None or await self._store.write_record(fitted(changed), kept.revision):
+            if await self._store.write_record(changed, kept.revision):
                 return

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from starlette.routing import BaseRoute
 
+from headrace.api.asking import RequestRoute
+from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
-from headrace.gateway.clocks import WallClock
+from headrace.gateway.clocks import Clock, WallClock
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.hookqueue import JetStreamHooks
-from headrace.gateway.jetstream import connected
+from headrace.gateway.jetstream import JetStream, connected
 from headrace.gateway.known import Known
 from headrace.gateway.limits import Limits
 from headrace.gateway.natsserver import Address, nats_server
@@ -24,6 +26,7 @@ from headrace.gateway.pushing import Pushes
 from headrace.gateway.requests import Requests
 from headrace.gateway.serving import serve
 from headrace.gateway.streams import Streams
+from headrace.gateway.targets import ObjectTarget
 from headrace.gateway.webhooks import Callers
 from headrace.gateway.windows import RouteWindows
 from headrace.shells.local.converge import Interrupt
@@ -73,9 +76,8 @@ async def _asking(door: Door) -> AsyncIterator[_Asking]:
         else:
             address = await stack.enter_async_context(nats_server(door.nats_folder))
         store = await stack.enter_async_context(connected(address, models.routes))
-        windows = {
-            route.name: RouteWindows(route, models.served(route), store, door.place, clock) for route in models.routes
-        }
+        answers = Answers(store, door.place, clock)
+        windows = {route.name: _windows(route, door, store, answers, clock) for route in models.routes}
         pushes = Pushes(store, Known(store, door.place, windows), clock)
         await pushes.begin()
         work = [pushes.run, *(one.run for one in windows.values())]
@@ -90,3 +92,8 @@ async def _asking(door: Door) -> AsyncIterator[_Asking]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _windows(route: RequestRoute, door: Door, store: JetStream, answers: Answers, clock: Clock) -> RouteWindows:
+    served = door.place.models.served(route)
+    return RouteWindows(route, served, store, ObjectTarget(route, served, door.place, answers), clock)

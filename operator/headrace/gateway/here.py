@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from headrace.api import labels
 from headrace.api.gateway import ServedModels, UploadedFile
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.api.output import BatchManifest
 from headrace.api.records import MAX_RECORD_BYTES
 from headrace.core import edits
@@ -49,16 +50,20 @@ class Here:
     def take_over(self) -> None:
         """Go on with what an earlier process has left."""
         self._uploads.clean()
-        for batch in self._batches():
-            is_ours = made_by_request(batch) or made_of_requests(batch)
-            if is_ours and (not batch.status.finished or batch.retry_asked):
-                self._runs.take_up(batch)
+        for work in self._all():
+            is_ours = made_of_requests(work) or (isinstance(work, InferenceBatch) and made_by_request(work))
+            if is_ours and (not work.status.finished or work.retry_asked):
+                self._runs.take_up(work)
 
     async def batches(self) -> Sequence[InferenceBatch]:
         """Read them all."""
         return newest_first(await asyncio.to_thread(self._batches))
 
     async def find_batch(self, name: str) -> InferenceBatch | None:
+        """Read it."""
+        return await asyncio.to_thread(self._find_batch, name)
+
+    async def find_work(self, name: str) -> OurObject | None:
         """Read it."""
         return await asyncio.to_thread(self._find, name)
 
@@ -67,15 +72,23 @@ class Here:
         async with self._referring:
             return await asyncio.to_thread(self._create, batch)
 
-    async def create_window(self, batch: InferenceBatch) -> None:
+    async def create_window(self, work: OurObject) -> None:
         """Write it, unless it is there, and let it wait for its turn."""
-        await asyncio.to_thread(self._create_window, batch)
+        await asyncio.to_thread(self._create_window, work)
 
     async def cancel_batch(self, name: str) -> InferenceBatch:
         """Write the wish, and see to it."""
+        if await self.find_batch(name) is None:
+            raise no_such("Batch", batch_id(name))
+        cancelled = await self.cancel_work(name)
+        assert isinstance(cancelled, InferenceBatch)
+        return cancelled
+
+    async def cancel_work(self, name: str) -> OurObject:
+        """Write the wish, and see to it."""
         return await asyncio.to_thread(self._cancel, name)
 
-    async def results(self, batch: InferenceBatch, part: Part) -> AsyncGenerator[bytes, None]:
+    async def results(self, batch: OurObject, part: Part) -> AsyncGenerator[bytes, None]:
         """Start the worker's own reader, for it knows all stores."""
         assert batch.status.output is not None
         return await read_results(batch.status.output.uri, PARTS[part])
@@ -127,10 +140,13 @@ class Here:
         return self._uploads.uri(file_id)
 
     def _batches(self) -> list[InferenceBatch]:
-        found = (self._find_sound(folder.name) for folder in self._state.batches(self.namespace))
-        return [batch for batch in found if batch is not None]
+        return [work for work in self._all() if isinstance(work, InferenceBatch)]
 
-    def _find_sound(self, name: str) -> InferenceBatch | None:
+    def _all(self) -> list[OurObject]:
+        found = (self._find_sound(folder.name) for folder in self._state.batches(self.namespace))
+        return [work for work in found if work is not None]
+
+    def _find_sound(self, name: str) -> OurObject | None:
         """The same for a list, which one whose files are damaged does not keep from the others."""
         try:
             return self._find(name)
@@ -138,19 +154,23 @@ class Here:
             logger.warning("left out of lists: %s", error.message)
             return None
 
-    def _find(self, name: str) -> InferenceBatch | None:
-        """The batch of that name; None also for one that goes while it is read, and for what is of another kind."""
+    def _find_batch(self, name: str) -> InferenceBatch | None:
+        found = self._find(name)
+        return found if isinstance(found, InferenceBatch) else None
+
+    def _find(self, name: str) -> OurObject | None:
+        """What has that name; None also for what goes while it is read, and for the branch of a fan-out."""
         try:
             found = self._state.batch(self.namespace, name).load()
         except StateError as error:
             if error.reason == "NotFound":
                 return None
             raise
-        return found if isinstance(found, InferenceBatch) and stands_alone(found) else None
+        return found if stands_alone(found) else None
 
     def _create(self, batch: InferenceBatch) -> InferenceBatch:
         name, file_id = batch.metadata.name, batch.metadata.annotations[labels.OPENAI_INPUT_FILE]
-        known = self._find(name)
+        known = self._find_batch(name)
         if known is not None:
             return same_request(known, batch)
         if self._uploads.find(file_id) is None:  # it has gone since it was looked at
@@ -163,26 +183,24 @@ class Here:
         self._runs.take_up(created)
         return created
 
-    def _create_window(self, batch: InferenceBatch) -> None:
-        name = batch.metadata.name
+    def _create_window(self, work: OurObject) -> None:
+        name = work.metadata.name
         known = self._find(name)
         if known is None:
-            objects.submit(self._state, batch, utc_now(), replace=False)
-            known = self._state.batch(self.namespace, name).load_batch()
+            objects.submit(self._state, work, utc_now(), replace=False)
+            known = self._state.batch(self.namespace, name).load()
         if not known.status.finished:
             self._runs.take_up(known)
 
-    def _cancel(self, name: str) -> InferenceBatch:
-        if self._find(name) is None:
-            raise no_such("Batch", batch_id(name))
+    def _cancel(self, name: str) -> OurObject:
         folder = self._state.batch(self.namespace, name)
         try:
             objects.edit(self._state, folder, edits.cancel)
         except edits.EditRefused as error:
             raise conflict(error.message, "id", "already_finished") from error
-        batch = folder.load_batch()
-        self._runs.take_up(batch)  # by whichever door it came: maybe no other process is there to end it
-        return batch
+        work = folder.load()
+        self._runs.take_up(work)  # by whichever door it came: maybe no other process is there to end it
+        return work
 
     def _delete(self, file_id: str) -> None:
         check_deletable(file_id, [it for it in self._batches() if not it.status.finished])

@@ -52,7 +52,7 @@ class Known:
     async def _response(self, record: RequestRecord) -> JsonObject:
         """The response where its batch has left it. Raises `ApiError` when that is gone."""
         assert record.batch is not None
-        batch = await self._place.find_batch(record.batch)
+        batch = await self._place.find_work(record.batch)
         if batch is not None and Part.OUTPUT in files_of(batch):
             async with aclosing(lines(await self._place.results(batch, Part.OUTPUT))) as found:
                 async for line in found:

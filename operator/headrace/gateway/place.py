@@ -7,6 +7,7 @@ from typing import Protocol
 
 from headrace.api.gateway import ServedModels, UploadedFile
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.core.openai.ids import Part
 
 
@@ -26,10 +27,10 @@ class Draft(Protocol):
 class ResultsPlace(Protocol):
     """What there must be to read what batches have left."""
 
-    async def find_batch(self, name: str) -> InferenceBatch | None:
-        """The batch of that name; None when there is none."""
+    async def find_work(self, name: str) -> OurObject | None:
+        """The batch or the fan-out of that name; None when there is none."""
 
-    async def results(self, batch: InferenceBatch, part: Part) -> AsyncGenerator[bytes, None]:
+    async def results(self, batch: OurObject, part: Part) -> AsyncGenerator[bytes, None]:
         """The file with its results or errors, as a stream to be closed. Raises before the first piece when nothing can be read."""
 
 
@@ -38,8 +39,8 @@ class WindowsPlace(ResultsPlace, Protocol):
 
     namespace: str
 
-    async def create_window(self, batch: InferenceBatch) -> None:
-        """Create such a batch, durably, unless it is there."""
+    async def create_window(self, work: OurObject) -> None:
+        """Create such a batch or fan-out, durably, unless it is there."""
 
 
 class RequestsPlace(ResultsPlace, Protocol):
@@ -47,8 +48,8 @@ class RequestsPlace(ResultsPlace, Protocol):
 
     models: ServedModels
 
-    async def cancel_batch(self, name: str) -> InferenceBatch:
-        """End a batch, and keep what is done."""
+    async def cancel_work(self, name: str) -> OurObject:
+        """End a batch or a fan-out, and keep what is done."""
 
 
 class Place(WindowsPlace, RequestsPlace, Protocol):
@@ -56,6 +57,12 @@ class Place(WindowsPlace, RequestsPlace, Protocol):
 
     async def batches(self) -> Sequence[InferenceBatch]:
         """All batches that somebody has asked for, by whichever door, the newest first."""
+
+    async def find_batch(self, name: str) -> InferenceBatch | None:
+        """The batch of that name; None when there is none."""
+
+    async def cancel_batch(self, name: str) -> InferenceBatch:
+        """End a batch, and keep what is done."""
 
     async def create_batch(self, batch: InferenceBatch) -> InferenceBatch:
         """Create it, durably; the one of that name that is there already when it was asked for in the same words."""

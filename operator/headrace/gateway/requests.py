@@ -104,6 +104,6 @@ class Requests:
             kept = await self._store.record(member.id)
             if kept is None or not has_ended(kept.record):
                 return
-        if await self._place.find_batch(window.batch) is not None:
+        if await self._place.find_work(window.batch) is not None:
             with suppress(ApiError):  # it has ended meanwhile
-                await self._place.cancel_batch(window.batch)
+                await self._place.cancel_work(window.batch)

@@ -1,4 +1,4 @@
-"""One route at work: requests gather, a window closes and becomes a batch, and what the batch has left becomes answers.
+"""One route at work: requests gather, a window closes and is given to whoever answers it, such as a batch, until all are answered.
 
 Each step can die and be done again. A window is written down before anything is done about it, under the name that its batch will have;
 from then on its requests are its own, and whoever finds it goes on with it: records that say so, the batch, the answers. A request that
@@ -13,16 +13,14 @@ from typing import NamedTuple, Never
 
 from headrace.api.asking import ClosedWindow, QueuedRequest, RequestRoute
 from headrace.api.gateway import ServedModel
-from headrace.core.asking.batches import window_batch
 from headrace.core.asking.life import begun, belongs, is_dead
 from headrace.core.asking.pressure import Left, recent
 from headrace.core.asking.requests import record_bytes
 from headrace.core.asking.windows import Gathered, closes_at, closing
-from headrace.gateway.answers import Answers
 from headrace.gateway.clocks import Clock
 from headrace.gateway.endless import keep_on
-from headrace.gateway.place import WindowsPlace
 from headrace.gateway.store import Delivery, Store
+from headrace.gateway.targets import Target
 from headrace.gateway.together import together
 from headrace.shells.local.state import StateError
 
@@ -44,11 +42,8 @@ class _Held(NamedTuple):
 class RouteWindows:
     """The windows of one route. One process at a time may have them."""
 
-    def __init__(
-        self, route: RequestRoute, served: ServedModel, store: Store, place: WindowsPlace, clock: Clock
-    ) -> None:
-        self._route, self._served, self._store, self._place, self._clock = route, served, store, place, clock
-        self._answers = Answers(store, place, clock)
+    def __init__(self, route: RequestRoute, served: ServedModel, store: Store, target: Target, clock: Clock) -> None:
+        self._route, self._served, self._store, self._target, self._clock = route, served, store, target, clock
         self._held: dict[str, _Held] = {}
         """Requests that have come out of the queue and are in no window, by id, the oldest first."""
         self._open: dict[str, ClosedWindow] = {}
@@ -143,7 +138,8 @@ class RouteWindows:
             return
         taken = [held.delivery for held in self._held.values()][:count]
         name = f"{self._route.name}-{secrets.token_hex(5)}"
-        window = ClosedWindow(batch=name, route=self._route.name, members=tuple(delivery.request for delivery in taken))
+        members = tuple(delivery.request for delivery in taken)
+        window = ClosedWindow(batch=name, route=self._route.name, closed=self._clock.now(), members=members)
         await self._store.write_window(window)
         self._open[name] = window
         await self._advance(window)
@@ -153,19 +149,18 @@ class RouteWindows:
         self.left = [*recent(self.left, self._clock.now()), Left(self._clock.now(), count)]
 
     async def _advance(self, window: ClosedWindow) -> None:
-        """See to it that a window becomes its batch, however much of that is done."""
-        if window.submitted:
-            return
-        claims = await together(self._claim(member, window.batch) for member in window.members)
-        mine = [member for member, is_mine in zip(window.members, claims, strict=True) if is_mine]
-        if not mine:  # all were cancelled, or came too late
-            await self._drop(window)
-            return
-        batch = window_batch(window.batch, self._place.namespace, mine, self._route, self._served)
-        await self._place.create_window(batch)
-        done = window.model_copy(update={"members": tuple(mine), "submitted": True})
-        await self._store.write_window(done)
-        self._open[window.batch] = done
+        """See to it that a window is worked on, however much of that is done."""
+        if not window.submitted:
+            claims = await together(self._claim(member, window.batch) for member in window.members)
+            mine = [member for member, is_mine in zip(window.members, claims, strict=True) if is_mine]
+            if not mine:  # all were cancelled, or came too late
+                await self._drop(window)
+                return
+            window = window.model_copy(update={"members": tuple(mine), "submitted": True})
+            await self._target.create(window)
+            await self._store.write_window(window)
+            self._open[window.batch] = window
+        await self._target.take_up(window)
 
     async def _claim(self, request: QueuedRequest, batch: str) -> bool:
         """Write down that the batch is to answer the request; False when that is not for it to do."""
@@ -180,18 +175,11 @@ class RouteWindows:
     async def _look_at(self, window: ClosedWindow) -> None:
         """Collect what there is; a batch that cannot be read does not keep the others waiting."""
         try:
-            await self._collect(window)
+            if await self._target.collect(window):
+                await self._drop(window)
         except StateError as error:
             self._not_before[window.batch] = self._clock.now() + UNREADABLE_MILLISECONDS
             logger.warning("route %s: %s: %s", self._route.name, window.batch, error)
-
-    async def _collect(self, window: ClosedWindow) -> None:
-        """Answer the requests of a batch that is over, or gone."""
-        batch = await self._place.find_batch(window.batch)
-        if batch is not None and (not batch.status.finished or batch.retry_asked):
-            return
-        await self._answers.give(window, batch)
-        await self._drop(window)
 
     async def _drop(self, window: ClosedWindow) -> None:
         await self._store.drop_window(window.batch)

@@ -42,13 +42,17 @@ def _localise(spec: Any, at: str, folder: Path) -> list[FieldError]:
             errors.append(FieldError(f"{path}.{key}", f'{hint}, not "{uri}"'))
         elif "://" not in uri:
             part[key] = f"file://{_quoted(_absolute(uri, folder))}"
-    joined = spec.get("aggregation") if isinstance(spec, dict) else None
-    for _, work in _works(spec, at):
+    localise_works(spec, folder)
+    return errors
+
+
+def localise_works(spec: Any, folder: Path) -> None:
+    """Make the paths of all weights in a spec absolute: its own, those of its branches, and those of what joins them."""
+    for _, work in _works(spec, ""):
         localise_model(work, folder)
         localise_model(_embedding(work), folder)
-    for part in _objects_in(joined):
+    for part in _objects_in(spec.get("aggregation") if isinstance(spec, dict) else None):
         localise_model(part, folder)
-    return errors
 
 
 def _works(spec: Any, at: str) -> Iterator[tuple[str, Any]]:

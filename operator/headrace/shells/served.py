@@ -8,18 +8,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from headrace.api.asking import Webhooks
+from headrace.api.asking import QueuedRequest, RequestRoute, Webhooks
 from headrace.api.base import FieldError, InvalidSpec
 from headrace.api.gateway import BatchRequest, ServedModels
-from headrace.api.inferencebatch import InferenceBatch
-from headrace.core.asking.requests import route_faults
+from headrace.api.kinds import OurObject
+from headrace.core.asking.batches import window_fan_out
+from headrace.core.asking.requests import request_id, route_faults
 from headrace.core.openai.models import model_faults
 from headrace.core.openai.request import Destination, new_batch
 from headrace.shells.documents import Document, parse_documents
-from headrace.shells.localising import localise_model
+from headrace.shells.localising import localise_model, localise_works
 from headrace.shells.problems import ManifestError, Problem
 
-Judge = Callable[[InferenceBatch], list[FieldError]]
+Judge = Callable[[OurObject], list[FieldError]]
 """What keeps a batch from running at a place."""
 
 
@@ -59,6 +60,10 @@ def _localised(document: Document) -> dict[str, Any]:
     models = data.get("models")
     for served in models if isinstance(models, list) else ():
         localise_model(served, document.folder)
+    routes = data.get("routes")
+    for route in routes if isinstance(routes, list) else ():
+        target = route.get("target") if isinstance(route, dict) else None
+        localise_works(target.get("fanOutJob") if isinstance(target, dict) else None, document.folder)
     return data
 
 
@@ -83,4 +88,18 @@ def _unusable(models: ServedModels, judge: Judge) -> list[FieldError]:
     for index, served in enumerate(models.models):
         batch = new_batch(probe, served, Destination("default", "probe", "file:///probe.jsonl"))
         faults += [FieldError(e.field.replace("spec", f"models[{index}]", 1), e.message) for e in judge(batch)]
+    for index, route in enumerate(models.routes):
+        at = f"routes[{index}].target.fanOutJob"
+        faults += [FieldError(e.field.replace("spec", at, 1), e.message) for e in _fan_out_faults(route, judge)]
     return faults
+
+
+def _fan_out_faults(route: RequestRoute, judge: Judge) -> list[FieldError]:
+    """What is wrong with the fan-outs that the windows of a route would make."""
+    if route.target.fan_out_job is None:
+        return []
+    request = QueuedRequest(id=request_id(route.name, "0" * 24), accepted=0, tokens=0, body={})
+    try:
+        return judge(window_fan_out(f"{route.name}-{'0' * 10}", "default", [request], route))
+    except InvalidSpec as error:
+        return list(error.errors)

@@ -1,16 +1,18 @@
-"""From a window to its InferenceBatch, and from that back to what has become of each request."""
+"""From a window to its InferenceBatch or FanOutJob, and from that back to what has become of each request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import orjson
 
 from headrace.api import labels
-from headrace.api.asking import QueuedRequest, RequestError, RequestRoute, RequestState
+from headrace.api.asking import ClosedWindow, QueuedRequest, RequestError, RequestRoute, RequestState
 from headrace.api.base import JsonObject
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.gateway import ServedModel
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType
 from headrace.api.records import ErrorCode
 from headrace.core.asking.life import Outcome
@@ -44,9 +46,34 @@ def window_batch(
     )
 
 
-def made_of_requests(batch: InferenceBatch) -> bool:
-    """Whether a window has become this batch."""
-    return labels.REQUEST_ROUTE in batch.metadata.annotations
+def window_fan_out(name: str, namespace: str, members: Sequence[QueuedRequest], route: RequestRoute) -> FanOutJob:
+    """The fan-out that answers these requests. Each branch has a model of its own, so what a request calls the route by is left out."""
+    assert route.target.fan_out_job is not None, "whoever asks has looked"
+    said = route.target.fan_out_job.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+    bodies = ({key: value for key, value in one.body.items() if key != "model"} for one in members)
+    records = [record_of(one.id, route.task.endpoint, body) for one, body in zip(members, bodies, strict=True)]
+    return FanOutJob.parse(
+        {
+            "metadata": {"name": name, "namespace": namespace, "annotations": {labels.REQUEST_ROUTE: route.name}},
+            "spec": {
+                **said,
+                "input": {"inline": records, "format": "openai"},
+                "completionDeadlineSeconds": route.deadline_seconds,
+            },
+        }
+    )
+
+
+def window_work(window: ClosedWindow, namespace: str, route: RequestRoute, served: ServedModel) -> OurObject:
+    """What a window becomes at a route whose windows become objects."""
+    if route.target.fan_out_job is not None:
+        return window_fan_out(window.batch, namespace, window.members, route)
+    return window_batch(window.batch, namespace, window.members, route, served)
+
+
+def made_of_requests(work: OurObject) -> bool:
+    """Whether a window has become this."""
+    return labels.REQUEST_ROUTE in work.metadata.annotations
 
 
 def outcome_of(line: bytes) -> tuple[str, Outcome]:
@@ -54,20 +81,21 @@ def outcome_of(line: bytes) -> tuple[str, Outcome]:
     said = orjson.loads(line)
     error = said.get("error")
     if error is None:
-        return said["custom_id"], Outcome(RequestState.COMPLETED, said["response"])
+        return said["custom_id"], Outcome(RequestState.COMPLETED, said["response"], about=said.get("headrace"))
     state = _STATES.get(error["code"], RequestState.FAILED)
     return said["custom_id"], Outcome(state, error=RequestError(code=error["code"], message=error["message"]))
 
 
-def outcome_without_line(batch: InferenceBatch | None) -> Outcome:
+def outcome_without_line(batch: OurObject | None) -> Outcome:
     """What has become of a request of which a batch that is over, or gone, has left nothing."""
     if batch is None:
-        return _failed("batch_deleted", "its batch was deleted before it had ended")
+        return failed("batch_deleted", "its batch was deleted before it had ended")
     condition = batch.status.condition(ConditionType.FAILED)
     if condition is None:
-        return _failed("no_answer", "its batch has left no line for it")
-    return _failed(condition.reason, condition.message)
+        return failed("no_answer", "its batch has left no line for it")
+    return failed(condition.reason, condition.message)
 
 
-def _failed(code: str, message: str) -> Outcome:
+def failed(code: str, message: str) -> Outcome:
+    """A request that has failed, and why."""
     return Outcome(RequestState.FAILED, error=RequestError(code=code, message=message))

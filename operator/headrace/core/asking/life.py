@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from headrace.api.asking import QueuedRequest, RequestError, RequestRecord, RequestRoute, RequestState
 from headrace.api.base import JsonObject
+from headrace.api.targets import AnsweredBy
 from headrace.core.openai.errors import conflict
 
 NEXT = {
@@ -39,6 +40,8 @@ class Outcome:
     state: RequestState
     response: JsonObject | None = None
     error: RequestError | None = None
+    about: JsonObject | None = None
+    """What else its line says: of which branches the answer is made."""
 
 
 def has_ended(record: RequestRecord) -> bool:
@@ -64,6 +67,7 @@ def begun(request: QueuedRequest, batch: str, route: RequestRoute, now: int) -> 
         accepted=request.accepted,
         state=RequestState.IN_PROGRESS,
         batch=batch,
+        answered_by=route.target.kind,
         webhook=request.webhook,
     )
 
@@ -82,16 +86,26 @@ def ended(record: RequestRecord, outcome: Outcome, now: int, body: JsonObject | 
     """The record with its outcome; None when it has one already, for a request is answered once. `body`: what was asked."""
     if outcome.state not in NEXT.get(record.state, ()):
         return None
-    changes = {"state": outcome.state, "response": outcome.response, "error": outcome.error, "ended": now}
+    changes = {
+        "state": outcome.state,
+        "response": outcome.response,
+        "error": outcome.error,
+        "about": outcome.about,
+        "ended": now,
+    }
     if is_dead(outcome.state):
         changes["body"] = body
     return record.model_copy(update=changes)
 
 
-def fitted(record: RequestRecord) -> RequestRecord:
-    """The record, without a response that is too large for it: that is still where the batch has left it."""
+def fitted(record: RequestRecord, body: JsonObject | None = None) -> RequestRecord:
+    """The record, without a response that is too large for it: that is still where the batch has left it. A warm pool leaves nothing."""
     if len(record.model_dump_json()) <= MOST_RECORD_BYTES:
         return record
+    if record.answered_by == AnsweredBy.WARM_POOL:
+        message = f"the response is larger than the {MOST_RECORD_BYTES} bytes that an answer of a warm pool may have"
+        error = RequestError(code="response_too_large", message=message)
+        return record.model_copy(update={"state": RequestState.FAILED, "response": None, "error": error, "body": body})
     return record.model_copy(update={"response": None, "in_batch": True})
 
 

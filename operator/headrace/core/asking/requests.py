@@ -10,17 +10,19 @@ import orjson
 
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestRoute, RequestState
 from headrace.api.base import FieldError, JsonObject
+from headrace.api.content import MEDIA_TASKS
 from headrace.api.gateway import ServedModel, ServedModels
 from headrace.api.input import Input
 from headrace.api.manifest import MAX_INLINE_BYTES
 from headrace.api.model import Task
 from headrace.api.records import RecordError, estimate_prompt_tokens, reader
+from headrace.api.targets import AnsweredBy
 from headrace.core.asking.batches import record_of
 from headrace.core.openai.errors import ApiError, bad_request
 from headrace.core.openai.ids import batch_id
 
 _ID = re.compile(r"req_([a-z0-9](?:[-a-z0-9]{0,30}[a-z0-9])?)_[0-9a-f]{24}")
-_ASKED_IN = {Task.CHAT: "messages", Task.COMPLETION: "prompt", Task.EMBEDDING: "input"}
+_ASKED_IN = {Task.CHAT: "messages", Task.COMPLETION: "prompt"} | dict.fromkeys((Task.EMBEDDING, *MEDIA_TASKS), "input")
 """The field of a body that holds what is asked, which tells the endpoints apart."""
 
 
@@ -55,9 +57,9 @@ def route_of(body: JsonObject, routes: Sequence[RequestRoute], wanted: str | Non
     if not for_model:
         known = ", ".join(sorted({route.model for route in routes})) or "none"
         raise ApiError(404, f"there is no route to the model {model[:80]}; there are routes to {known}", "model")
-    found = next((route for route in for_model if _ASKED_IN.get(route.task) in body), None)
+    found = next((route for route in for_model if _ASKED_IN[route.task] in body), None)
     if found is None:
-        fields = " or ".join(sorted({_ASKED_IN[route.task] for route in for_model if route.task in _ASKED_IN}))
+        fields = " or ".join(sorted({_ASKED_IN[route.task] for route in for_model}))
         raise bad_request(f"{fields} must be set: that is what {model[:80]} answers here", fields, "invalid_value")
     return found
 
@@ -91,11 +93,21 @@ def record_object(record: RequestRecord) -> JsonObject:
     """The object of a request that has left the queue."""
     return {
         **_object(record.id, record.accepted, record.state),
-        "batch_id": batch_id(record.batch) if record.batch is not None else None,
+        **_answering(record),
         "completed_at": record.ended // 1000 if record.ended is not None else None,
         "response": record.response,
         "error": record.error.model_dump() if record.error is not None else None,
+        **({"headrace": record.about} if record.about is not None else {}),
     }
+
+
+def _answering(record: RequestRecord) -> JsonObject:
+    """The names of what answers it, in the words of whoever looks for that."""
+    if record.batch is None or record.answered_by == AnsweredBy.WARM_POOL:
+        return {}
+    if record.answered_by == AnsweredBy.FAN_OUT_JOB:
+        return {"fan_out_job": record.batch}
+    return {"batch_id": batch_id(record.batch)}
 
 
 def _object(name: str, accepted: int, state: RequestState) -> JsonObject:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.openai.ids import BatchFile, Part, batch_id
@@ -84,7 +85,7 @@ def batch_object(batch: InferenceBatch) -> JsonObject:
     }
 
 
-def file_id(batch: InferenceBatch, part: Part) -> str | None:
+def file_id(batch: OurObject, part: Part) -> str | None:
     """The id of its file with results or errors; None while there is none, or when there is nothing in it."""
     records = batch.status.records
     lines = records.succeeded if part == Part.OUTPUT else records.failed
@@ -92,7 +93,7 @@ def file_id(batch: InferenceBatch, part: Part) -> str | None:
     return BatchFile(part, batch.metadata.name).id if there else None
 
 
-def stands_alone(batch: InferenceBatch) -> bool:
+def stands_alone(batch: OurObject) -> bool:
     """Whether somebody has asked for this very batch: it is no branch of a fan-out."""
     return not any(owner.controller for owner in batch.metadata.owner_references)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.api.base import JsonObject
 from headrace.api.gateway import UploadedFile
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.kinds import OurObject
 from headrace.api.output import BatchManifest
 from headrace.api.results import Wanted
 from headrace.core.openai.batches import created_at, file_id
@@ -31,7 +32,7 @@ def batch_file_object(batch: InferenceBatch, part: Part, size: int, problem: str
     return shown if problem is None else {**shown, "status": "error", "status_details": problem}
 
 
-def files_of(batch: InferenceBatch) -> list[Part]:
+def files_of(batch: OurObject) -> list[Part]:
     """The files that a batch has left."""
     return [part for part in PARTS if file_id(batch, part) is not None]
 

@@ -11,8 +11,8 @@ def model_faults(models: ServedModels) -> list[FieldError]:
     faults, seen = [], set()
     for index, served in enumerate(models.models):
         at, known_as = f"models[{index}].model", (served.model.name, served.model.task)
-        if served.endpoint is None:
-            message = f"must be chat, completion or embedding: OpenAI has no endpoint for {served.model.task}"
+        if served.endpoint is None and not any(models.answering(route) == served for route in models.routes):
+            message = f"OpenAI has no endpoint for {served.model.task}: it must be chat, completion or embedding, or have a route"
             faults.append(FieldError(f"{at}.task", message))
         if known_as in seen:
             message = f"there is another model {served.model.name} with the task {served.model.task} before"

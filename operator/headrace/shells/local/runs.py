@@ -12,13 +12,14 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.fanoutjob import FanOutJob
 from headrace.api.kinds import OurObject, OurStatus
 from headrace.api.reasons import ConditionType
 from headrace.core.plan import Event
 from headrace.core.turns import Waiting, next_turns
 from headrace.shells.local.containers import WORKER, Programs
-from headrace.shells.local.converge import Converger, Interrupt, utc_now
+from headrace.shells.local.converge import Converger, Drive, Interrupt, utc_now
+from headrace.shells.local.fanout import FanOutConverger
 from headrace.shells.local.place import installation
 from headrace.shells.local.state import BatchFolder, StateDir, StateError
 
@@ -72,7 +73,7 @@ class Runs:
         for thread, _ in [*self._threads.values()]:
             thread.join()
 
-    def take_up(self, batch: InferenceBatch) -> None:
+    def take_up(self, batch: OurObject) -> None:
         """See to a batch when its turn comes, or take note of what has changed about it."""
         with self._changed:
             self._waiting[batch.metadata.name] = Waiting.of(batch, self._clock())
@@ -139,13 +140,17 @@ class Runs:
         with self._state.running(folder):
             if not folder.exists:
                 return
-            place = installation(self._state, folder)
-            converger = Converger(self._state, folder, place, self._programs, self._clock, companions=self._most)
-            converger.run(_Log(), self, until=_at_rest)
+            self._drive(folder).run(_Log(), self, until=_at_rest)
 
-    def _unfinished(self, name: str) -> InferenceBatch | None:
+    def _drive(self, folder: BatchFolder) -> Drive:
+        if isinstance(folder.load(), FanOutJob):
+            return FanOutConverger(self._state, folder, self._programs, self._clock)
+        place = installation(self._state, folder)
+        return Converger(self._state, folder, place, self._programs, self._clock, companions=self._most)
+
+    def _unfinished(self, name: str) -> OurObject | None:
         try:
-            batch = self._folder(name).load_batch()
+            batch = self._folder(name).load()
         except StateError as error:
             if error.reason != "NotFound":
                 logger.warning("%s: is left alone: %s", name, error.message)
