@@ -11,13 +11,16 @@ from typing import Any, TypeVar
 import httpx2
 from starlette.applications import Starlette
 
-from asking_rig import FakeClock, MemoryPlace, MemoryStore
+from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore
 from headrace.api.gateway import ServedModels
 from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
 from headrace.gateway.deadletters import DeadLetters
+from headrace.gateway.identities import Everybody
 from headrace.gateway.limits import Limits
+from headrace.gateway.place import Places
 from headrace.gateway.requests import Requests
+from headrace.gateway.rooms import Rooms
 from headrace.gateway.serving import listening, serve
 from headrace.gateway.targets import ObjectTarget
 from headrace.gateway.windows import RouteWindows
@@ -97,9 +100,10 @@ def at_desk(story: Callable[[Desk], Awaitable[Told]]) -> Told:
         target = ObjectTarget(MODELS.routes[0], MODELS.models[0], place, Answers(store, place, clock))
         windows = RouteWindows(MODELS.routes[0], MODELS.models[0], store, target, clock)
         await windows.begin()
-        requests = Requests(place, Limits(), store, {"chat": windows}, clock)
-        letters = DeadLetters(place, store, {"chat": windows}, clock)
-        app = gateway_app(place, Limits(), None, [*requests.routes, *letters.routes])  # type: ignore[arg-type]
+        places: Places = MemoryPlaces(place)  # type: ignore[assignment]
+        rooms = Rooms(places, store, {"chat": windows}, clock)
+        routes = [*Requests(rooms, Limits(), clock).routes, *DeadLetters(rooms, clock).routes]
+        app = gateway_app(places, Limits(), Everybody(EVERYBODY), None, routes)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://here") as client:
             return await story(Desk(client, store, place, windows, app))
 

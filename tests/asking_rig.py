@@ -17,6 +17,7 @@ from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
+from headrace.api.tenancy import Tenant
 from headrace.core.asking.life import has_ended
 from headrace.core.openai.ids import Part
 from headrace.gateway.store import Changes, Delivery, InQueue, Kept, Position, QueueFull
@@ -136,6 +137,24 @@ class MemoryStore:
 
     async def remember_key(self, name: str, key: KnownKey) -> KnownKey:
         return self.keys.setdefault(name, key)
+
+
+EVERYBODY = Tenant(name="everybody", namespace="default")
+
+
+@dataclass
+class MemoryPlaces:
+    """As much of `Places` as single requests need."""
+
+    only: MemoryPlace
+
+    @property
+    def models(self) -> ServedModels:
+        return self.only.models
+
+    def of(self, namespace: str) -> MemoryPlace:
+        assert namespace == self.only.namespace
+        return self.only
 
 
 @dataclass

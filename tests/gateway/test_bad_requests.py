@@ -36,7 +36,7 @@ END = b"--line--\r\n"
 
 
 def uploads(served: Gateway) -> set[Path]:
-    return set((served.folder / ".headrace" / "uploads").glob("*"))
+    return set((served.folder / ".headrace" / "uploads" / "default").glob("*"))
 
 
 def refused(answer: Answer, status: int, param: str | None, says: str) -> None:

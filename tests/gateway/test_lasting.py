@@ -19,10 +19,10 @@ def test_gateway_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         works = first.batch(requests(12, "slow"))
         waits = [first.batch(requests(5)) for _ in range(2)]
         eventually(lambda: first.client.batches.retrieve(works.id).request_counts.completed > 2)  # type: ignore[union-attr]
-        (first.folder / ".headrace" / "uploads" / "file-half").mkdir()
+        (first.folder / ".headrace" / "uploads" / "default" / "file-half").mkdir()
         first.stop(signal.SIGKILL)
     with gateway(tmp_path, mark) as second:
-        assert not (second.folder / ".headrace" / "uploads" / "file-half").exists()
+        assert not (second.folder / ".headrace" / "uploads" / "default" / "file-half").exists()
         done = second.until(works.id, "completed")
         assert second.ids(done.output_file_id) == [f"r{number}" for number in range(12)]
         for one in waits:

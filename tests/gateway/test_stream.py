@@ -15,9 +15,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from asking_rig import FakeClock, MemoryPlace, MemoryStore
+from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestState
 from headrace.gateway.app import gateway_app
+from headrace.gateway.identities import Everybody
 from headrace.gateway.known import Known
 from headrace.gateway.limits import Limits
 from headrace.gateway.pushing import Pushes
@@ -89,7 +90,7 @@ class _RealClock(FakeClock):
 async def opened() -> AsyncIterator[Desk]:
     store, place, stop = MemoryStore(_RealClock()), MemoryPlace(), Stop()
     pushes = Pushes(store, Known(store, place, {"chat"}), store.clock)
-    app = gateway_app(place, Limits(), None, Streams(pushes).routes)  # type: ignore[arg-type]
+    app = gateway_app(MemoryPlaces(place), Limits(), Everybody(EVERYBODY), None, Streams(pushes).routes)  # type: ignore[arg-type]
     listener: socket.socket = listening("127.0.0.1", 0)
     await pushes.begin()
     tasks = [asyncio.create_task(serve(app, listener, stop, pushes.stop)), asyncio.create_task(pushes.run())]

@@ -31,7 +31,7 @@ def submit(state: StateDir) -> Submit:
 
 
 def runs(state: StateDir, worker: FakeWorker, most: int = 1) -> Runs:
-    return Runs(state, "default", Audience(), most, worker.programs)
+    return Runs(state, Audience(), most, worker.programs)
 
 
 def finished(state: StateDir, *names: str) -> bool:

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from headrace.api.tenancy import Tenant
 from headrace.cli.exits import BAD_INPUT, FAILED, CliError
 from headrace.cli.signals import Signals
 from headrace.cli.text import say
@@ -52,12 +53,13 @@ def gateway(options: Mapping[str, Any]) -> int:
         _only_one(stack, state)
         listener = stack.enter_context(_listener(parts, asked))
         signals = stack.enter_context(Signals("stopping: batches put their work away; once more kills their workers"))
-        runs = stack.enter_context(Runs(state, asked.namespace, signals, asked.max_runs))
-        here = parts.here.Here(state, asked.namespace, models, runs)
-        here.take_over()
+        runs = stack.enter_context(Runs(state, signals, asked.max_runs))
+        places = parts.here.Heres(state, models, runs)
+        places.take_over()
         hosts = LOOPBACK if asked.host in LOOPBACK else None
+        everybody = Tenant(name="everybody", namespace=asked.namespace)
         limits = parts.limits.Limits(file_bytes=asked.max_file_bytes)
-        door = parts.door.Door(here, limits, listener, hosts, asked.nats, state.root / "nats")
+        door = parts.door.Door(places, everybody, limits, listener, hosts, asked.nats, state.root / "nats")
         try:
             asyncio.run(parts.door.keep_open(door, signals, lambda: _tell(listener)))
         except parts.natsserver.NoServer as error:

@@ -5,7 +5,8 @@ Those that are only to end (cancelled, or past their deadline) wait for nobody's
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
@@ -20,6 +21,7 @@ class Waiting:
     """A batch that nobody works on."""
 
     name: str
+    namespace: str
     created: datetime
     priority: int = 0
     deadline: datetime | None = None
@@ -34,6 +36,7 @@ class Waiting:
         from_creation = created + timedelta(seconds=seconds) if seconds is not None else None
         return cls(
             name=batch.metadata.name,
+            namespace=batch.metadata.namespace,
             created=created,
             priority=batch.spec.priority if isinstance(batch, InferenceBatch) else 0,
             deadline=batch.status.deadline_time or from_creation,
@@ -47,13 +50,27 @@ class Waiting:
 
 
 def next_turns(
-    waiting: Iterable[Waiting], working: Collection[str], ending: Collection[str], most: int, now: datetime
+    waiting: Iterable[Waiting], working: Iterable[str], ending: Iterable[str], most: int, now: datetime
 ) -> list[tuple[Waiting, bool]]:
-    """Those that begin now, and of each whether it is only to end; `working` and `ending` have begun. At most `most` of either sort.
+    """Those that begin now, and of each whether it is only to end; `working` and `ending` are the namespaces of those that have begun.
 
-    Higher priority first, then the older one.
+    Of either sort there are at most `most`, and one of each namespace in any case: whoever has nothing under way waits for nobody.
+    The namespace that has the fewest is first; in it, higher priority, and then the older one.
     """
     line = sorted(waiting, key=lambda one: (-one.priority, one.created, one.name))
-    over = [(one, True) for one in line if one.is_to_end(now)]
-    to_do = [(one, False) for one in line if not one.is_to_end(now) and not one.at_rest]
-    return [*over[: max(0, most - len(ending))], *to_do[: max(0, most - len(working))]]
+    over = [one for one in line if one.is_to_end(now)]
+    to_do = [one for one in line if not one.is_to_end(now) and not one.at_rest]
+    return [*((one, True) for one in _fair(over, ending, most)), *((one, False) for one in _fair(to_do, working, most))]
+
+
+def _fair(line: list[Waiting], busy: Iterable[str], most: int) -> list[Waiting]:
+    """Those of a line whose turn it is, next to one for each namespace that is named in `busy`."""
+    counts, left, chosen = Counter(busy), [*line], list[Waiting]()
+    while left:
+        one = min(left, key=lambda one: counts[one.namespace])  # of equal ones the first
+        if counts.total() >= most and counts[one.namespace]:
+            break
+        counts[one.namespace] += 1
+        left.remove(one)
+        chosen.append(one)
+    return chosen

@@ -16,12 +16,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, HTTPExceptionHandler, Receive, Scope, Send
 
+from headrace.api.gateway import ServedModels
 from headrace.core.openai.errors import ApiError
 from headrace.core.openai.models import model_objects
 from headrace.gateway.batches import Batches
+from headrace.gateway.entrance import Entrance
 from headrace.gateway.files import Files
+from headrace.gateway.identities import Identities
 from headrace.gateway.limits import Limits
-from headrace.gateway.place import Place
+from headrace.gateway.place import Places
 from headrace.gateway.replies import refusal, store_away
 from headrace.gateway.store import StoreAway
 from headrace.shells.local.state import StateError
@@ -33,16 +36,20 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def gateway_app(
-    place: Place, limits: Limits, hosts: frozenset[str] | None = None, more: Sequence[BaseRoute] = ()
+    places: Places,
+    limits: Limits,
+    identities: Identities,
+    hosts: frozenset[str] | None = None,
+    more: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """The gateway to a place. `hosts`: the only names that requests may call it by, where it is for one machine alone.
+    """The gateway to places. `hosts`: the only names that requests may call it by, where it is for one machine alone.
 
     `more`: what else is answered, such as single requests.
     """
-    files, batches = Files(place, limits), Batches(place, limits)
+    files, batches = Files(places, limits), Batches(places, limits)
     routes = [
         Route("/healthz", _healthy),
-        Route("/v1/models", _models(place)),
+        Route("/v1/models", _models(places.models)),
         Route("/v1/files", files.list_page, methods=["GET"]),
         Route("/v1/files", files.create, methods=["POST"]),
         Route("/v1/files/{file_id}", files.retrieve, methods=["GET"]),
@@ -64,7 +71,8 @@ def gateway_app(
             _handler(Exception, _bug),
         )
     )
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=hosts)])
+    middleware = [Middleware(Guard, hosts=hosts), Middleware(Entrance, identities=identities)]
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
 
 
 class Guard:
@@ -107,9 +115,9 @@ async def _healthy(_: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def _models(place: Place) -> Callable[[Request], Awaitable[Response]]:
+def _models(served: ServedModels) -> Callable[[Request], Awaitable[Response]]:
     async def models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": model_objects(place.models)})
+        return JSONResponse({"object": "list", "data": model_objects(served)})
 
     return models
 

@@ -15,8 +15,9 @@ from headrace.core.openai.ids import NAME_DIGITS, batch_id, batch_name, is_uploa
 from headrace.core.openai.pages import page, page_object, window
 from headrace.core.openai.request import Destination, batch_request, new_batch, served_model
 from headrace.gateway.bodies import json_body
+from headrace.gateway.entrance import tenant_of
 from headrace.gateway.limits import Limits
-from headrace.gateway.place import Place
+from headrace.gateway.place import Place, Places
 
 _MOST_LISTED = 100
 _LISTED = 20
@@ -26,44 +27,50 @@ _KEY_CHARACTERS = 255
 class Batches:
     """The answers to requests about batches."""
 
-    def __init__(self, place: Place, limits: Limits) -> None:
-        self._place, self._limits = place, limits
+    def __init__(self, places: Places, limits: Limits) -> None:
+        self._places, self._limits = places, limits
 
     async def create(self, request: Request) -> Response:
         """`POST /v1/batches`."""
         body = await json_body(request, self._limits.patience_seconds)
-        asked = batch_request(body, self._place.models)
-        file = await self._place.find_upload(asked.input_file_id) if is_uploaded(asked.input_file_id) else None
+        place = self._place(request)
+        asked = batch_request(body, place.models)
+        file = await place.find_upload(asked.input_file_id) if is_uploaded(asked.input_file_id) else None
         if file is None:
             raise no_input(asked.input_file_id)
-        served = served_model(asked, await self._place.first_line(file), self._place.models)
+        served = served_model(asked, await place.first_line(file), place.models)
         context = TraceContext.parse(request.headers.get("traceparent", ""))
-        where = Destination(self._place.namespace, _name(request), self._place.uri(file.id), context)
-        batch = await self._place.create_batch(new_batch(asked, served, where))
+        where = Destination(place.namespace, _name(request), place.uri(file.id), context)
+        batch = await place.create_batch(new_batch(asked, served, where))
         return JSONResponse(batch_object(batch))
 
     async def list_page(self, request: Request) -> Response:
         """`GET /v1/batches`."""
         asked = window(request.query_params, most=_MOST_LISTED, default=_LISTED)
-        found = page(await self._place.batches(), asked, lambda batch: batch_id(batch.metadata.name))
+        found = page(await self._place(request).batches(), asked, lambda batch: batch_id(batch.metadata.name))
         return JSONResponse(page_object([batch_object(one) for one in found.items], has_more=found.has_more))
 
     async def retrieve(self, request: Request) -> Response:
         """`GET /v1/batches/{batch_id}`."""
-        return JSONResponse(batch_object(await self._find(request.path_params["batch_id"])))
+        return JSONResponse(batch_object(await _find(self._place(request), request.path_params["batch_id"])))
 
     async def cancel(self, request: Request) -> Response:
         """`POST /v1/batches/{batch_id}/cancel`."""
-        batch = await self._find(request.path_params["batch_id"])
-        return JSONResponse(batch_object(await self._place.cancel_batch(batch.metadata.name)))
+        place = self._place(request)
+        batch = await _find(place, request.path_params["batch_id"])
+        return JSONResponse(batch_object(await place.cancel_batch(batch.metadata.name)))
 
-    async def _find(self, wanted: str) -> InferenceBatch:
-        """The batch of that id. Raises `ApiError` when there is none."""
-        name = batch_name(wanted)
-        found = await self._place.find_batch(name) if name is not None else None
-        if found is None:
-            raise no_such("Batch", wanted[:80])
-        return found
+    def _place(self, request: Request) -> Place:
+        return self._places.of(tenant_of(request).namespace)
+
+
+async def _find(place: Place, wanted: str) -> InferenceBatch:
+    """The batch of that id. Raises `ApiError` when there is none."""
+    name = batch_name(wanted)
+    found = await place.find_batch(name) if name is not None else None
+    if found is None:
+        raise no_such("Batch", wanted[:80])
+    return found
 
 
 def _name(request: Request) -> str:

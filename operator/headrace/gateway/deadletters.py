@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,11 +14,9 @@ from headrace.core.asking.requests import queued_object, queued_request, record_
 from headrace.core.openai.errors import conflict, no_such
 from headrace.core.openai.pages import page, page_object, window
 from headrace.gateway.clocks import Clock
-from headrace.gateway.known import Known
-from headrace.gateway.place import RequestsPlace
-from headrace.gateway.queueing import Queue, RouteQueue
+from headrace.gateway.entrance import tenant_of
 from headrace.gateway.replies import accepted
-from headrace.gateway.store import Store
+from headrace.gateway.rooms import Room, Rooms
 from headrace.gateway.together import together
 
 _MOST_LISTED = 1000
@@ -28,10 +26,8 @@ _LISTED = 100
 class DeadLetters:
     """The answers to requests about requests that have died."""
 
-    def __init__(self, place: RequestsPlace, store: Store, queues: Mapping[str, RouteQueue], clock: Clock) -> None:
-        """`queues`: those of all routes, by name."""
-        self._place, self._store, self._queues, self._clock = place, store, queues, clock
-        self._known, self._queue = Known(store, place, queues), Queue(store, queues, clock)
+    def __init__(self, rooms: Rooms, clock: Clock) -> None:
+        self._rooms, self._clock = rooms, clock
 
     @property
     def routes(self) -> Sequence[BaseRoute]:
@@ -45,32 +41,37 @@ class DeadLetters:
         """`GET /v1/dead_letters`: those of all routes, or of `?route=NAME`, in pages; a page may have fewer than `limit`."""
         asked = window(request.query_params, most=_MOST_LISTED, default=_LISTED)
         wanted = request.query_params.get("route")
-        names = [name for name in await self._store.letters() if wanted in (None, route_name(name))]
+        room = self._room(request)
+        names = [name for name in await room.store.letters() if wanted in (None, route_name(name))]
         found = page(names[::-1], asked, str)
-        records = await together(self._dead(name) for name in found.items)
+        records = await together(_dead(room, name) for name in found.items)
         shown = [record_object(record) for record in records if record is not None]
         last = found.items[-1] if found.items else None  # it may not be among those that are shown
         return JSONResponse({**page_object(shown, has_more=found.has_more), "next": last})
 
     async def replay(self, request: Request) -> Response:
         """`POST /v1/dead_letters/{request_id}/replay`: a new request in the same words, made once however often this is sent."""
-        wanted = request.path_params["request_id"]
-        record, name = await self._dead(wanted), route_name(wanted)
-        route = next((one for one in self._place.models.routes if one.name == name), None)
+        wanted, room = request.path_params["request_id"], self._room(request)
+        record, name = await _dead(room, wanted), route_name(wanted)
+        route = next((one for one in self._rooms.models.routes if one.name == name), None)
         if record is None or route is None:
             raise no_such("Dead letter", wanted[:80])
         if record.body is None:
             raise conflict(f"what {wanted} has asked is not known any more", "id", "body_gone")
-        asked = queued_request(replay_id(wanted), record.body, self._place.models.served(route), self._clock.now())
+        asked = queued_request(replay_id(wanted), record.body, self._rooms.models.served(route), self._clock.now())
         asked = asked.model_copy(update={"webhook": record.webhook})
-        known = await self._known.look(asked.id)
+        known = await room.known.look(asked.id)
         if known is None:
-            await self._queue.add(route, asked)
-        await self._store.drop_letter(wanted)
-        return accepted(queued_object(asked) if known is None else await self._known.shown(known), 202)
+            await room.queue.add(route, asked)
+        await room.store.drop_letter(wanted)
+        return accepted(queued_object(asked) if known is None else await room.known.shown(known), 202)
 
-    async def _dead(self, request_id: str) -> RequestRecord | None:
-        """The record of a request that is dead; None for one that has ended otherwise, or not yet."""
-        name = route_name(request_id)
-        kept = await self._store.record(request_id) if name in self._queues else None
-        return kept.record if kept is not None and is_dead(kept.record.state) else None
+    def _room(self, request: Request) -> Room:
+        return self._rooms.of(tenant_of(request).namespace)
+
+
+async def _dead(room: Room, request_id: str) -> RequestRecord | None:
+    """The record of a request that is dead; None for one that has ended otherwise, or not yet."""
+    name = route_name(request_id)
+    kept = await room.store.record(request_id) if name in room.known.routes else None
+    return kept.record if kept is not None and is_dead(kept.record.state) else None

@@ -12,18 +12,21 @@ from pathlib import Path
 from starlette.routing import BaseRoute
 
 from headrace.api.asking import RequestRoute
+from headrace.api.tenancy import Tenant
 from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
 from headrace.gateway.clocks import Clock, WallClock
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.hookqueue import JetStreamHooks
+from headrace.gateway.identities import Everybody
 from headrace.gateway.jetstream import JetStream, connected
 from headrace.gateway.known import Known
 from headrace.gateway.limits import Limits
 from headrace.gateway.natsserver import Address, nats_server
-from headrace.gateway.place import Place
+from headrace.gateway.place import Place, Places
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.requests import Requests
+from headrace.gateway.rooms import Rooms
 from headrace.gateway.serving import serve
 from headrace.gateway.streams import Streams
 from headrace.gateway.targets import ObjectTarget
@@ -36,7 +39,9 @@ from headrace.shells.local.converge import Interrupt
 class Door:
     """What is opened, and to where."""
 
-    place: Place
+    places: Places
+    only: Tenant
+    """Who everybody is."""
     limits: Limits
     listener: socket.socket
     hosts: frozenset[str] | None
@@ -51,9 +56,11 @@ async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]
     """Serve until the interrupt is requested; `opened` is called once requests can come. Raises `NoServer`."""
     async with AsyncExitStack() as stack:
         asking = None
-        if door.place.models.routes:  # without any nothing is queued, and no server is needed
+        if door.places.models.routes:  # without any nothing is queued, and no server is needed
             asking = await stack.enter_async_context(_asking(door))
-        app = gateway_app(door.place, door.limits, door.hosts, asking.routes if asking is not None else ())
+        app = gateway_app(
+            door.places, door.limits, Everybody(door.only), door.hosts, asking.routes if asking is not None else ()
+        )
         opened()
         await serve(app, door.listener, interrupt, asking.pushes.stop if asking is not None else lambda: None)
 
@@ -69,23 +76,24 @@ class _Asking:
 @asynccontextmanager
 async def _asking(door: Door) -> AsyncIterator[_Asking]:
     """Single requests, while the windows of all routes are at work."""
-    models, clock = door.place.models, WallClock()
+    models, clock = door.places.models, WallClock()
     async with AsyncExitStack() as stack:
         if door.nats_url is not None:
             address = Address(door.nats_url)
         else:
             address = await stack.enter_async_context(nats_server(door.nats_folder))
         store = await stack.enter_async_context(connected(address, models.routes))
-        answers = Answers(store, door.place, clock)
-        windows = {route.name: _windows(route, door, store, answers, clock) for route in models.routes}
-        pushes = Pushes(store, Known(store, door.place, windows), clock)
+        place = door.places.of(door.only.namespace)
+        answers = Answers(store, place, clock)
+        windows = {route.name: _windows(route, place, store, answers, clock) for route in models.routes}
+        pushes = Pushes(store, Known(store, place, windows), clock)
         await pushes.begin()
         work = [pushes.run, *(one.run for one in windows.values())]
         if models.webhooks is not None:
             work.append(Callers(models.webhooks, JetStreamHooks(store.js), clock).run)
         tasks = [asyncio.create_task(run()) for run in work]
-        requests = Requests(door.place, door.limits, store, windows, clock)
-        letters = DeadLetters(door.place, store, windows, clock)
+        rooms = Rooms(door.places, store, windows, clock)
+        requests, letters = Requests(rooms, door.limits, clock), DeadLetters(rooms, clock)
         try:
             yield _Asking([*requests.routes, *letters.routes, *Streams(pushes).routes], pushes)
         finally:
@@ -94,6 +102,6 @@ async def _asking(door: Door) -> AsyncIterator[_Asking]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _windows(route: RequestRoute, door: Door, store: JetStream, answers: Answers, clock: Clock) -> RouteWindows:
-    served = door.place.models.served(route)
-    return RouteWindows(route, served, store, ObjectTarget(route, served, door.place, answers), clock)
+def _windows(route: RequestRoute, place: Place, store: JetStream, answers: Answers, clock: Clock) -> RouteWindows:
+    served = place.models.served(route)
+    return RouteWindows(route, served, store, ObjectTarget(route, served, place, answers), clock)

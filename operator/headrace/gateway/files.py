@@ -21,8 +21,9 @@ from headrace.core.openai.files import (
 )
 from headrace.core.openai.ids import BatchFile, Part, batch_file, is_uploaded
 from headrace.core.openai.pages import page, page_object, window
+from headrace.gateway.entrance import tenant_of
 from headrace.gateway.limits import Limits
-from headrace.gateway.place import Place
+from headrace.gateway.place import Place, Places
 from headrace.gateway.receiving import receive
 from headrace.gateway.streamed import Streamed
 from headrace.shells.local.state import StateError
@@ -34,72 +35,82 @@ _JSON_LINES = "application/jsonl"
 class Files:
     """The answers to requests about files."""
 
-    def __init__(self, place: Place, limits: Limits) -> None:
-        self._place, self._limits = place, limits
+    def __init__(self, places: Places, limits: Limits) -> None:
+        self._places, self._limits = places, limits
 
     async def create(self, request: Request) -> Response:
         """`POST /v1/files`."""
-        kept = await receive(request, self._place, self._limits.file_bytes, self._limits.patience_seconds)
+        kept = await receive(request, self._place(request), self._limits.file_bytes, self._limits.patience_seconds)
         return JSONResponse(uploaded_object(kept))
 
     async def list_page(self, request: Request) -> Response:
         """`GET /v1/files`."""
         asked = window(request.query_params, most=_MOST_LISTED, default=_MOST_LISTED)
-        found = page(await self._all(request.query_params.get("purpose")), asked, _id)
-        shown = [await self._object(one) for one in found.items]
+        place = self._place(request)
+        found = page(await _all(place, request.query_params.get("purpose")), asked, _id)
+        shown = [await _object(place, one) for one in found.items]
         return JSONResponse(page_object(shown, has_more=found.has_more))
 
     async def retrieve(self, request: Request) -> Response:
         """`GET /v1/files/{file_id}`."""
-        return JSONResponse(await self._object(await self._find(request.path_params["file_id"])))
+        place = self._place(request)
+        return JSONResponse(await _object(place, await _find(place, request.path_params["file_id"])))
 
     async def content(self, request: Request) -> Response:
         """`GET /v1/files/{file_id}/content`."""
-        found = await self._find(request.path_params["file_id"])
+        place = self._place(request)
+        found = await _find(place, request.path_params["file_id"])
         if isinstance(found, UploadedFile):
             headers = {"content-length": str(found.bytes), **_named(found.filename)}
-            return Streamed(self._place.content(found), headers=headers, media_type=_JSON_LINES)
+            return Streamed(place.content(found), headers=headers, media_type=_JSON_LINES)
         batch, part = found
-        stream = await self._place.results(batch, part)
+        stream = await place.results(batch, part)
         return Streamed(stream, headers=_named(f"{batch.metadata.name}_{part}.jsonl"), media_type=_JSON_LINES)
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/files/{file_id}`."""
-        found = await self._find(request.path_params["file_id"])
+        place = self._place(request)
+        found = await _find(place, request.path_params["file_id"])
         if not isinstance(found, UploadedFile):
             name = found[0].metadata.name
             message = f"the output of batch_{name} goes with the batch: headrace delete {name}"
             raise conflict(message, "id", "file_of_a_batch")
-        await self._place.delete_upload(found.id)
+        await place.delete_upload(found.id)
         return JSONResponse({"id": found.id, "object": "file", "deleted": True})
 
-    async def _find(self, file_id: str) -> UploadedFile | tuple[InferenceBatch, Part]:
-        """The file of that id. Raises `ApiError` when there is none."""
-        wanted = batch_file(file_id)
-        if wanted is not None:
-            return check_part(await self._place.find_batch(wanted.batch), wanted), wanted.part
-        found = await self._place.find_upload(file_id) if is_uploaded(file_id) else None
-        if found is None:
-            raise no_such("File", file_id[:80])
-        return found
+    def _place(self, request: Request) -> Place:
+        return self._places.of(tenant_of(request).namespace)
 
-    async def _all(self, purpose: str | None) -> list[UploadedFile | tuple[InferenceBatch, Part]]:
-        """All files of a purpose, or of any: those of batches first, each sort with the newest first."""
-        found: list[UploadedFile | tuple[InferenceBatch, Part]] = []
-        if purpose in (None, OUTPUT_PURPOSE):
-            found += [(batch, part) for batch in await self._place.batches() for part in files_of(batch)]
-        if purpose in (None, PURPOSE):
-            found += await self._place.uploads()
-        return found
 
-    async def _object(self, found: UploadedFile | tuple[InferenceBatch, Part]) -> JsonObject:
-        if isinstance(found, UploadedFile):
-            return uploaded_object(found)
-        batch, part = found
-        try:
-            return batch_file_object(batch, part, await self._place.size(batch, part))
-        except StateError as error:  # its output is not where it was; the other files of a list are
-            return batch_file_object(batch, part, 0, problem=error.message)
+async def _find(place: Place, file_id: str) -> UploadedFile | tuple[InferenceBatch, Part]:
+    """The file of that id. Raises `ApiError` when there is none."""
+    wanted = batch_file(file_id)
+    if wanted is not None:
+        return check_part(await place.find_batch(wanted.batch), wanted), wanted.part
+    found = await place.find_upload(file_id) if is_uploaded(file_id) else None
+    if found is None:
+        raise no_such("File", file_id[:80])
+    return found
+
+
+async def _all(place: Place, purpose: str | None) -> list[UploadedFile | tuple[InferenceBatch, Part]]:
+    """All files of a purpose, or of any: those of batches first, each sort with the newest first."""
+    found: list[UploadedFile | tuple[InferenceBatch, Part]] = []
+    if purpose in (None, OUTPUT_PURPOSE):
+        found += [(batch, part) for batch in await place.batches() for part in files_of(batch)]
+    if purpose in (None, PURPOSE):
+        found += await place.uploads()
+    return found
+
+
+async def _object(place: Place, found: UploadedFile | tuple[InferenceBatch, Part]) -> JsonObject:
+    if isinstance(found, UploadedFile):
+        return uploaded_object(found)
+    batch, part = found
+    try:
+        return batch_file_object(batch, part, await place.size(batch, part))
+    except StateError as error:  # its output is not where it was; the other files of a list are
+        return batch_file_object(batch, part, 0, problem=error.message)
 
 
 def _id(found: UploadedFile | tuple[InferenceBatch, Part]) -> str:

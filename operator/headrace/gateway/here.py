@@ -1,4 +1,4 @@
-"""One machine as a place: objects and files below the state folder, and this process to run batches."""
+"""One machine as a place for each namespace: objects and files below the state folder, and this process to run batches."""
 
 from __future__ import annotations
 
@@ -33,6 +33,29 @@ from headrace.shells.local.state import StateDir, StateError
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 * 1024
+_UPLOADS = "uploads"
+_KEPT = ("batches", _UPLOADS)
+"""Folders with one for each namespace."""
+
+
+class Heres:
+    """`Places`. `Runs` sees to the batches of all of them."""
+
+    def __init__(self, state: StateDir, models: ServedModels, runs: Runs) -> None:
+        self.models = models
+        self._state, self._runs = state, runs
+        self._known: dict[str, Here] = {}
+
+    def of(self, namespace: str) -> Here:
+        """The same each time: what holds deletions and new batches apart is in it."""
+        if namespace not in self._known:
+            self._known[namespace] = Here(self._state, namespace, self.models, self._runs)
+        return self._known[namespace]
+
+    def take_over(self) -> None:
+        """Go on with what an earlier process has left, in whatever namespace."""
+        for namespace in sorted({folder.name for kept in _KEPT for folder in (self._state.root / kept).glob("*/")}):
+            self.of(namespace).take_over()
 
 
 class Here:
@@ -41,7 +64,7 @@ class Here:
     def __init__(self, state: StateDir, namespace: str, models: ServedModels, runs: Runs) -> None:
         self.models, self.namespace = models, namespace
         self._state, self._runs = state, runs
-        self._uploads = uploads.Uploads(state.root / "uploads", utc_now)
+        self._uploads = uploads.Uploads(state.root / _UPLOADS / namespace, utc_now)
         self._referring = asyncio.Lock()
         """Held while a batch comes to refer to a file, or a file goes to which none does."""
         self._sizes: dict[tuple[str, int, Part], int] = {}

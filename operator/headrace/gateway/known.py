@@ -22,7 +22,8 @@ class Known:
 
     def __init__(self, store: Store, place: ResultsPlace, routes: Collection[str]) -> None:
         """`routes`: names of those that are served."""
-        self._store, self._place, self._routes = store, place, routes
+        self.routes = routes
+        self._store, self._place = store, place
 
     async def find(self, wanted: str) -> InQueue | Kept:
         """What is known of a request. Raises `ApiError` when that is nothing."""
@@ -34,7 +35,7 @@ class Known:
     async def look(self, wanted: str) -> InQueue | Kept | None:
         """Its record, else its place in the queue. It may get the one and lose the other between two looks, so the record has a third."""
         name = route_name(wanted)
-        if name is None or name not in self._routes:
+        if name is None or name not in self.routes:
             return None
         return (
             await self._store.record(wanted) or await self._store.find(name, wanted) or await self._store.record(wanted)

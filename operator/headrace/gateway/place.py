@@ -90,3 +90,13 @@ class Place(WindowsPlace, RequestsPlace, Protocol):
 
     def uri(self, file_id: str) -> str:
         """Where its content is, for the input of a batch."""
+
+
+class Places(Protocol):
+    """The places of all tenants."""
+
+    models: ServedModels
+    """What is served: to all of them the same."""
+
+    def of(self, namespace: str) -> Place:
+        """The place of the tenant who has that namespace, with nothing of any other's in it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from starlette.requests import Request
@@ -24,12 +24,11 @@ from headrace.core.asking.requests import (
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.bodies import json_body
 from headrace.gateway.clocks import Clock
-from headrace.gateway.known import Known
+from headrace.gateway.entrance import tenant_of
 from headrace.gateway.limits import Limits
-from headrace.gateway.place import RequestsPlace
-from headrace.gateway.queueing import Queue, RouteQueue
 from headrace.gateway.replies import accepted
-from headrace.gateway.store import InQueue, Kept, Store
+from headrace.gateway.rooms import Room, Rooms
+from headrace.gateway.store import InQueue, Kept
 
 _DIGITS = 24
 
@@ -37,13 +36,8 @@ _DIGITS = 24
 class Requests:
     """The answers to requests about requests."""
 
-    def __init__(
-        self, place: RequestsPlace, limits: Limits, store: Store, queues: Mapping[str, RouteQueue], clock: Clock
-    ) -> None:
-        """`queues`: those of all routes, by name."""
-        self._place, self._limits, self._store, self._clock = place, limits, store, clock
-        self._known = Known(store, place, queues)
-        self._queue = Queue(store, queues, clock)
+    def __init__(self, rooms: Rooms, limits: Limits, clock: Clock) -> None:
+        self._rooms, self._limits, self._clock = rooms, limits, clock
 
     @property
     def routes(self) -> Sequence[BaseRoute]:
@@ -57,53 +51,59 @@ class Requests:
     async def create(self, request: Request) -> Response:
         """`POST /v1/requests`."""
         body = await json_body(request, self._limits.patience_seconds)
-        models = self._place.models
+        models, room = self._rooms.models, self._room(request)
         route = route_of(body, models.routes, request.query_params.get("route"))
         name = request_id(route.name, secrets.token_hex(_DIGITS // 2))
         asked = queued_request(name, body, models.served(route), self._clock.now())
         asked = asked.model_copy(update={"webhook": target(request.headers.get("headrace-webhook"), models.webhooks)})
         key = request.headers.get("idempotency-key")
         if key is not None:
-            asked = await self._remembered(key, asked, route)
-            if asked.id != name and (known := await self._known.look(asked.id)) is not None:
-                return accepted(await self._known.shown(known), 200)
-        await self._queue.add(route, asked)
+            asked = await _remembered(room, key, asked, route)
+            if asked.id != name and (known := await room.known.look(asked.id)) is not None:
+                return accepted(await room.known.shown(known), 200)
+        await room.queue.add(route, asked)
         return accepted(queued_object(asked), 202)
 
     async def retrieve(self, request: Request) -> Response:
         """`GET /v1/requests/{request_id}`."""
-        return JSONResponse(await self._known.shown(await self._known.find(request.path_params["request_id"])))
+        known = self._room(request).known
+        return JSONResponse(await known.shown(await known.find(request.path_params["request_id"])))
 
     async def cancel(self, request: Request) -> Response:
         """`DELETE /v1/requests/{request_id}`: its caller wants no answer any more."""
-        wanted = request.path_params["request_id"]
+        wanted, room = request.path_params["request_id"], self._room(request)
         while True:
-            found = await self._known.find(wanted)
+            found = await room.known.find(wanted)
             known = found if isinstance(found, Kept) else None
             accepted = found.request.accepted if isinstance(found, InQueue) else found.record.accepted
             record = cancelled(known.record if known else None, wanted, accepted, self._clock.now())
             if record is None:
-                return JSONResponse(await self._known.shown(found))
-            if await self._store.write_record(record, known.revision if known else 0):
+                return JSONResponse(await room.known.shown(found))
+            if await room.store.write_record(record, known.revision if known else 0):
                 break
-        await self._end_if_unwanted(record)
+        await _end_if_unwanted(room, record)
         return JSONResponse(record_object(record))
 
-    async def _remembered(self, key: str, asked: QueuedRequest, route: RequestRoute) -> QueuedRequest:
-        """The request that the key stands for: this one, or an earlier one of the same words."""
-        new = KnownKey(id=asked.id, digest=digest(route.name, asked.body, asked.webhook), accepted=asked.accepted)
-        known = same_request(await self._store.remember_key(key_name(key), new), new)
-        return asked.model_copy(update={"id": known.id, "accepted": known.accepted})
+    def _room(self, request: Request) -> Room:
+        return self._rooms.of(tenant_of(request).namespace)
 
-    async def _end_if_unwanted(self, record: RequestRecord) -> None:
-        """Cancel the batch of a request that was cancelled, when nobody waits for any other in it."""
-        window = await self._store.window(record.batch) if record.batch is not None else None
-        if window is None:
+
+async def _remembered(room: Room, key: str, asked: QueuedRequest, route: RequestRoute) -> QueuedRequest:
+    """The request that the key stands for: this one, or an earlier one of the same words."""
+    new = KnownKey(id=asked.id, digest=digest(route.name, asked.body, asked.webhook), accepted=asked.accepted)
+    known = same_request(await room.store.remember_key(key_name(key), new), new)
+    return asked.model_copy(update={"id": known.id, "accepted": known.accepted})
+
+
+async def _end_if_unwanted(room: Room, record: RequestRecord) -> None:
+    """Cancel the batch of a request that was cancelled, when nobody waits for any other in it."""
+    window = await room.store.window(record.batch) if record.batch is not None else None
+    if window is None:
+        return
+    for member in window.members:
+        kept = await room.store.record(member.id)
+        if kept is None or not has_ended(kept.record):
             return
-        for member in window.members:
-            kept = await self._store.record(member.id)
-            if kept is None or not has_ended(kept.record):
-                return
-        if await self._place.find_work(window.batch) is not None:
-            with suppress(ApiError):  # it has ended meanwhile
-                await self._place.cancel_work(window.batch)
+    if await room.place.find_work(window.batch) is not None:
+        with suppress(ApiError):  # it has ended meanwhile
+            await room.place.cancel_work(window.batch)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.kinds import OurObject, OurStatus
@@ -31,26 +31,29 @@ AFTER_FAILURE = timedelta(seconds=10)
 """How long a batch is left alone that could not be run for a reason that may pass, such as a full disk."""
 
 
+BatchKey: TypeAlias = tuple[str, str]
+"""Namespace and name."""
+
+
 class Runs:
-    """The batches of one namespace that this process runs, while its block lasts. At its end all have put their work away."""
+    """The batches that this process runs, while its block lasts. At its end all have put their work away."""
 
     def __init__(
         self,
         state: StateDir,
-        namespace: str,
         interrupt: Interrupt,
         most: int,
         programs: Programs = WORKER,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """`most` batches at a time. When the interrupt is requested all stop; when it is twice, their pods are killed."""
-        self._state, self._namespace, self._interrupt = state, namespace, interrupt
+        self._state, self._interrupt = state, interrupt
         self._most, self._programs, self._clock = most, programs, clock
         self._changed = threading.Condition()
-        self._waiting: dict[str, Waiting] = {}
-        self._threads: dict[str, tuple[threading.Thread, bool]] = {}
-        """Those at work by the name of the batch; and whether it is only to end."""
-        self._not_before: dict[str, datetime] = {}
+        self._waiting: dict[BatchKey, Waiting] = {}
+        self._threads: dict[BatchKey, tuple[threading.Thread, bool]] = {}
+        """Those at work; and whether a batch is only to end."""
+        self._not_before: dict[BatchKey, datetime] = {}
         self._closing = False
         self._supervisor = threading.Thread(target=self._supervise, name="turns")
 
@@ -76,7 +79,7 @@ class Runs:
     def take_up(self, batch: OurObject) -> None:
         """See to a batch when its turn comes, or take note of what has changed about it."""
         with self._changed:
-            self._waiting[batch.metadata.name] = Waiting.of(batch, self._clock())
+            self._waiting[batch.metadata.namespace, batch.metadata.name] = Waiting.of(batch, self._clock())
             self._changed.notify()
 
     def _supervise(self) -> None:
@@ -92,51 +95,51 @@ class Runs:
         """Start those whose turn it is."""
         for one in [*self._waiting.values()]:
             if one.at_rest:
-                self._look_again(one.name)
-        free = [one for one in self._waiting.values() if one.name not in self._threads and self._is_free(one.name)]
-        working = {name for name, (_, to_end) in self._threads.items() if not to_end}
-        ending = self._threads.keys() - working
+                self._look_again(_key(one))
+        free = [one for key, one in self._waiting.items() if key not in self._threads and self._is_free(key)]
+        working = [namespace for (namespace, _), (_, to_end) in self._threads.items() if not to_end]
+        ending = [namespace for (namespace, _), (_, to_end) in self._threads.items() if to_end]
         for one, to_end in next_turns(free, working, ending, self._most, self._clock()):
-            thread = threading.Thread(target=self._run, args=[one.name], name=one.name)
+            thread = threading.Thread(target=self._run, args=[_key(one)], name=one.name)
             thread.start()
-            self._threads[one.name] = (thread, to_end)
-            del self._waiting[one.name]
+            self._threads[_key(one)] = (thread, to_end)
+            del self._waiting[_key(one)]
 
-    def _look_again(self, name: str) -> None:
+    def _look_again(self, key: BatchKey) -> None:
         """Read anew what is known of a batch; one that is over or gone does not wait any more."""
-        found = self._unfinished(name)
+        found = self._unfinished(key)
         if found is None:
-            self._waiting.pop(name, None)
+            self._waiting.pop(key, None)
         else:
-            self._waiting[name] = Waiting.of(found, self._clock())
+            self._waiting[key] = Waiting.of(found, self._clock())
 
-    def _is_free(self, name: str) -> bool:
+    def _is_free(self, key: BatchKey) -> bool:
         """Whether nobody else works on it, and it has not just failed to be worked on."""
-        if name in self._not_before and self._clock() < self._not_before[name]:
+        if key in self._not_before and self._clock() < self._not_before[key]:
             return False
-        self._not_before.pop(name, None)
-        return self._state.runner(self._folder(name)) is None
+        self._not_before.pop(key, None)
+        return self._state.runner(self._folder(key)) is None
 
-    def _run(self, name: str) -> None:
+    def _run(self, key: BatchKey) -> None:
         try:
-            self._see_to_it(name)
+            self._see_to_it(key)
         except StateError as error:  # damaged, or taken by another process a moment ago
-            self._hold_back(name)
-            logger.warning("%s: %s", name, error.message)
+            self._hold_back(key)
+            logger.warning("%s: %s", "/".join(key), error.message)
         except Exception:
-            self._hold_back(name)
-            logger.exception("%s: cannot be run now; it is tried again", name)
+            self._hold_back(key)
+            logger.exception("%s: cannot be run now; it is tried again", "/".join(key))
         finally:
             with self._changed:
-                del self._threads[name]
-                self._look_again(name)
+                del self._threads[key]
+                self._look_again(key)
                 self._changed.notify()
 
-    def _hold_back(self, name: str) -> None:
-        self._not_before[name] = self._clock() + AFTER_FAILURE
+    def _hold_back(self, key: BatchKey) -> None:
+        self._not_before[key] = self._clock() + AFTER_FAILURE
 
-    def _see_to_it(self, name: str) -> None:
-        folder = self._folder(name)
+    def _see_to_it(self, key: BatchKey) -> None:
+        folder = self._folder(key)
         with self._state.running(folder):
             if not folder.exists:
                 return
@@ -148,17 +151,21 @@ class Runs:
         place = installation(self._state, folder)
         return Converger(self._state, folder, place, self._programs, self._clock, companions=self._most)
 
-    def _unfinished(self, name: str) -> OurObject | None:
+    def _unfinished(self, key: BatchKey) -> OurObject | None:
         try:
-            batch = self._folder(name).load()
+            batch = self._folder(key).load()
         except StateError as error:
             if error.reason != "NotFound":
-                logger.warning("%s: is left alone: %s", name, error.message)
+                logger.warning("%s: is left alone: %s", "/".join(key), error.message)
             return None
         return batch if not batch.status.finished or batch.retry_asked else None
 
-    def _folder(self, name: str) -> BatchFolder:
-        return self._state.batch(self._namespace, name)
+    def _folder(self, key: BatchKey) -> BatchFolder:
+        return self._state.batch(*key)
+
+
+def _key(one: Waiting) -> BatchKey:
+    return one.namespace, one.name
 
 
 def _at_rest(status: OurStatus) -> bool:
