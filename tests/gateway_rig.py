@@ -35,7 +35,7 @@ SLOW = {
     "terminationGracePeriodSeconds": 60,
 }
 VECTORS = {"model": {"name": "vectors", "task": "embedding"}, "engine": {"name": "mock"}}
-MODELS = [QUICK, SLOW, VECTORS]
+MODELS: list[Mapping[str, Any]] = [QUICK, SLOW, VECTORS]
 ROUTES: list[dict[str, Any]] = [
     {"name": "quick", "model": "quick", "window": {"maxBatchSize": 8, "maxWaitMilliseconds": 100}},
     {
@@ -156,9 +156,15 @@ class Gateway:
 
 
 @contextmanager
-def gateway(folder: Path, mark: str, *options: str, routes: Sequence[Mapping[str, Any]] = ()) -> Iterator[Gateway]:
+def gateway(
+    folder: Path,
+    mark: str,
+    *options: str,
+    routes: Sequence[Mapping[str, Any]] = (),
+    models: Sequence[Mapping[str, Any]] = MODELS,
+) -> Iterator[Gateway]:
     """A gateway whose state is in a folder; killed at the end, if it still runs."""
-    (folder / "models.yaml").write_text(yaml.safe_dump({"models": MODELS, "routes": [*routes]}))
+    (folder / "models.yaml").write_text(yaml.safe_dump({"models": [*models], "routes": [*routes]}))
     words = ["gateway", "--local", "--port", "0", "--models", "models.yaml", *options]
     with (folder / "gateway.log").open("a") as log:
         process = subprocess.Popen(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import sys
@@ -17,6 +16,7 @@ from headrace.api.tenancy import Tenant
 from headrace.cli.exits import BAD_INPUT, FAILED, CliError
 from headrace.cli.signals import Signals
 from headrace.cli.text import say
+from headrace.shells.local.containers import ASIDE
 from headrace.shells.local.files import Busy, locked
 from headrace.shells.local.place import problems
 from headrace.shells.local.runs import Runs
@@ -53,7 +53,7 @@ def gateway(options: Mapping[str, Any]) -> int:
         _only_one(stack, state)
         listener = stack.enter_context(_listener(parts, asked))
         signals = stack.enter_context(Signals("stopping: batches put their work away; once more kills their workers"))
-        runs = stack.enter_context(Runs(state, signals, asked.max_runs))
+        runs = stack.enter_context(Runs(state, signals, asked.max_runs, ASIDE))
         places = parts.here.Heres(state, models, runs)
         places.take_over()
         hosts = LOOPBACK if asked.host in LOOPBACK else None
@@ -61,7 +61,7 @@ def gateway(options: Mapping[str, Any]) -> int:
         limits = parts.limits.Limits(file_bytes=asked.max_file_bytes)
         door = parts.door.Door(places, everybody, limits, listener, hosts, asked.nats, state.root / "nats")
         try:
-            asyncio.run(parts.door.keep_open(door, signals, lambda: _tell(listener)))
+            parts.serving.run(parts.door.keep_open(door, signals, lambda: _tell(listener)))
         except parts.natsserver.NoServer as error:
             raise CliError("NoQueue", str(error), FAILED) from error
     return 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 
 from headrace.shells.local.converge import Interrupt
@@ -23,6 +25,11 @@ def listening(host: str, port: int) -> socket.socket:
     """A socket at that address; port 0 means any. Raises `OSError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Do all of a gateway's work. A request is many small turns of the loop, and this one takes more than twice as many a second."""
+    uvloop.run(work)
 
 
 async def serve(

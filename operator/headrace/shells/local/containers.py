@@ -20,6 +20,9 @@ Programs = Mapping[str, Sequence[str]]
 WORKER: Programs = {"headrace_worker": (sys.executable, "-P", "-m", "headrace_worker")}
 """`-P`: a file in the working directory must not shadow a module of the worker."""
 
+ASIDE: Programs = {name: ("nice", "-n", "10", *words) for name, words in WORKER.items()}
+"""The same, beside somebody who has to answer at once, and whom the workers let pass."""
+
 FindConfigMap = Callable[[str], JsonObject | None]
 """The ConfigMap of that name in the namespace of the batch."""
 
