@@ -128,7 +128,7 @@ def test_no_code_that_comes_with_a_model_is_run() -> None:
         pytest.param(
             "operator/Dockerfile",
             "operator",
-            {"aiohttp", "obstore"},
+            {"aiohttp", "obstore", "zstandard"},
             id="operator: only workers read and write objects, and ask endpoints",
         ),
         pytest.param("worker-image/Dockerfile", "worker", set(), id="worker"),

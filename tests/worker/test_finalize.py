@@ -18,6 +18,7 @@ from headrace_worker.journal import ShardJournal
 from headrace_worker.layout import record_id
 from headrace_worker.ledger import Entry, Used
 from headrace_worker.manifest import iter_shards, read_header, read_shard_entry, write_batch_manifest_if_complete
+from headrace_worker.outputfiles import FileKind
 from headrace_worker.planning.plan import plan
 from headrace_worker.stores.local import LocalStore
 from worker_builders import NOW, a_chat, a_config, no_progress, write_files
@@ -167,7 +168,7 @@ def test_finalize_with_a_damaged_journal(config: WorkerConfig, tmp_path: Path) -
 def test_finalize_that_is_overtaken_stops(config: WorkerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = ShardJournal.commit
 
-    def overtaken(journal: ShardJournal) -> ShardCommit:
+    def overtaken(journal: ShardJournal, *_: FileKind) -> ShardCommit:
         monkeypatch.setattr(ShardJournal, "commit", commit)
         with claim(config, 0):
             return commit(journal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -41,8 +42,9 @@ def commit(output: Path, shard: int, first: int, size: int) -> None:
     for kind, lines in kinds.items():
         path = output / kind / f"{shard:05}.a1.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"".join(lines))
-        files[kind] = {"path": f"{kind}/{path.name}", "records": len(lines), "bytes": 0, "sha256": ""}
+        path.write_bytes(content := b"".join(lines))
+        told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        files[kind] = {"path": f"{kind}/{path.name}", "records": len(lines), **told}
     said = {"version": 1, "batch": IDENTITY.to_object(), "shard": shard, "attempt": 1, "reprocessed": 0, **files}
     counts = {"total": size, "succeeded": len(kinds["results"]), "failed": len(kinds["errors"])}
     whole = {**said, "records": counts, "usage": {}, "batches": 1, "batchedRecords": size}

@@ -6,7 +6,6 @@ another attempt may be swept up: a slow worker could be about to commit it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Annotated, BinaryIO, Literal
@@ -21,6 +20,7 @@ from headrace.api.worker import BatchIdentity
 from headrace_worker.errors import JobFailed, ShardFailed
 from headrace_worker.layout import ShardFolder, journal_attempt
 from headrace_worker.ledger import Entry, Ledger, Place, entry_of
+from headrace_worker.outputfiles import FileKind, OutputWriter
 from headrace_worker.stores.base import NotFound, Store
 
 WINDOW_BYTES = 32 * 1024 * 1024
@@ -87,7 +87,7 @@ def sweep(store: Store, folder: ShardFolder, commit: ShardCommit) -> None:
 
 
 def write_outputs(
-    store: Store, folder: ShardFolder, ledger: Ledger, attempt: int, kept: Iterator[bytes]
+    store: Store, folder: ShardFolder, ledger: Ledger, paths: tuple[str, str], kept: Iterator[bytes], kind: FileKind
 ) -> tuple[OutputFile, OutputFile]:
     """Write the results and the errors of a shard in the order of the input; returns what was written, results first.
 
@@ -95,8 +95,7 @@ def write_outputs(
     """
     with ExitStack() as stack:
         journals = _Journals(store, folder, stack)
-        results = OutputWriter(store, folder, folder.results(attempt), stack)
-        errors = OutputWriter(store, folder, folder.errors(attempt), stack)
+        results, errors = (OutputWriter(store, folder.uri(path), path, stack, kind) for path in paths)
         for window in _windows(ledger):
             found = {
                 position: journals.entry(position, ledger.place(position)) for position in _by_place(window, ledger)
@@ -147,27 +146,6 @@ class _Journals:
                 f"{self._folder.journal(place.attempt)} has changed at byte {place.offset}, where record {position} was",
             )
         return entry
-
-
-class OutputWriter:
-    """One file of the output while it is written."""
-
-    def __init__(self, store: Store, folder: ShardFolder, path: str, stack: ExitStack) -> None:
-        self._path = path
-        self._stream = stack.enter_context(store.writer(folder.uri(path)))
-        self._sha256 = hashlib.sha256()
-        self._records = self._bytes = 0
-
-    def write(self, line: bytes) -> None:
-        """Add a line, its newline included."""
-        self._stream.write(line)
-        self._sha256.update(line)
-        self._records += 1
-        self._bytes += len(line)
-
-    def file(self) -> OutputFile:
-        """What has been written."""
-        return OutputFile(path=self._path, records=self._records, bytes=self._bytes, sha256=self._sha256.hexdigest())
 
 
 def commit_bytes(commit: ShardCommit) -> bytes:

@@ -20,6 +20,7 @@ from headrace_worker.journal import ShardJournal
 from headrace_worker.layout import record_id
 from headrace_worker.ledger import Entry
 from headrace_worker.manifest import find_header, iter_shards, write_batch_manifest_if_complete
+from headrace_worker.outputfiles import FileKind
 from headrace_worker.stores import open_store
 
 _AT_ONCE = 1024
@@ -77,7 +78,7 @@ def _close_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, err
             entries = _missing(config, shard, journal, error)
             while some := list(islice(entries, _AT_ONCE)):
                 journal.append(some)
-            journal.commit()
+            journal.commit(FileKind.of(config))
     except ShardFailed as failed:  # for this role there is no other shard to go on with
         raise JobFailed(failed.failure.reason, failed.failure.message) from failed
 

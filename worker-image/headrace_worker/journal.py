@@ -19,6 +19,7 @@ from headrace_worker.commit import ShardCommit, commit_bytes, read_commit, same_
 from headrace_worker.errors import Drained, ShardFailed
 from headrace_worker.layout import ShardFolder
 from headrace_worker.ledger import Counts, Entry, Ledger, Place, Used, begun_line, entry_line, used_line
+from headrace_worker.outputfiles import JSON_LINES, FileKind
 from headrace_worker.revisions import Base, Revision, present_revision
 from headrace_worker.stores.base import AlreadyExists, NotFound, Store, StoreError
 from headrace_worker.takeover import JournalHead, head_line, take_over
@@ -162,8 +163,8 @@ class ShardJournal:
         sweep(self._store, self._folder, commit)
         return commit
 
-    def commit(self) -> ShardCommit:
-        """Write the shard's files and its manifest; every record must be finished. The other's commit if one was faster.
+    def commit(self, kind: FileKind = JSON_LINES) -> ShardCommit:
+        """Write the shard's files, in this form, and its manifest; every record must be finished. The other's commit if one was faster.
 
         Raises `Drained` when a newer attempt has claimed the shard, `NoSpace` and `NotWritable` with nothing lost.
         """
@@ -174,7 +175,8 @@ class ShardJournal:
         self.sync()
         try:
             kept = self.base.results() if self.base is not None else iter(())
-            results, errors = write_outputs(self._store, self._folder, self.ledger, self.attempt, kept)
+            paths = self._folder.outputs(self.attempt, kind.ending)
+            results, errors = write_outputs(self._store, self._folder, self.ledger, paths, kept, kind)
         except NotFound:
             return self.concede()  # the winner has swept up the journals
         if self.fenced():

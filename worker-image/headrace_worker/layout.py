@@ -39,18 +39,14 @@ class ShardFolder:
         """URI of the journal of one attempt."""
         return f"{self.private}a{attempt}.journal"
 
-    def results(self, attempt: int) -> str:
-        """Path of the results that one attempt commits."""
-        return f"results/{self._name}.a{attempt}.jsonl"
-
-    def errors(self, attempt: int) -> str:
-        """Path of the errors that one attempt commits."""
-        return f"errors/{self._name}.a{attempt}.jsonl"
+    def outputs(self, attempt: int, ending: str) -> tuple[str, str]:
+        """Paths of the results and the errors that one attempt commits."""
+        return f"results/{self._name}.a{attempt}{ending}", f"errors/{self._name}.a{attempt}{ending}"
 
     @property
     def output_patterns(self) -> tuple[str, str]:
         """Globs for the results and the errors of all attempts."""
-        return self.uri(f"results/{self._name}.a*.jsonl"), self.uri(f"errors/{self._name}.a*.jsonl")
+        return self.uri(f"results/{self._name}.a*"), self.uri(f"errors/{self._name}.a*")
 
     @property
     def older(self) -> tuple[ShardFolder, ...]:

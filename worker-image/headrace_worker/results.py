@@ -22,6 +22,7 @@ from headrace.api.worker import ExitCode, Failure
 from headrace_worker.commit import ShardCommit, read_commit
 from headrace_worker.errors import JobFailed, WorkerError
 from headrace_worker.layout import ShardFolder
+from headrace_worker.outputfiles import Damaged, read_lines
 from headrace_worker.revisions import committed_folders
 from headrace_worker.stores import join, open_store
 from headrace_worker.stores.base import NotFound, Store, StoreError
@@ -114,10 +115,9 @@ def _lines_of(store: Store, output_uri: str, commit: ShardCommit, wanted: Wanted
 
 
 def _lines(store: Store, output_uri: str, file: OutputFile) -> Iterator[bytes]:
-    if not file.records:
-        return
     try:
-        with store.open(join(output_uri, file.path)) as stream:
-            yield from stream
+        yield from read_lines(store, join(output_uri, file.path), file)
+    except Damaged as error:
+        raise JobFailed("OutputDamaged", f"{file.path} is not what was committed: {error}") from error
     except NotFound as error:
         raise JobFailed("OutputDamaged", f"{file.path} is not there any more, but was committed: {error}") from error

@@ -8,7 +8,6 @@ finds that it comes too late.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from headrace_worker.commit import ShardCommit, read_commit
 from headrace_worker.errors import ShardFailed
 from headrace_worker.layout import ShardFolder, committed_folder, journal_attempt, record_number
 from headrace_worker.ledger import Entry, Ledger, Used
+from headrace_worker.outputfiles import Damaged, read_lines
 from headrace_worker.stores import join
 from headrace_worker.stores.base import Store
 
@@ -51,14 +51,10 @@ class Base(NamedTuple):
         return self._lines(self.commit.results)
 
     def _lines(self, file: OutputFile) -> Iterator[bytes]:
-        digest = hashlib.sha256()
-        if file.records:
-            with self.store.open(self.folder.uri(file.path)) as stream:
-                for line in stream:
-                    digest.update(line)
-                    yield line
-        if digest.hexdigest() != file.sha256:
-            raise self._damaged(file.path)
+        try:
+            yield from read_lines(self.store, self.folder.uri(file.path), file)
+        except Damaged as error:
+            raise self._damaged(file.path) from error
 
     def _damaged(self, path: str) -> ShardFailed:
         return ShardFailed("OutputDamaged", f"{self.folder.uri(path)} is not what was committed: its hash differs")

@@ -17,6 +17,7 @@ from headrace_worker.errors import Drained, JobFailed, WorkerError
 from headrace_worker.formats.shards import read_shard, verify_shard
 from headrace_worker.intake import Intake
 from headrace_worker.journal import ShardJournal
+from headrace_worker.outputfiles import FileKind
 from headrace_worker.recorder import Activity, Recorder, Surroundings, committed_report
 from headrace_worker.retry import RetryQueue
 from headrace_worker.stores import open_store
@@ -93,7 +94,7 @@ class ShardRun:
             self._step()
         self._obey_limit()
         self._recorder.close_books(self._clock())
-        return self._journal.commit()
+        return self._journal.commit(FileKind.of(self._config))
 
     @property
     def _done(self) -> bool:

@@ -111,9 +111,13 @@ class FanOutJobSpec(ApiModel):
             field="split",
         ),
         Rule(
-            cel="!has(self.split) || !(self.split.by in ['tiles', 'frames']) || self.input.format != 'text'",
-            message="tiles and frames are of the images in content: input.format must be jsonl",
-            check=lambda it: it.split is None or not it.split.by.of_images or it.input.format != InputFormat.TEXT,
+            cel="!has(self.split) || !(self.split.by in ['tiles', 'frames']) || !(self.input.format in ['text', 'csv'])",
+            message="tiles and frames are of the images in content: input.format must be jsonl or parquet",
+            check=lambda it: (
+                it.split is None
+                or not it.split.by.of_images
+                or it.input.format not in (InputFormat.TEXT, InputFormat.CSV)
+            ),
             field="input.format",
         ),
         Rule(

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from headrace.api.base import ApiModel, LongText, Name, Rule
 from headrace.api.common import exactly_one
+from headrace.api.fileformats import Compression, OutputFormat
 from headrace.api.freeobjects import InlineRecord
 from headrace.api.media import Media
 from headrace.api.splitting import Split
@@ -30,6 +31,10 @@ class InputFormat(StrEnum):
     """OpenAI's batch file: one request object a line, with `custom_id`, `method`, `url` and `body`."""
     JSONL = "jsonl"
     """One JSON object a line; `prompt` makes a request of it."""
+    CSV = "csv"
+    """One row a record, as fields with the names in the first line; `prompt` makes a request of it."""
+    PARQUET = "parquet"
+    """The same of the rows of Parquet files."""
     TEXT = "text"
     """Each file is one record; `prompt` makes a request of its `text`; its path is the `custom_id`."""
 
@@ -71,9 +76,9 @@ class Input(ApiModel):
             check=lambda it: it.prompt is None or it.format != InputFormat.OPENAI,
         ),
         Rule(
-            cel="!has(self.inline) || self.format != 'text'",
+            cel="!has(self.inline) || self.format in ['openai', 'jsonl']",
             message="inline records are objects: format must be openai or jsonl",
-            check=lambda it: it.inline is None or it.format != InputFormat.TEXT,
+            check=lambda it: it.inline is None or it.format in (InputFormat.OPENAI, InputFormat.JSONL),
         ),
         Rule(
             cel="!has(self.split) || self.format != 'openai'",
@@ -82,9 +87,11 @@ class Input(ApiModel):
             field="split",
         ),
         Rule(
-            cel="!has(self.split) || !(self.split.by in ['tiles', 'frames']) || self.format != 'text'",
-            message="tiles and frames are of the images in content: format must be jsonl",
-            check=lambda it: it.split is None or not it.split.by.of_images or it.format != InputFormat.TEXT,
+            cel="!has(self.split) || !(self.split.by in ['tiles', 'frames']) || !(self.format in ['text', 'csv'])",
+            message="tiles and frames are of the images in content: format must be jsonl or parquet",
+            check=lambda it: (
+                it.split is None or not it.split.by.of_images or it.format not in (InputFormat.TEXT, InputFormat.CSV)
+            ),
             field="format",
         ),
         Rule(
@@ -109,9 +116,9 @@ class Input(ApiModel):
     config_map_ref: ConfigMapRef | None = None
     """A ConfigMap that holds the records."""
     format: InputFormat = InputFormat.OPENAI
-    """How the input is cut into records."""
+    """How the input is cut into records. Files whose names end in `.gz` or `.zst` are unpacked as they are read."""
     prompt: Prompt | None = None
-    """How a record becomes a request, for the formats jsonl and text."""
+    """How a record becomes a request, for all formats but openai."""
     limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Take only the first so many records: a trial run of a large input."""
     split: Split | None = None
@@ -137,3 +144,7 @@ class Output(ApiModel):
 
     uri: Annotated[str, Field(max_length=4096, pattern=rf"^({OUTPUT_SCHEMES})://.+")] | None = None
     """A folder of this batch alone; by default one below the place that the installation is set up with."""
+    format: OutputFormat = OutputFormat.JSONL
+    """In which form results and errors are written, in the order of the input either way."""
+    compression: Compression = Compression.NONE
+    """How the files are compressed; those of Parquet inside, page by page."""

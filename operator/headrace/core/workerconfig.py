@@ -26,6 +26,8 @@ def worker_config(
         input=volumes.input,
         plan_uri=volumes.plan_uri,
         output_uri=volumes.output_uri,
+        output_format=spec.output.format,
+        output_compression=spec.output.compression,
         parameters=spec.parameters,
         batching=spec.batching,
         shards=spec.shards,

@@ -12,7 +12,7 @@ from headrace.api.model import Model
 from headrace.api.records import RecordError, Request, request_maker
 from headrace.api.worker import Segment, Shard
 from headrace_worker.errors import JobFailed
-from headrace_worker.formats import locate, part_readers, readers
+from headrace_worker.formats import part_readers, readers, records_in
 from headrace_worker.stores.base import NotFound, Store, StoreError
 
 
@@ -140,11 +140,10 @@ def _proven(store: Store, shard: Shard, spec: Input) -> Iterator[tuple[Segment, 
 
 def _bytes_of(store: Store, segment: Segment, spec: Input) -> Iterator[bytes]:
     try:
-        with store.open(segment.uri, segment.start) as stream:
-            for *_, raw in locate(stream, spec, segment.start, segment.line, segment.end):
-                if isinstance(raw, RecordError):
-                    raise JobFailed("InputChanged", _sentence(segment, f"has another line now: {raw.message}"))
-                yield raw
+        for *_, raw in records_in(store, segment.uri, spec, segment.start, segment.line, segment.end):
+            if isinstance(raw, RecordError):
+                raise JobFailed("InputChanged", _sentence(segment, f"has another line now: {raw.message}"))
+            yield raw
     except NotFound as error:
         raise JobFailed("InputChanged", _sentence(segment, "is not there any more")) from error
     except StoreError as error:

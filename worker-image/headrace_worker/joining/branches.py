@@ -7,10 +7,8 @@ that the branch has read another input.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import BinaryIO
+from contextlib import ExitStack, closing
 
 import orjson
 from pydantic import ValidationError
@@ -18,6 +16,7 @@ from pydantic import ValidationError
 from headrace.api.base import JsonObject
 from headrace.api.output import MANIFEST_FILE, BatchManifest, OutputFile
 from headrace_worker.errors import JobFailed
+from headrace_worker.outputfiles import Damaged, read_lines
 from headrace_worker.stores import join
 from headrace_worker.stores.base import NotFound, Store
 
@@ -73,11 +72,8 @@ class _Lines:
 
     def __init__(self, store: Store, uri: str, file: OutputFile, stack: ExitStack) -> None:
         self._uri, self._file = join(uri, file.path), file
-        try:
-            stream = stack.enter_context(store.open(self._uri)) if file.records else None
-        except NotFound as error:
-            raise _damaged(self._uri, "is not there any more") from error
-        self._rows = _rows(self._uri, stream, file)
+        lines = stack.enter_context(closing(read_lines(store, self._uri, file)))
+        self._rows = _rows(self._uri, lines)
         self.head: JsonObject | None = next(self._rows, None)
 
     def pop(self) -> JsonObject | None:
@@ -86,16 +82,15 @@ class _Lines:
         return row
 
 
-def _rows(uri: str, stream: BinaryIO | None, file: OutputFile) -> Iterator[JsonObject]:
-    digest = hashlib.sha256()
-    for line in stream or ():
-        digest.update(line)
-        try:
-            yield orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise _damaged(uri, "has a line that is no JSON") from error
-    if digest.hexdigest() != file.sha256:
-        raise _damaged(uri, "is not what was committed: its hash differs")
+def _rows(uri: str, lines: Iterator[bytes]) -> Iterator[JsonObject]:
+    try:
+        yield from map(orjson.loads, lines)
+    except NotFound as error:
+        raise _damaged(uri, "is not there any more") from error
+    except orjson.JSONDecodeError as error:
+        raise _damaged(uri, "has a line that is no JSON") from error
+    except Damaged as error:
+        raise _damaged(uri, f"is not what was committed: {error}") from error
 
 
 def _read_manifest(store: Store, uri: str) -> BatchManifest:

@@ -19,7 +19,7 @@ from headrace.api.aggregation import AggregationType, Reduce
 from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.output import MANIFEST_FILE, JoinManifest, ShardOutput
 from headrace.api.worker import FanOutConfig, JoinReport, ManifestHeader, WorkerConfig
-from headrace_worker.commit import OutputWriter, ShardCommit, commit_bytes, read_commit, same_batch
+from headrace_worker.commit import ShardCommit, commit_bytes, read_commit, same_batch
 from headrace_worker.config import bad_config
 from headrace_worker.errors import Drained
 from headrace_worker.failures import input_failures, output_failures
@@ -33,6 +33,7 @@ from headrace_worker.joining.reading import nothing_left, open_branches, records
 from headrace_worker.joining.reduction import reduced_lines
 from headrace_worker.layout import ShardFolder
 from headrace_worker.manifest import read_header
+from headrace_worker.outputfiles import FileKind, OutputWriter
 from headrace_worker.owner import claim_output
 from headrace_worker.stores import join as join_uri
 from headrace_worker.stores import open_store
@@ -91,8 +92,9 @@ class _Join:
         with ExitStack() as stack:
             branches = open_branches(store, self._config.output_uri, self._fan_out.branches, stack)
             usage = sum((branch.manifest.usage for branch in branches.values()), Usage())
-            results = OutputWriter(store, folder, folder.results(attempt), stack)
-            errors = OutputWriter(store, folder, folder.errors(attempt), stack)
+            kind = FileKind.of(self._config)
+            paths = folder.outputs(attempt, kind.ending)
+            results, errors = (OutputWriter(store, folder.uri(path), path, stack, kind) for path in paths)
             rating = Rating(self._config, self._fan_out, self._header.created, store)
             program = self._program(stack)
             for line, failed in self._lines(branches, rating, replace(self._join, program=program)):

@@ -18,7 +18,7 @@ from headrace.api.records import Reader, RecordError
 from headrace.api.results import Wanted
 from headrace.api.worker import Segment, Shard
 from headrace_worker.failures import input_failures
-from headrace_worker.formats import locate, readers
+from headrace_worker.formats import readers, records_in
 from headrace_worker.layout import ShardFolder
 from headrace_worker.manifest import find_header, iter_shards
 from headrace_worker.results import records
@@ -81,15 +81,15 @@ def _pieces(segment: Segment, spec: Input, failed: frozenset[str] | None) -> Ite
     """The parts of a segment that hold only records that are undone, each as large as can be."""
     read = readers(spec, None)(segment.custom_id or "")
     piece: Segment | None = None
-    with open_store(segment.uri).open(segment.uri, segment.start) as stream:
-        for start, end, line, raw in locate(stream, spec, segment.start, segment.line, segment.end):
-            if not _is_undone(raw, read, failed):
-                continue
-            if piece is not None and piece.end == start:
-                piece = piece.model_copy(update={"end": end})
-                continue
-            if piece is not None:
-                yield piece
-            piece = segment.model_copy(update={"start": start, "end": end, "line": line})
+    store = open_store(segment.uri)
+    for start, end, line, raw in records_in(store, segment.uri, spec, segment.start, segment.line, segment.end):
+        if not _is_undone(raw, read, failed):
+            continue
+        if piece is not None and piece.end == start:
+            piece = piece.model_copy(update={"end": end})
+            continue
+        if piece is not None:
+            yield piece
+        piece = segment.model_copy(update={"start": start, "end": end, "line": line})
     if piece is not None:
         yield piece

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.api.base import InvalidSpec
 from headrace.api.input import Input
@@ -20,6 +20,7 @@ from headrace_worker.commit import same_batch
 from headrace_worker.errors import JobFailed
 from headrace_worker.evaluation.document import read_reference
 from headrace_worker.failures import input_failures, output_failures
+from headrace_worker.formats import extent
 from headrace_worker.manifest import file_sha256, find_header
 from headrace_worker.owner import check_owner, claim_output
 from headrace_worker.planning.carried import undone
@@ -94,7 +95,9 @@ class _Source:
 def _source(config: WorkerConfig) -> _Source:
     spec = config.input
     store, (objects, emptiness) = open_store(spec.uri or ""), _objects(spec)
-    return _Source(store, objects, undone(spec, {found.uri for found in objects}), emptiness)
+    with input_failures():
+        sized = [replace(found, size=extent(store, found, spec)) for found in objects]
+    return _Source(store, sized, undone(spec, {found.uri for found in objects}), emptiness)
 
 
 def _objects(spec: Input) -> tuple[list[StoredObject], str]:

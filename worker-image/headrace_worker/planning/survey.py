@@ -21,7 +21,7 @@ from headrace.api.records import RecordError, Request, estimate_prompt_tokens, r
 from headrace.api.sharding import ShardCutter
 from headrace.api.splitting import parent_of
 from headrace.api.worker import PlanReport, Segment, WorkerConfig
-from headrace_worker.formats import locate, part_readers, readers
+from headrace_worker.formats import part_readers, readers, records_in
 from headrace_worker.formats.lines import Line
 from headrace_worker.planning.customids import Place, SeenIds
 from headrace_worker.planning.partsfile import PartsFile
@@ -102,16 +102,15 @@ class Survey:
             return
         self.cutter.begin(segment.uri, segment.end - segment.start, segment.custom_id, segment.start)
         take = self._taker_for(segment.custom_id or "", segment.uri)
-        with store.open(segment.uri, segment.start) as stream:
-            lines = locate(stream, self._input, segment.start, segment.line, segment.end)
-            self._read_lines(lines, take, _Noted(problems, segment.uri, progress))
+        lines = records_in(store, segment.uri, self._input, segment.start, segment.line, segment.end)
+        self._read_lines(lines, take, _Noted(problems, segment.uri, progress))
 
     def _read_object(
         self, store: Store, found: StoredObject, name: str, problems: ProblemList, progress: Progress
     ) -> None:
         file = name if len(self._objects) > 1 else None
-        with store.open(found.uri) as stream:
-            self._read_lines(locate(stream, self._input), self._taker_for(name, file), _Noted(problems, file, progress))
+        lines = records_in(store, found.uri, self._input)
+        self._read_lines(lines, self._taker_for(name, file), _Noted(problems, file, progress))
 
     def _read_lines(self, lines: Iterable[Line], take: Taker, noted: _Noted) -> None:
         limit = self._input.limit

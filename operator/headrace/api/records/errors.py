@@ -13,6 +13,8 @@ class ErrorCode(StrEnum):
     INPUT_TOO_LARGE = "input_too_large"
     INVALID_UTF8 = "invalid_utf8"
     INVALID_JSON = "invalid_json"
+    INVALID_CSV = "invalid_csv"
+    DAMAGED_FILE = "damaged_file"
     LINE_TOO_LONG = "line_too_long"
     NOT_AN_OBJECT = "not_an_object"
     UNKNOWN_FIELD = "unknown_field"

@@ -36,13 +36,13 @@ Reader = Callable[[bytes], Request]
 
 
 def reader(spec: Input, model: Model) -> Reader:
-    """The reader for lines of `spec.format`, for requests to `model`.
+    """The reader for lines of `spec.format`, for requests to `model`. Rows of CSV and Parquet are lines of JSON by then.
 
     For the format text use `text_reader`. Raises `InvalidSpec` when the prompt's template is wrong.
     """
-    if spec.format == InputFormat.JSONL:
-        return _jsonl_reader(spec, model)
-    return _openai_reader(spec, model)
+    if spec.format == InputFormat.OPENAI:
+        return _openai_reader(spec, model)
+    return _jsonl_reader(spec, model)
 
 
 def id_reader() -> Reader:

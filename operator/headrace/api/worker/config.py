@@ -13,6 +13,7 @@ from headrace.api.cascade import Cascade
 from headrace.api.common import Batching, Retries
 from headrace.api.engines import Engine
 from headrace.api.evaluation import Evaluation
+from headrace.api.fileformats import Compression, OutputFormat
 from headrace.api.input import Input, InputFormat
 from headrace.api.model import Model
 from headrace.api.ranges import parse_ranges
@@ -113,11 +114,11 @@ def stage_uri(output_uri: str, stage: int) -> str:
 
 
 def stage_input(original: Input, output_uri: str, stage: int) -> Input:
-    """The input of a stage: lines of the original, and for the format text objects with `custom_id` and `text`.
+    """The input of a stage: lines of the original, for CSV and Parquet of their fields, and for the format text of `custom_id` and `text`.
 
     Of an input that is split these are its parts, as records of their own: they are not split once more.
     """
-    kept = InputFormat.JSONL if original.format == InputFormat.TEXT else original.format
+    kept = original.format if original.format == InputFormat.OPENAI else InputFormat.JSONL
     return Input(
         uri=stage_uri(output_uri, stage),
         format=kept,
@@ -152,6 +153,8 @@ class WorkerConfig(ApiModel):
     """The shard manifest: written by `plan`, read by `run` and `finalize`."""
     output_uri: str
     """The batch's own folder."""
+    output_format: OutputFormat = OutputFormat.JSONL
+    output_compression: Compression = Compression.NONE
     parameters: FreeObject = Field(default_factory=dict)
     batching: Batching
     shards: Annotated[int, Field(ge=1)]

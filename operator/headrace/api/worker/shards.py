@@ -11,7 +11,7 @@ from headrace.api.worker.config import BatchIdentity
 
 
 class Segment(ApiModel):
-    """A run of bytes of one input object."""
+    """A run of bytes of one input object: of what is in it, where it is compressed. Of Parquet, a row counts as the mean row's bytes."""
 
     uri: str
     start: Count

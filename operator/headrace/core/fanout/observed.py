@@ -10,7 +10,6 @@ from headrace.api.common import Resources
 from headrace.api.engines import Engine, EngineName
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch, InferenceBatchSpec
-from headrace.api.input import Output
 from headrace.api.model import Model
 from headrace.api.worker import JoinReport, Role, SelectReport
 from headrace.core.observed import Installation, JobSnapshot, Observed, PodSnapshot, WorkerReport
@@ -79,4 +78,6 @@ def as_batch(fan_out: FanOutJob, place: Installation) -> InferenceBatch:
         ),
     )
     uri = output_uri(plain, place)
-    return plain.model_copy(update={"spec": plain.spec.model_copy(update={"output": Output(uri=uri)})})
+    return plain.model_copy(
+        update={"spec": plain.spec.model_copy(update={"output": spec.output.model_copy(update={"uri": uri})})}
+    )

@@ -126,7 +126,7 @@ def _deadline(seconds: int | None) -> JsonObject:
 
 
 def _own_output(below: Output, name: str) -> Output:
-    return below if below.uri is None else Output(uri=f"{below.uri.rstrip('/')}/{name}/")
+    return below if below.uri is None else below.model_copy(update={"uri": f"{below.uri.rstrip('/')}/{name}/"})
 
 
 def _manifest(run: OurObject, metadata: dict[str, Any]) -> JsonObject:
