@@ -12,6 +12,7 @@ import httpx2
 from starlette.applications import Starlette
 
 from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore
+from headrace.api.answers import RequestObject
 from headrace.api.gateway import ServedModels
 from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
@@ -58,6 +59,7 @@ class Desk:
         """The object of a request."""
         answer = await self.client.get(f"/v1/requests/{name}")
         assert answer.status_code == 200, answer.text
+        RequestObject.model_validate_json(answer.content)
         return answer.json()
 
     async def batch(self) -> None:
@@ -102,8 +104,8 @@ def at_desk(story: Callable[[Desk], Awaitable[Told]]) -> Told:
         await windows.begin()
         places: Places = MemoryPlaces(place)  # type: ignore[assignment]
         rooms = Rooms(places, store, {"chat": windows}, clock)
-        routes = [*Requests(rooms, Limits(), clock).routes, *DeadLetters(rooms, clock).routes]
-        app = gateway_app(places, Limits(), Everybody(EVERYBODY), None, routes)
+        served = [*Requests(rooms, Limits(), clock).served, *DeadLetters(rooms, clock).served]
+        app = gateway_app(places, Limits(), Everybody(EVERYBODY), None, served)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://here") as client:
             return await story(Desk(client, store, place, windows, app))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,10 @@ from generate.dashboards import render_dashboards
 from generate.install import install_manifest
 from generate.reference import render_reference
 from generate.values import values_schema
+from headrace import __version__
 from headrace.api.crd import render_crds
+from headrace.core.httpapi.document import document
+from headrace.core.httpapi.operations import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
 CHART = Path("charts/headrace")
@@ -28,6 +32,7 @@ def from_models() -> dict[Path, str]:
         **{CHART / "files/crds" / name: text for name, text in crds.items()},
         CHART / "values.schema.json": values_schema(),
         Path("docs/reference.md"): render_reference(),
+        Path("docs/openapi.json"): json.dumps(document(OPERATIONS, __version__), indent=1, ensure_ascii=False) + "\n",
         **{CHART / "files/dashboards" / name: text for name, text in render_dashboards().items()},
     }
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from builders import NOON, BatchBuilder, a_batch
 from headrace.api import labels
+from headrace.api.answers import BatchObject
 from headrace.api.batchstatus import OutputStatus, RecordCounts, RecordProblem, Usage, Validation
 from headrace.api.gateway import BatchRequest, ServedModels, UploadedFile
 from headrace.api.meta import ConditionStatus
@@ -110,6 +111,7 @@ def complete(succeeded: int = 3, failed: int = 1) -> BatchBuilder:
 )
 def test_state_of_a_batch(batch: BatchBuilder, state: str) -> None:
     assert state_of(batch.build()) == state
+    assert BatchObject.parse(batch_object(batch.build())).status == state
 
 
 def test_batch_object_of_a_complete_batch() -> None:

@@ -90,7 +90,7 @@ class _RealClock(FakeClock):
 async def opened() -> AsyncIterator[Desk]:
     store, place, stop = MemoryStore(_RealClock()), MemoryPlace(), Stop()
     pushes = Pushes(store, Known(store, place, {"chat"}), store.clock)
-    app = gateway_app(MemoryPlaces(place), Limits(), Everybody(EVERYBODY), None, Streams(pushes).routes)  # type: ignore[arg-type]
+    app = gateway_app(MemoryPlaces(place), Limits(), Everybody(EVERYBODY), None, Streams(pushes).served)  # type: ignore[arg-type]
     listener: socket.socket = listening("127.0.0.1", 0)
     await pushes.begin()
     tasks = [asyncio.create_task(serve(app, listener, stop, pushes.stop)), asyncio.create_task(pushes.run())]

@@ -5,12 +5,12 @@ Requests are in OpenAI's names, the models in those of an InferenceBatch.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from headrace.api.asking import RequestRoute, Webhooks
-from headrace.api.base import ApiModel, Name
+from headrace.api.base import ApiModel, FreeObject, Name
 from headrace.api.common import Storage
 from headrace.api.inferencebatch import Work
 from headrace.api.model import Model
@@ -100,6 +100,39 @@ class BatchRequest(OpenAIModel):
     def window_seconds(self) -> int:
         """The completion window in seconds."""
         return int(self.completion_window[:-1]) * _UNIT_SECONDS[self.completion_window[-1]]
+
+
+class Message(OpenAIModel):
+    """A message of a chat, as far as the gateway looks at it."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
+
+    role: str
+    content: str | tuple[FreeObject, ...] | None = None
+    """A text, or parts: texts, images, sounds."""
+
+
+class AskedRequest(OpenAIModel):
+    """The body of `POST /v1/requests`: what the endpoint of the model would take, as far as the gateway looks at it."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
+
+    model: Annotated[str, Field(min_length=1)] | None = None
+    """The model that answers; not needed with `?route=NAME`."""
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)] | None = None
+    """What a chat model is asked."""
+    prompt: Annotated[str, Field(min_length=1)] | None = None
+    """What a completion begins with."""
+    input: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """What is embedded."""
+
+
+class UploadForm(OpenAIModel):
+    """The form of `POST /v1/files`."""
+
+    file: Annotated[str, Field(json_schema_extra={"format": "binary"})]
+    """JSON lines, with a filename."""
+    purpose: Literal["batch"]
 
 
 class UploadedFile(OpenAIModel):

@@ -13,10 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, HTTPExceptionHandler, Receive, Scope, Send
 
 from headrace.api.gateway import ServedModels
+from headrace.core.httpapi.batchwise import LIST_MODELS
+from headrace.core.httpapi.itself import HEALTHY
 from headrace.core.openai.errors import ApiError
 from headrace.core.openai.models import model_objects
 from headrace.gateway.batches import Batches
@@ -26,6 +27,7 @@ from headrace.gateway.identities import Identities
 from headrace.gateway.limits import Limits
 from headrace.gateway.place import Places
 from headrace.gateway.replies import refusal, store_away
+from headrace.gateway.routing import Answered, Served, routes_of
 from headrace.gateway.store import StoreAway
 from headrace.shells.local.state import StateError
 
@@ -40,25 +42,17 @@ def gateway_app(
     limits: Limits,
     identities: Identities,
     hosts: frozenset[str] | None = None,
-    more: Sequence[BaseRoute] = (),
+    more: Sequence[Served] = (),
 ) -> Starlette:
     """The gateway to places. `hosts`: the only names that requests may call it by, where it is for one machine alone.
 
     `more`: what else is answered, such as single requests.
     """
-    files, batches = Files(places, limits), Batches(places, limits)
-    routes = [
-        Route("/healthz", _healthy),
-        Route("/v1/models", _models(places.models)),
-        Route("/v1/files", files.list_page, methods=["GET"]),
-        Route("/v1/files", files.create, methods=["POST"]),
-        Route("/v1/files/{file_id}", files.retrieve, methods=["GET"]),
-        Route("/v1/files/{file_id}", files.delete, methods=["DELETE"]),
-        Route("/v1/files/{file_id}/content", files.content, methods=["GET"]),
-        Route("/v1/batches", batches.list_page, methods=["GET"]),
-        Route("/v1/batches", batches.create, methods=["POST"]),
-        Route("/v1/batches/{batch_id}", batches.retrieve, methods=["GET"]),
-        Route("/v1/batches/{batch_id}/cancel", batches.cancel, methods=["POST"]),
+    served = [
+        Answered(HEALTHY, _healthy),
+        Answered(LIST_MODELS, _models(places.models)),
+        *Files(places, limits).served,
+        *Batches(places, limits).served,
         *more,
     ]
     handlers = dict(
@@ -72,7 +66,7 @@ def gateway_app(
         )
     )
     middleware = [Middleware(Guard, hosts=hosts), Middleware(Entrance, identities=identities)]
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
+    return Starlette(routes=routes_of(served), exception_handlers=handlers, middleware=middleware)
 
 
 class Guard:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.tracing import TraceContext
+from headrace.core.httpapi import batchwise as operations
 from headrace.core.openai.batches import batch_object
 from headrace.core.openai.errors import bad_request, no_input, no_such
 from headrace.core.openai.ids import NAME_DIGITS, batch_id, batch_name, is_uploaded, name_for_key
@@ -18,9 +20,8 @@ from headrace.gateway.bodies import json_body
 from headrace.gateway.entrance import tenant_of
 from headrace.gateway.limits import Limits
 from headrace.gateway.place import Place, Places
+from headrace.gateway.routing import Answered, Served
 
-_MOST_LISTED = 100
-_LISTED = 20
 _KEY_CHARACTERS = 255
 
 
@@ -29,6 +30,16 @@ class Batches:
 
     def __init__(self, places: Places, limits: Limits) -> None:
         self._places, self._limits = places, limits
+
+    @property
+    def served(self) -> Sequence[Served]:
+        """What is answered here."""
+        return [
+            Answered(operations.LIST_BATCHES, self.list_page),
+            Answered(operations.CREATE_BATCH, self.create),
+            Answered(operations.RETRIEVE_BATCH, self.retrieve),
+            Answered(operations.CANCEL_BATCH, self.cancel),
+        ]
 
     async def create(self, request: Request) -> Response:
         """`POST /v1/batches`."""
@@ -46,7 +57,7 @@ class Batches:
 
     async def list_page(self, request: Request) -> Response:
         """`GET /v1/batches`."""
-        asked = window(request.query_params, most=_MOST_LISTED, default=_LISTED)
+        asked = window(request.query_params, most=operations.MOST_BATCHES, default=operations.BATCHES_LISTED)
         found = page(await self._place(request).batches(), asked, lambda batch: batch_id(batch.metadata.name))
         return JSONResponse(page_object([batch_object(one) for one in found.items], has_more=found.has_more))
 

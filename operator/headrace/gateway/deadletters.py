@@ -6,21 +6,19 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from headrace.api.asking import RequestRecord
 from headrace.core.asking.life import is_dead
 from headrace.core.asking.requests import queued_object, queued_request, record_object, replay_id, route_name
+from headrace.core.httpapi.single import LETTERS_LISTED, LIST_LETTERS, MOST_LETTERS, REPLAY_LETTER
 from headrace.core.openai.errors import conflict, no_such
 from headrace.core.openai.pages import page, page_object, window
 from headrace.gateway.clocks import Clock
 from headrace.gateway.entrance import tenant_of
 from headrace.gateway.replies import accepted
 from headrace.gateway.rooms import Room, Rooms
+from headrace.gateway.routing import Answered, Served
 from headrace.gateway.together import together
-
-_MOST_LISTED = 1000
-_LISTED = 100
 
 
 class DeadLetters:
@@ -30,16 +28,13 @@ class DeadLetters:
         self._rooms, self._clock = rooms, clock
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def served(self) -> Sequence[Served]:
         """What is answered here."""
-        return [
-            Route("/v1/dead_letters", self.list_page, methods=["GET"]),
-            Route("/v1/dead_letters/{request_id}/replay", self.replay, methods=["POST"]),
-        ]
+        return [Answered(LIST_LETTERS, self.list_page), Answered(REPLAY_LETTER, self.replay)]
 
     async def list_page(self, request: Request) -> Response:
         """`GET /v1/dead_letters`: those of all routes, or of `?route=NAME`, in pages; a page may have fewer than `limit`."""
-        asked = window(request.query_params, most=_MOST_LISTED, default=_LISTED)
+        asked = window(request.query_params, most=MOST_LETTERS, default=LETTERS_LISTED)
         wanted = request.query_params.get("route")
         room = self._room(request)
         names = [name for name in await room.store.letters() if wanted in (None, route_name(name))]

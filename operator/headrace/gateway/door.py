@@ -9,8 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.routing import BaseRoute
-
 from headrace.api.asking import RequestRoute
 from headrace.api.tenancy import Tenant
 from headrace.gateway.answers import Answers
@@ -27,6 +25,7 @@ from headrace.gateway.place import Place, Places
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.requests import Requests
 from headrace.gateway.rooms import Rooms
+from headrace.gateway.routing import Served
 from headrace.gateway.serving import serve
 from headrace.gateway.streams import Streams
 from headrace.gateway.targets import ObjectTarget
@@ -59,7 +58,7 @@ async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]
         if door.places.models.routes:  # without any nothing is queued, and no server is needed
             asking = await stack.enter_async_context(_asking(door))
         app = gateway_app(
-            door.places, door.limits, Everybody(door.only), door.hosts, asking.routes if asking is not None else ()
+            door.places, door.limits, Everybody(door.only), door.hosts, asking.served if asking is not None else ()
         )
         opened()
         await serve(app, door.listener, interrupt, asking.pushes.stop if asking is not None else lambda: None)
@@ -69,7 +68,7 @@ async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]
 class _Asking:
     """Single requests, and those who wait for them."""
 
-    routes: Sequence[BaseRoute]
+    served: Sequence[Served]
     pushes: Pushes
 
 
@@ -95,7 +94,7 @@ async def _asking(door: Door) -> AsyncIterator[_Asking]:
         rooms = Rooms(door.places, store, windows, clock)
         requests, letters = Requests(rooms, door.limits, clock), DeadLetters(rooms, clock)
         try:
-            yield _Asking([*requests.routes, *letters.routes, *Streams(pushes).routes], pushes)
+            yield _Asking([*requests.served, *letters.served, *Streams(pushes).served], pushes)
         finally:
             for task in tasks:
                 task.cancel()

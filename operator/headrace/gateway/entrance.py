@@ -6,12 +6,13 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.api.tenancy import Tenant
+from headrace.core.httpapi.operations import OPERATIONS
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.identities import Identities
 from headrace.gateway.replies import refusal
 
-OPEN_PATHS = frozenset({"/healthz"})
-"""What is answered to anybody: nothing of any tenant is in it. A path that is not named here asks for a tenant."""
+OPEN_PATHS = frozenset(one.path for one in OPERATIONS if one.is_open)
+"""What is answered to anybody. A path that is not here asks for a tenant."""
 _TENANT = "headrace.tenant"
 
 

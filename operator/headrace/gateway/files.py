@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -10,6 +11,8 @@ from starlette.responses import JSONResponse, Response
 from headrace.api.base import JsonObject
 from headrace.api.gateway import UploadedFile
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.core.httpapi import batchwise as operations
+from headrace.core.httpapi.operation import JSON_LINES
 from headrace.core.openai.errors import conflict, no_such
 from headrace.core.openai.files import (
     OUTPUT_PURPOSE,
@@ -25,11 +28,9 @@ from headrace.gateway.entrance import tenant_of
 from headrace.gateway.limits import Limits
 from headrace.gateway.place import Place, Places
 from headrace.gateway.receiving import receive
+from headrace.gateway.routing import Answered, Served
 from headrace.gateway.streamed import Streamed
 from headrace.shells.local.state import StateError
-
-_MOST_LISTED = 10_000
-_JSON_LINES = "application/jsonl"
 
 
 class Files:
@@ -38,6 +39,17 @@ class Files:
     def __init__(self, places: Places, limits: Limits) -> None:
         self._places, self._limits = places, limits
 
+    @property
+    def served(self) -> Sequence[Served]:
+        """What is answered here."""
+        return [
+            Answered(operations.LIST_FILES, self.list_page),
+            Answered(operations.CREATE_FILE, self.create),
+            Answered(operations.RETRIEVE_FILE, self.retrieve),
+            Answered(operations.DELETE_FILE, self.delete),
+            Answered(operations.DOWNLOAD_FILE, self.content),
+        ]
+
     async def create(self, request: Request) -> Response:
         """`POST /v1/files`."""
         kept = await receive(request, self._place(request), self._limits.file_bytes, self._limits.patience_seconds)
@@ -45,7 +57,7 @@ class Files:
 
     async def list_page(self, request: Request) -> Response:
         """`GET /v1/files`."""
-        asked = window(request.query_params, most=_MOST_LISTED, default=_MOST_LISTED)
+        asked = window(request.query_params, most=operations.MOST_FILES, default=operations.MOST_FILES)
         place = self._place(request)
         found = page(await _all(place, request.query_params.get("purpose")), asked, _id)
         shown = [await _object(place, one) for one in found.items]
@@ -62,10 +74,10 @@ class Files:
         found = await _find(place, request.path_params["file_id"])
         if isinstance(found, UploadedFile):
             headers = {"content-length": str(found.bytes), **_named(found.filename)}
-            return Streamed(place.content(found), headers=headers, media_type=_JSON_LINES)
+            return Streamed(place.content(found), headers=headers, media_type=JSON_LINES)
         batch, part = found
         stream = await place.results(batch, part)
-        return Streamed(stream, headers=_named(f"{batch.metadata.name}_{part}.jsonl"), media_type=_JSON_LINES)
+        return Streamed(stream, headers=_named(f"{batch.metadata.name}_{part}.jsonl"), media_type=JSON_LINES)
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/files/{file_id}`."""

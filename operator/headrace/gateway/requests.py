@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from headrace.api.asking import KnownKey, QueuedRequest, RequestRecord, RequestRoute
 from headrace.core.asking.hooks import target
@@ -21,6 +20,7 @@ from headrace.core.asking.requests import (
     request_id,
     route_of,
 )
+from headrace.core.httpapi.single import CANCEL_REQUEST, CREATE_REQUEST, RETRIEVE_REQUEST
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.bodies import json_body
 from headrace.gateway.clocks import Clock
@@ -28,6 +28,7 @@ from headrace.gateway.entrance import tenant_of
 from headrace.gateway.limits import Limits
 from headrace.gateway.replies import accepted
 from headrace.gateway.rooms import Room, Rooms
+from headrace.gateway.routing import Answered, Served
 from headrace.gateway.store import InQueue, Kept
 
 _DIGITS = 24
@@ -40,12 +41,12 @@ class Requests:
         self._rooms, self._limits, self._clock = rooms, limits, clock
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def served(self) -> Sequence[Served]:
         """What is answered here."""
         return [
-            Route("/v1/requests", self.create, methods=["POST"]),
-            Route("/v1/requests/{request_id}", self.retrieve, methods=["GET"]),
-            Route("/v1/requests/{request_id}", self.cancel, methods=["DELETE"]),
+            Answered(CREATE_REQUEST, self.create),
+            Answered(RETRIEVE_REQUEST, self.retrieve),
+            Answered(CANCEL_REQUEST, self.cancel),
         ]
 
     async def create(self, request: Request) -> Response:

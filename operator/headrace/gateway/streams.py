@@ -8,14 +8,16 @@ from collections.abc import AsyncGenerator, Sequence
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from headrace.core.asking.push import refused, server_sent, stream_message
+from headrace.core.httpapi.operation import EVENTS
+from headrace.core.httpapi.single import STREAM_EVENTS, STREAM_SOCKET
 from headrace.core.openai.errors import ApiError, bad_request, no_such
 from headrace.gateway.listening import Listener
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.replies import refusal, store_away
+from headrace.gateway.routing import Answered, Served, Talked
 from headrace.gateway.store import StoreAway
 from headrace.gateway.streamed import Streamed
 
@@ -33,9 +35,9 @@ class Streams:
         self._pushes = pushes
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def served(self) -> Sequence[Served]:
         """What is answered here."""
-        return [Route("/v1/stream", self.events, methods=["GET"]), WebSocketRoute("/v1/stream", self.socket)]
+        return [Answered(STREAM_EVENTS, self.events), Talked(STREAM_SOCKET, self.socket)]
 
     async def events(self, request: Request) -> Response:
         """`GET /v1/stream?id=…`: Server-Sent Events, until all of the requests have ended."""
@@ -55,7 +57,7 @@ class Streams:
         except BaseException:
             listener.close()
             raise
-        return Streamed(events, headers={"cache-control": "no-store"}, media_type="text/event-stream")
+        return Streamed(events, headers={"cache-control": "no-store"}, media_type=EVENTS)
 
     async def socket(self, socket: WebSocket) -> None:
         """`WS /v1/stream`: any number of requests, which the client says and takes back as it likes."""

@@ -1,0 +1,24 @@
+"""The gateway itself: whether it answers, and what."""
+
+from __future__ import annotations
+
+from headrace.api.answers import Health
+from headrace.core.httpapi.operation import Answer, Operation, Tag
+
+HEALTHY = Operation(
+    "healthy", "GET", "/healthz", Tag.GATEWAY, "Whether it answers.", (Answer(200, "It does.", Health),), is_open=True
+)
+DOCUMENT = Operation(
+    "document",
+    "GET",
+    "/openapi.json",
+    Tag.GATEWAY,
+    "This document.",
+    (Answer(200, "What this gateway answers."),),
+    is_open=True,
+)
+
+OPERATIONS = (
+    HEALTHY,
+    DOCUMENT,
+)

@@ -1,0 +1,129 @@
+"""A whole gateway in this process, at a real socket: files and batches in a folder, requests in memory, and nothing ever runs a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from starlette.applications import Starlette
+from starlette.routing import Route, WebSocketRoute
+
+from asking_rig import EVERYBODY, FakeClock, MemoryStore
+from builders import BatchBuilder
+from gateway_rig import MODELS, ROUTES
+from headrace.api.asking import RequestError, RequestRecord, RequestState
+from headrace.api.gateway import ServedModels
+from headrace.core.openai.ids import NAME_DIGITS
+from headrace.gateway.answers import Answers
+from headrace.gateway.app import gateway_app
+from headrace.gateway.clocks import WallClock
+from headrace.gateway.deadletters import DeadLetters
+from headrace.gateway.here import Heres
+from headrace.gateway.identities import Everybody
+from headrace.gateway.known import Known
+from headrace.gateway.limits import Limits
+from headrace.gateway.pushing import Pushes
+from headrace.gateway.requests import Requests
+from headrace.gateway.rooms import Rooms
+from headrace.gateway.serving import listening, serve
+from headrace.gateway.store import Kept
+from headrace.gateway.streams import Streams
+from headrace.gateway.targets import ObjectTarget
+from headrace.gateway.windows import RouteWindows
+from headrace.shells.local.state import StateDir
+
+SERVED = ServedModels.parse({"models": MODELS, "routes": ROUTES})
+FILE_BYTES = 64 * 1024
+"""Of the largest file that is taken."""
+
+
+class RealTime(FakeClock):
+    """For a store that others share: waiting is only letting them work."""
+
+    async def rest(self, milliseconds: int) -> None:
+        await asyncio.sleep(min(milliseconds, 5) / 1000)
+
+
+@dataclass
+class House:
+    """A gateway whose doors are all open."""
+
+    url: str
+    store: MemoryStore
+    windows: dict[str, RouteWindows]
+    app: Starlette
+    folder: Path
+
+    @property
+    def methods(self) -> dict[str, set[str]]:
+        """The methods of each path that it answers."""
+        found: dict[str, set[str]] = {}
+        for route in self.app.routes:
+            assert isinstance(route, Route | WebSocketRoute)
+            methods = route.methods or set() if isinstance(route, Route) else {"WEBSOCKET"}
+            found.setdefault(route.path, set()).update(methods - {"HEAD"})
+        return found
+
+    def batch(self, made: BatchBuilder) -> None:
+        """There is such a batch."""
+        batch, folder = made.build(), StateDir(self.folder).batch(EVERYBODY.namespace, made.build().metadata.name)
+        folder.write_object(batch)
+        folder.write_status(batch.status)
+
+    def ended(self, state: RequestState, number: int, route: str = "quick") -> str:
+        """A request that has ended like this; returns its id."""
+        name = f"req_{route}_{number:0{NAME_DIGITS}x}"
+        is_dead = state in (RequestState.FAILED, RequestState.EXPIRED)
+        record = RequestRecord(
+            id=name,
+            accepted=1_700_000_000_000 + number * 1000,
+            state=state,
+            ended=1_700_000_100_000,
+            response={"status_code": 200, "body": {"of": name}} if state == RequestState.COMPLETED else None,
+            error=RequestError(code="mock_error", message="the model said no") if is_dead else None,
+            body={"model": route, "messages": [{"role": "user", "content": "hello"}]} if is_dead else None,
+        )
+        self.store.written += 1
+        self.store.records[name] = Kept(record, self.store.written)
+        if is_dead:
+            self.store.dead.setdefault(name)
+        return name
+
+
+@contextmanager
+def open_house(folder: Path, models: ServedModels = SERVED) -> Iterator[House]:
+    """Such a gateway, in a thread of its own, while the block lasts."""
+    store, nobody = MemoryStore(RealTime()), SimpleNamespace(take_up=lambda _: None)
+    places = Heres(StateDir(folder), models, nobody)  # type: ignore[arg-type]
+    here = places.of(EVERYBODY.namespace)
+    limits, clock = Limits(FILE_BYTES), WallClock()
+    answers = Answers(store, here, clock)
+    windows = {}
+    for route in models.routes:
+        served = models.served(route)
+        windows[route.name] = RouteWindows(route, served, store, ObjectTarget(route, served, here, answers), clock)
+    store.routes |= {route.name: route for route in models.routes}
+    pushes, rooms = Pushes(store, Known(store, here, windows), clock), Rooms(places, store, windows, clock)
+    asking = [*Requests(rooms, limits, clock).served, *DeadLetters(rooms, clock).served, *Streams(pushes).served]
+    app = gateway_app(places, limits, Everybody(EVERYBODY), None, asking if models.routes else ())
+    listener, stop = listening("127.0.0.1", 0), SimpleNamespace(requested=0)
+
+    async def live() -> None:
+        await pushes.begin()
+        following = asyncio.create_task(pushes.run())
+        await serve(app, listener, stop, pushes.stop)
+        following.cancel()
+
+    serving = threading.Thread(target=lambda: asyncio.run(live()), name="gateway")
+    serving.start()
+    try:
+        yield House(f"http://127.0.0.1:{listener.getsockname()[1]}", store, windows, app, folder)
+    finally:
+        stop.requested = 2
+        serving.join()
+        listener.close()
