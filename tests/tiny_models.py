@@ -27,6 +27,8 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -91,6 +93,12 @@ def save_mistral(folder: Path, sliding_window: int) -> Path:
     """A model whose tokens see only a window before them."""
     window = {"sliding_window": sliding_window, "num_key_value_heads": 2}
     return _save(folder, MistralForCausalLM, MistralConfig(**_SMALL, **_NO_SPECIAL_TOKENS, **window))
+
+
+def save_qwen2(folder: Path) -> Path:
+    """A model like Llama with biases, whose upper layers see only a window."""
+    window = {"use_sliding_window": True, "sliding_window": 10, "max_window_layers": 1, "num_key_value_heads": 1}
+    return _save(folder, Qwen2ForCausalLM, Qwen2Config(**_SMALL, **_NO_SPECIAL_TOKENS, **window))
 
 
 def save_gpt2(folder: Path) -> Path:

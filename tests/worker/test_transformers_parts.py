@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from headrace.api.records import Request
 from headrace.api.worker import Env
 from headrace_worker.cachefolder import temporary_folder
-from headrace_worker.engines.transformers import TransformersEngine, attention, gguf, limits, sampling, weights
+from headrace_worker.engines.transformers import TransformersEngine, attention, gguf, limits, native, sampling, weights
 from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.engines.transformers.packed import PackedLinear, pack_linear_layers
 from headrace_worker.engines.transformers.parameters import Sampling
@@ -275,6 +275,7 @@ def test_attention_through_the_kernel_of_gpus_gives_the_same_answers(
         calls.append(len(options["seqused_k"]))
         return ragged_reference(*arguments, **options)
 
+    monkeypatch.setattr(native, "LIBRARY", None)
     monkeypatch.setattr(attention, "varlen_can", lambda *_: True)
     monkeypatch.setattr(attention, "varlen_attn", counted)
     found = drive(TransformersEngine(config, 0), requests)

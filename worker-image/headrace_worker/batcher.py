@@ -4,9 +4,9 @@ A batch is cut as soon as one of three limits is reached: records, tokens, or th
 with the same key (their length, or the beginning of their prompt) wait in one bucket, and the keys are kept sorted, so that batch
 mates are neighbours in that order. A record costs a few microseconds, however many are waiting.
 
-Nobody starves: ordinarily a batch is built around the last key (the longest prompts first, so that short ones fill the end of a
-shard), but every eighth is built around the record that has waited longest. So the oldest record is in one of the next
-`FAIRNESS_INTERVAL` batches, and a record with n older ones in one of the next `FAIRNESS_INTERVAL · (n + 1)`.
+Nobody starves: ordinarily a batch is built around the last key (the longest first, so that short ones fill the end of a shard), but
+every eighth is built around the record that has waited longest. So the oldest record is in one of the next `FAIRNESS_INTERVAL`
+batches, and a record with n older ones in one of the next `FAIRNESS_INTERVAL · (n + 1)`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ def _by_arrival(_: Work) -> Key:
 
 
 def _by_length(work: Work) -> Key:
-    return work.tokens
+    """What a record holds its place for: the answer that may come, where one is generated; else its prompt."""
+    return work.expected_tokens or work.tokens
 
 
 def _by_prefix(work: Work) -> Key:

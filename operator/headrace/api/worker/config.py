@@ -40,6 +40,8 @@ class Env(StrEnum):
     """`1`: the end of standard input means the same as SIGTERM, so that no worker outlives the shell that started it."""
     THREADS = "HEADRACE_THREADS"
     """Threads for arithmetic; by default what the cgroup allows."""
+    NATIVE = "HEADRACE_NATIVE"
+    """`0`: the engine `transformers` uses torch's own operations, and none of its compiled kernels."""
     SECRETS = "HEADRACE_SECRETS"
     """Folder of the Secrets that are mounted: the key KEY of the Secret NAME is the file NAME/KEY. Absent where there are no Secrets."""
     CONFIG_MAPS = "HEADRACE_CONFIG_MAPS"

@@ -5,7 +5,7 @@ From a record to its answer:
 - `source`, `gguf`, `weights` find and load the model; `limits` says how many threads and how much memory there are
 - `parameters` and `tokens` turn a request into token ids and sampling settings, with no weights loaded
 - `generation` decides which sequences run in each step, and puts them back when memory is short
-- `decoder` makes one forward pass over all of them through `attention` and `kv_cache`; `packed` makes it fast on a CPU
+- `decoder` makes one forward pass over all of them through `attention` and `kv_cache`; `packed`, `native` and `fused` make it fast on a CPU
 - `sampling` draws the next tokens; `answers` and `responses` end a sequence and write its response
 - `embedding` and `pooling` do the same for embeddings
 - `classification` is an engine of its own for images and sounds: `readings` fetches them, `classifiers` and `architectures` are the models

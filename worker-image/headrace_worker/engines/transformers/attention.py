@@ -18,6 +18,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from headrace_worker.engines.transformers import native
 from headrace_worker.engines.transformers.kv_cache import KVCache, LayerCache
 
 NAME = "headrace_packed"
@@ -83,7 +84,7 @@ class Step:
 
     @cached_property
     def query_starts(self) -> Tensor:
-        """`starts` as the GPU's kernel wants them."""
+        """`starts` as kernels want them."""
         return torch.tensor(self.starts, dtype=torch.int32, device=self.device)
 
     @cached_property
@@ -94,7 +95,7 @@ class Step:
 
     @cached_property
     def key_lengths(self) -> Tensor:
-        """`lengths` as the GPU's kernel wants them."""
+        """`lengths` as kernels want them."""
         return torch.tensor(self.lengths, dtype=torch.int32, device=self.device)
 
 
@@ -111,6 +112,8 @@ def packed_attention(
     scaling = options.get("scaling") or query.shape[-1] ** -0.5
     window: int | None = options.get("sliding_window")
     layer = step.cache.layer(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    if layer.blocked:
+        return _by_own_kernel(step, layer, (query, key, value), scaling, window), None
     _store(step, layer, key, value)
     if varlen_can(query, value):
         return _ragged(step, layer, query, scaling, window)[None], None
@@ -147,6 +150,36 @@ def varlen_can(query: Tensor, value: Tensor) -> bool:
         and query.shape[-1] % 8 == 0
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
     )
+
+
+def native_arguments(step: Step, scaling: float, window: int | None = None) -> native.Attention:
+    """What our own kernel is told about a step, the same in every layer."""
+    return native.Attention(
+        starts=step.query_starts.data_ptr(),
+        lengths=step.key_lengths.data_ptr(),
+        sequences=len(step.lengths),
+        length=step.cache.length,
+        window=window or 0,
+        scaling=scaling,
+    )
+
+
+def _by_own_kernel(
+    step: Step, layer: LayerCache, tensors: tuple[Tensor, Tensor, Tensor], scaling: float, window: int | None
+) -> Tensor:
+    """Store and attend in one go, all sequences alike."""
+    assert native.LIBRARY is not None
+    arguments = native_arguments(step, scaling, window)
+    query, key, value = (given if given.stride(-1) == 1 else given.contiguous() for given in tensors)
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        setattr(arguments, name, tensor.data_ptr())
+        setattr(arguments, f"{name}_head", tensor.stride(1))
+        setattr(arguments, f"{name}_token", tensor.stride(2))
+    out = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
+    arguments.heads, arguments.key_heads, arguments.size = query.shape[1], key.shape[1], query.shape[3]
+    arguments.out, arguments.keys, arguments.values = out.data_ptr(), layer.keys.data_ptr(), layer.values.data_ptr()
+    native.LIBRARY.attention(arguments, query.dtype)
+    return out
 
 
 def _store(step: Step, layer: LayerCache, key: Tensor, value: Tensor) -> None:

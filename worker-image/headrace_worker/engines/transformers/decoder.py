@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headrace_worker.engines.transformers.attention import NAME, Step
+from headrace_worker.engines.transformers.fused import FusedDecoder
 from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.errors import JobFailed
 
@@ -22,15 +23,22 @@ _UNFIT = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 class PackedDecoder:
     """A causal language model that works on packed sequences."""
 
-    def __init__(self, model: Any, cache: KVCache) -> None:
-        """Raises `JobFailed` (ModelNotSupported) for a model that gives other results when its sequences are packed."""
+    def __init__(self, model: Any, cache: KVCache, fused: FusedDecoder | None = None) -> None:
+        """`fused` is the same model written out, where it is one that can be.
+
+        Raises `JobFailed` (ModelNotSupported) for a model that gives other results when its sequences are packed.
+        """
         self._model = model
         self.cache = cache
         self._device = next(model.parameters()).device
+        self._fused: FusedDecoder | None = None
         if "logits_to_keep" not in inspect.signature(model.forward).parameters:
             raise _not_supported(model, "it cannot give the logits of chosen tokens only")
         try:
-            error = self._packing_error()
+            expected = self._expected()
+            if fused is not None and self._error(expected, fused) <= _TOLERANCE[model.dtype]:
+                return
+            error = self._error(expected, None)
         except _UNFIT as unfit:
             raise _not_supported(model, str(unfit)) from unfit
         if not error <= _TOLERANCE[model.dtype]:
@@ -50,6 +58,8 @@ class PackedDecoder:
         for ids in prompts:
             tokens += ids
             positions += range(len(ids))
+        if self._fused is not None:
+            return self._fused.forward(tokens, step)
         logits: Tensor = self._model(
             input_ids=torch.tensor([tokens], device=self._device),
             position_ids=torch.tensor([positions], device=self._device),
@@ -60,18 +70,23 @@ class PackedDecoder:
         return logits
 
     @torch.inference_mode()
-    def _packing_error(self) -> float:
-        """How far a packed step, half of it from the cache, is from what the model says by itself; sets the model's attention.
+    def _expected(self) -> Tensor:
+        """What the model by itself says after the two samples; sets the model's attention."""
+        alone = [
+            self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False) for ids in self._samples()
+        ]
+        self._model.set_attn_implementation(NAME)
+        return torch.stack([output.logits[0, -1] for output in alone]).float()
+
+    @torch.inference_mode()
+    def _error(self, expected: Tensor, fused: FusedDecoder | None) -> float:
+        """How far a packed step, half of it from the cache, is from what the model says by itself.
 
         It finds whatever ties the tokens of a row together outside of attention (recurrent layers, convolutions), other positions, and
         other attention: better refused here than wrong results by the million.
         """
+        self._fused = fused
         first, second = self._samples()
-        alone = [
-            self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False) for ids in (first, second)
-        ]
-        expected = torch.stack([output.logits[0, -1] for output in alone]).float()
-        self._model.set_attn_implementation(NAME)
         self.forward([], [first[:-1]])
         found = self.forward([first], [second]).float()
         self.cache.release()

@@ -16,6 +16,7 @@ from headrace_worker.engines.transformers import limits, weights
 from headrace_worker.engines.transformers.answers import Answers
 from headrace_worker.engines.transformers.decoder import PackedDecoder
 from headrace_worker.engines.transformers.embedding import Embedding, Encoder, Inputs
+from headrace_worker.engines.transformers.fused import FusedDecoder
 from headrace_worker.engines.transformers.generation import Generation, StepLimits
 from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.engines.transformers.memory import release_memory
@@ -68,14 +69,15 @@ class TransformersEngine:
         on_gpu = self._config.gpus > 0 and torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
         settings = self._config.engine.transformers or engines.TransformersEngine()
-        model = weights.load_model(self._model, self._files, settings.dtype, device)
+        generates = self._task != Task.EMBEDDING
+        model = weights.load_model(self._model, self._files, settings.dtype, device, to_generate=generates)
         batching = self._config.batching
         most = StepLimits(batching.max_batch_size, min(batching.max_batch_tokens, limits.STEP_TOKENS[device.type]))
         if self._task == Task.EMBEDDING:
             encoder = Encoder(model, read_pooling(self._files))
             self._runner = Embedding(encoder, self._responses, most, self.stats)
         else:
-            decoder = PackedDecoder(model, KVCache(limits.cache_budget(device)))
+            decoder = PackedDecoder(model, KVCache(limits.cache_budget(device)), FusedDecoder.of(model))
             answers = Answers(self._prompts, self._end_tokens(model.generation_config), self._task, self._responses)
             self._runner = Generation(decoder, answers, most, self.stats)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headrace_worker.engines.transformers import native
+
 _ROW_STEP = 8
 """Rows are made in steps of this, from 1, 2, 4 on."""
 _LENGTH_STEP = 128
@@ -19,10 +21,15 @@ _LENGTH_STEP = 128
 
 @dataclass(slots=True)
 class LayerCache:
-    """Keys and values of one layer, each of shape [rows, heads, length, head size]."""
+    """Keys and values of one layer, each of shape [rows, heads, length, size]; blocked keys of [rows, heads, blocks, size, 16]."""
 
     keys: Tensor
     values: Tensor
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the keys lie as our own kernels want them."""
+        return self.keys.dim() == 5
 
 
 class KVCache:
@@ -52,18 +59,27 @@ class KVCache:
         """The cache of a layer as large as reserved, for keys and values of shape [1, heads, tokens, head size]."""
         held = self._layers.get(index)
         if held is None:
-            held = LayerCache(self._empty(key), self._empty(value))
+            held = LayerCache(self._no_keys(key, value), self._empty(value))
             self._token_bytes += key[0, :, 0].nbytes + value[0, :, 0].nbytes
-        elif (held.keys.shape[0], held.keys.shape[2]) != (self.rows, self.length):
+        elif (held.values.shape[0], held.values.shape[2]) != (self.rows, self.length):
             held = LayerCache(self._resized(held.keys), self._resized(held.values))
         self._layers[index] = held
         return held
+
+    def layer_like(self, index: int, like: Tensor, heads: int, size: int) -> LayerCache:
+        """The cache of a layer whose keys and values have so many heads of that size, of the type of `like`."""
+        held = self._layers.get(index)
+        if held is not None and (held.values.shape[0], held.values.shape[2]) == (self.rows, self.length):
+            return held
+        shape = like.new_empty(1, heads, 1, size)
+        return self.layer(index, shape, shape)
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one row to another."""
         for layer in self._layers.values():
-            layer.keys[target, :, :length] = layer.keys[source, :, :length]
+            columns = _blocks(length) if layer.blocked else length
+            layer.keys[target, :, :columns] = layer.keys[source, :, :columns]
             layer.values[target, :, :length] = layer.values[source, :, :length]
 
     @torch.inference_mode()
@@ -73,6 +89,12 @@ class KVCache:
             layer.keys, layer.values = layer.keys[:0, :, :0].clone(), layer.values[:0, :, :0].clone()
         self.rows = self.length = 0
 
+    def _no_keys(self, key: Tensor, value: Tensor) -> Tensor:
+        _, heads, _, size = key.shape
+        if key.is_cuda or value.shape[-1] != size or not native.can(key.dtype, size):
+            return self._empty(key)
+        return key.new_zeros(self.rows, heads, _blocks(self.length), size, native.LANES)
+
     def _empty(self, like: Tensor) -> Tensor:
         """Zeros, because what lies beyond a sequence is multiplied by zero and must not be NaN."""
         _, heads, _, size = like.shape
@@ -81,10 +103,16 @@ class KVCache:
         return like.new_zeros(self.rows, heads, self.length, size)
 
     def _resized(self, old: Tensor) -> Tensor:
-        new = self._empty(old)
-        rows, length = min(old.shape[0], self.rows), min(old.shape[2], self.length)
-        new[:rows, :, :length] = old[:rows, :, :length]
+        blocked = old.dim() == 5
+        shape = (self.rows, old.shape[1], _blocks(self.length), *old.shape[3:])
+        new = old.new_zeros(shape) if blocked else self._empty(old)
+        rows, columns = min(old.shape[0], self.rows), min(old.shape[2], new.shape[2])
+        new[:rows, :, :columns] = old[:rows, :, :columns]
         return new
+
+
+def _blocks(length: int) -> int:
+    return -(-length // native.LANES)
 
 
 def _whole_rows(rows: int) -> int:

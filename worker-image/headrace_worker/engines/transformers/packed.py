@@ -31,10 +31,24 @@ class PackedLinear(nn.Module):
         return product
 
 
+class PackedPart(nn.Module):
+    """Some of the outputs of a linear layer that was made of several."""
+
+    def __init__(self, joined: PackedLinear, start: int, end: int) -> None:
+        super().__init__()
+        self.joined = joined
+        self._start, self._end = start, end
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Of shape [..., in features] to [..., out features]."""
+        product: Tensor = self.joined(rows)
+        return product[..., self._start : self._end]
+
+
 def pack_linear_layers(model: nn.Module) -> int:
     """Replace the linear layers of a model on a CPU, where oneDNN can; says how many. Takes no second copy of the weights."""
     dtype = next(model.parameters()).dtype
-    if not _can_pack(dtype):
+    if not can_pack(dtype):
         return 0
     names = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear | Conv1D)]
     for name in names:
@@ -44,7 +58,8 @@ def pack_linear_layers(model: nn.Module) -> int:
     return len(names)
 
 
-def _can_pack(dtype: torch.dtype) -> bool:
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN packs weights of this number format here."""
     ops = torch.ops.mkldnn
     if not (torch._C._has_mkldnn and hasattr(ops, "_linear_pointwise")):
         return False

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from headrace_worker.engines.transformers import native
 from headrace_worker.engines.transformers.parameters import Sampling
 
 _USUAL_CANDIDATES = 1024
@@ -34,7 +35,7 @@ class Draw(Protocol):
 @torch.inference_mode()
 def next_tokens(logits: Tensor, sequences: Sequence[Draw]) -> list[int]:
     """The next token of each sequence, from logits of shape [sequences, vocabulary]."""
-    chosen = logits.argmax(-1)
+    chosen = _likeliest(logits)
     drawn = [i for i, one in enumerate(sequences) if one.sampling.temperature > 0]
     cut = [i for i in drawn if sequences[i].sampling.top_p < 1 or sequences[i].sampling.top_k]
     whole = sorted(set(drawn) - set(cut))
@@ -49,6 +50,12 @@ def uniform(seed: str, place: int) -> float:
     """A number from 0 to 1, 1 excluded, that is the same in every run."""
     digest = hashlib.blake2b(f"{seed}/{place}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) / 2**53
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    if native.LIBRARY is None or logits.is_cuda or not native.can(logits.dtype, native.LANES):
+        return logits.argmax(-1)
+    return native.LIBRARY.greatest(logits.contiguous())
 
 
 def _draw_from_all(logits: Tensor, sequences: Sequence[Draw]) -> Tensor:

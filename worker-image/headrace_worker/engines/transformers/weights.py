@@ -24,6 +24,7 @@ from transformers import (
 
 from headrace.api.model import Model, Task
 from headrace_worker.engines.transformers import gguf
+from headrace_worker.engines.transformers.fused import join_projections
 from headrace_worker.engines.transformers.packed import pack_linear_layers
 from headrace_worker.engines.transformers.source import ModelFiles, find
 from headrace_worker.errors import JobFailed
@@ -58,8 +59,11 @@ def load_tokenizer(model: Model, files: ModelFiles) -> Any:
         return AutoTokenizer.from_pretrained(files.location, **files.options)
 
 
-def load_model(model: Model, files: ModelFiles, dtype: str, device: torch.device) -> Any:
-    """The model with its weights on a device, ready to run. `dtype` is the name of a torch dtype, or `auto`."""
+def load_model(model: Model, files: ModelFiles, dtype: str, device: torch.device, *, to_generate: bool = False) -> Any:
+    """The model with its weights on a device, ready to run. `dtype` is the name of a torch dtype, or `auto`.
+
+    A model `to_generate` with has its projections joined where `FusedDecoder` can then run it.
+    """
     kind = _KINDS.get(model.task, AutoModelForCausalLM)
     if files.remote is not None:
         files.remote.fetch_weights()
@@ -78,6 +82,8 @@ def load_model(model: Model, files: ModelFiles, dtype: str, device: torch.device
             f"which the task {model.task} needs: choose another model.task or another model",
         )
     if device.type == "cpu":
+        if to_generate:
+            join_projections(loaded)
         pack_linear_layers(loaded)
     return loaded
 
