@@ -1,17 +1,19 @@
 """Requests a second of the engine `openai`, from one pod, beside the `openai` package in a plain loop with as many requests at once.
 
     python tests/bench/endpoints.py speed [--requests 20000] [--at-once 128] [--rounds 3]
-    python tests/bench/endpoints.py limited [--seconds 30]
+    python tests/bench/endpoints.py limited [--seconds 30] [--pods 1]
 
 `speed`: a server of two processes on this machine that answers at once. Contenders take turns:
 
 - headrace: a whole shard, from the input file to the commit, with journal and metrics
 - engine: the engine alone, without a shard around it
+- bare: the server's own ceiling: the same requests, written beforehand, over as many raw connections by a process that only counts answers
 - openai: `AsyncOpenAI` in `asyncio.gather` behind a semaphore, its own retries off, answers thrown away (if the package is installed)
 
 `limited`: two servers that take 0.2 s to answer. One lets 10 requests a second through (a bucket of 10 tokens) and refuses the rest with
 429 and `Retry-After: 1`; the other works on 8 at once and lets more wait. Told are final errors, throughput as a share of
-what both allow together (50 a second), and the share of the limited one in each 5 s.
+what both allow together (50 a second), and the share of the limited one in each 5 s. With `--pods` so many workers share the records,
+and what each of them had of the answers is told too.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ import socket
 import statistics
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,8 +43,9 @@ from aiohttp import web
 
 from endpoint_server import chat_body
 from headrace.api.records import Request
-from headrace.api.worker import PlanReport, ShardReport
+from headrace.api.worker import Env, PlanReport, ShardReport
 from headrace_worker.drain import Drain
+from headrace_worker.engines.base import Outcome
 from headrace_worker.engines.openai import EndpointsEngine
 from headrace_worker.manifest import read_header, read_shard_entry
 from headrace_worker.planning.plan import plan
@@ -122,12 +127,13 @@ def trivial() -> Any:
     return at_once
 
 
-def a_folder(path: Path, records: int, at_once: int, *urls: str, balancing: str = "LeastRequests") -> Folder:
+def a_folder(path: Path, records: int, at_once: int, *urls: str, shards: int = 1) -> Folder:
     """A planned batch of so many records."""
     endpoints = [{"name": f"e{number}", "url": url} for number, url in enumerate(urls)]
     fields = {
         "model": {"name": "m"},
-        "engine": {"name": "openai", "openai": {"endpoints": endpoints, "loadBalancing": balancing}},
+        "engine": {"name": "openai", "openai": {"endpoints": endpoints}},
+        "shards": shards,
         "batching": {"maxBatchSize": at_once},
     }
     folder = Folder(path, fields)
@@ -167,6 +173,53 @@ def by_engine(url: str, requests: int, at_once: int) -> None:
     engine.close()
 
 
+class _Connection(asyncio.Protocol):
+    """Sends the same request again as soon as it is answered, as long as there are any left."""
+
+    def __init__(self, request: bytes, left: list[int], over: asyncio.Event) -> None:
+        self._request, self._left, self._over, self._missing = request, left, over, 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        """Answers are all alike: a head, and as many bytes as `ANSWER` has."""
+        if not self._missing:
+            self._missing = data.index(b"\r\n\r\n") + 4 + len(ANSWER)
+        self._missing -= len(data)
+        if not self._missing:
+            self._left[1] -= 1
+            self._next()
+
+    def _next(self) -> None:
+        if self._left[0]:
+            self._left[0] -= 1
+            self._transport.write(self._request)
+        elif not self._left[1]:
+            self._over.set()
+
+
+def by_bare(url: str, requests: int, at_once: int) -> None:
+    """Nothing but bytes."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    body = orjson.dumps({"messages": [{"role": "user", "content": PROMPT}], "model": "m"})
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: application/json\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+
+    async def ask_all() -> None:
+        left, over = [requests, requests], asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for _ in range(at_once):
+            await loop.create_connection(lambda: _Connection(head.encode() + body, left, over), host, int(port))
+        await over.wait()
+
+    asyncio.run(ask_all())
+
+
 def by_openai(url: str, requests: int, at_once: int) -> None:
     """The package of OpenAI."""
     openai = importlib.import_module("openai")
@@ -184,7 +237,7 @@ def by_openai(url: str, requests: int, at_once: int) -> None:
     asyncio.run(ask_all())
 
 
-CONTENDERS = {"headrace": by_headrace, "engine": by_engine, "openai": by_openai}
+CONTENDERS = {"headrace": by_headrace, "engine": by_engine, "bare": by_bare, "openai": by_openai}
 OPENAI_SHARE = 4
 """The peer gets one request in so many: it is slower, and nobody wants to wait."""
 
@@ -211,34 +264,60 @@ def speed(asked: argparse.Namespace) -> None:
         print(f"{name}: {statistics.median(found):,.0f} requests a second")
 
 
+class Tally:
+    """What became of all requests, by the time and by who answered whom."""
+
+    def __init__(self) -> None:
+        self.began, self.errors, self.windows = time.monotonic(), 0, [Counter[str]()]
+        self.by_pod: Counter[int] = Counter()
+        self.rate = 0.0
+        """Answers a second as long as there were records to be taken: what then is under way waits for the slots of one server."""
+        self._one_at_a_time = threading.Lock()
+
+    def add(self, pod: int, outcomes: Iterable[Outcome], *, is_busy: bool) -> None:
+        """Count what a pod was handed back."""
+        with self._one_at_a_time:
+            while time.monotonic() - self.began > 5 * len(self.windows):
+                self.windows.append(Counter())
+            for outcome in outcomes:
+                self.errors += outcome.error is not None
+                self.windows[-1][(outcome.about or {}).get("endpoint", "none")] += 1
+                self.by_pod[pod] += 1
+            if is_busy:
+                self.rate = self.by_pod.total() / (time.monotonic() - self.began)
+
+
+def a_pod(folder: Folder, pod: int, works: deque[Request], tally: Tally) -> EndpointsEngine:
+    """One worker that takes records as long as there are any."""
+    engine = EndpointsEngine(folder.config(), env={Env.SHARD: str(pod)})
+    engine.load()
+    while works or engine.running:
+        taken = [works.popleft() for _ in range(min(engine.room, len(works)))]
+        engine.submit([engine.prepare(int(it.custom_id), it) for it in taken])
+        tally.add(pod, engine.step(), is_busy=len(works) > 0)
+    engine.close()
+    return engine
+
+
 def limited(asked: argparse.Namespace) -> None:
     """Print errors, throughput and shares."""
     allowed = RATE + SLOTS / LATENCY_SECONDS
+    body = {"messages": [{"role": "user", "content": PROMPT}]}
     with served(Bucket) as slow, served(Slots) as fast, tempfile.TemporaryDirectory() as path:
         records = int(allowed * asked.seconds)
-        folder = a_folder(Path(path), records, 64, slow, fast)
-        engine = EndpointsEngine(folder.config())
-        engine.load()
-        body = {"messages": [{"role": "user", "content": PROMPT}]}
-        works = [engine.prepare(number, Request(f"r{number}", body)) for number in range(records)]
-        began, errors, windows = time.monotonic(), 0, [Counter[str]()]
-        while works or engine.running:
-            room = engine.room
-            engine.submit(works[:room])
-            del works[:room]
-            for outcome in engine.step():
-                errors += outcome.error is not None
-                windows[-1][(outcome.about or {}).get("endpoint", "none")] += 1
-            if time.monotonic() - began > 5 * len(windows):
-                windows.append(Counter())
-        seconds = time.monotonic() - began
-        engine.close()
-    print(
-        f"{errors / records:.2%} errors, {records / seconds / allowed:.1%} of the {allowed:.0f} a second that are allowed"
-    )
-    print("share of the limited one in each 5 s:", " ".join(f"{it['e0'] / max(1, it.total()):.2f}" for it in windows))
-    for name, stats in engine.stats.endpoints.items():
-        print(f"  {name}: {dict(stats.outcomes)}")
+        folder = a_folder(Path(path), records, 64, slow, fast, shards=asked.pods)
+        works, tally = deque(Request(str(number), body) for number in range(records)), Tally()
+        with ThreadPoolExecutor(asked.pods) as pods:
+            engines = list(pods.map(lambda pod: a_pod(folder, pod, works, tally), range(asked.pods)))
+    share = tally.rate / allowed
+    print(f"{tally.errors / records:.2%} errors, {share:.1%} of the {allowed:.0f} a second that are allowed")
+    shares = (f"{it['e0'] / max(1, it.total()):.2f}" for it in tally.windows)
+    print("share of the limited one in each 5 s:", " ".join(shares))
+    for name in ("e0", "e1"):
+        outcomes = sum((engine.stats.endpoints[name].outcomes for engine in engines), Counter[str]())
+        limits = [engine.stats.endpoints[name].limit for engine in engines]
+        print(f"  {name}: {dict(outcomes)}, limits at the end {limits}")
+    print("answers of each pod:", *(tally.by_pod[pod] for pod in range(asked.pods)))
 
 
 def main() -> int:
@@ -249,6 +328,7 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--pods", type=int, default=1)
     asked = parser.parse_args()
     {"speed": speed, "limited": limited}[asked.what](asked)
     return 0

@@ -79,6 +79,11 @@ class Breaker:
             if len(self._failed) >= FEWEST and sum(self._failed) >= FAILING_SHARE * len(self._failed):
                 self._open(now)
 
+    def trip(self, now: float) -> None:
+        """Others have found that it must not be asked."""
+        if self._retry_at is None:
+            self._open(now)
+
     def released(self, *, probe: bool) -> None:
         """A request has proved nothing; if it was the probe, another may be sent."""
         self._probing = self._probing and not probe

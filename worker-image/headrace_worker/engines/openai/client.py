@@ -10,6 +10,8 @@ import aiohttp
 from aiohttp import ClientTimeout
 
 from headrace.api.addresses import is_of_the_node
+from headrace.api.engines import Endpoint
+from headrace.api.model import Task
 from headrace_worker.engines.openai.replies import Cause, Fault, Reply
 
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
@@ -93,3 +95,8 @@ async def _read(content: aiohttp.StreamReader) -> bytes | None:
 def _why(error: aiohttp.ClientError) -> str:
     """The cause in few words."""
     return (str(error) or type(error).__name__)[:200]
+
+
+def url_of(endpoint: Endpoint, task: Task) -> str:
+    """Where requests of a task go."""
+    return f"{endpoint.url.rstrip('/').removesuffix('/v1')}{task.endpoint}"

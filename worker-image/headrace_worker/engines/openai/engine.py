@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from headrace.api.engines import Endpoint
-from headrace.api.model import Task
 from headrace.api.records import ErrorCode, RecordError, Request, estimate_prompt_tokens
 from headrace.api.worker import Env, WorkerConfig
 from headrace_worker.engines.base import EngineStats, Outcome, Work
-from headrace_worker.engines.openai.client import Client
+from headrace_worker.engines.openai.board import Board
+from headrace_worker.engines.openai.client import Client, url_of
 from headrace_worker.engines.openai.endpoints import EndpointState, Fleet, Ticket
 from headrace_worker.engines.openai.keys import Key
+from headrace_worker.engines.openai.pods import Pods
 from headrace_worker.engines.openai.replies import Question
 from headrace_worker.engines.openai.verdicts import TASKS, Kind, Unusable, Verdict, judge
 from headrace_worker.engines.openai.weights import Weights
@@ -72,6 +72,7 @@ class EndpointsEngine:
         self._seconds = settings.request_timeout_seconds
         self._fleet = Fleet(settings, config.batching.max_batch_size, clock(), env.get(Env.ZONE) or None)
         self._keys = {it.name: Key(it.api_key_secret_ref, env) for it in settings.endpoints}
+        self._pods = Pods(Board.of(config, env), self._fleet)
         self._weights = Weights(settings.weights_config_map_ref, self._keys, env)
         self.stats = EngineStats(endpoints={it.spec.name: it.stats for it in self._fleet.endpoints})
         self._lines: defaultdict[int, deque[_Waiting]] = defaultdict(deque)
@@ -96,6 +97,7 @@ class EndpointsEngine:
         """Look for the keys. Raises `JobFailed` when one is missing."""
         for key in self._keys.values():
             key.read()
+        self._pods.begin(self._clock())
         loop = asyncio.new_event_loop()
         self._web = _Web(loop, loop.run_until_complete(Client.open(self._seconds)))
 
@@ -144,6 +146,7 @@ class EndpointsEngine:
         web.loop.run_until_complete(_ended(self._tasks))
         web.loop.run_until_complete(web.client.close())
         web.loop.close()
+        self._pods.close()
 
     def _despair(self) -> None:
         why = self._fleet.hopeless(self._clock())
@@ -169,6 +172,7 @@ class EndpointsEngine:
         """Send as many of the records that wait as the endpoints take."""
         if (weights := self._weights.changed(now)) is not None:
             self._fleet.weigh(weights)
+        self._pods.share(now, waits=any(self._lines.values()))
         for tier, line in sorted(self._lines.items()):
             while line and (endpoint := self._fleet.choose(tier, line[0].avoid, now)) is not None:
                 task = asyncio.create_task(self._ask(line.popleft(), endpoint, endpoint.send(now)))
@@ -181,7 +185,7 @@ class EndpointsEngine:
         spec, model = endpoint.spec, endpoint.spec.model or self._model.name
         key = self._keys[spec.name].read()
         body = orjson.dumps({**waiting.work.request.body, "model": model})
-        said = await self._web.client.post(_url(spec, self._model.task), body, key)
+        said = await self._web.client.post(url_of(spec, self._model.task), body, key)
         asked = Question(spec.name, self._model.task, (spec.response_model or model,), key)
         self._settle(waiting, endpoint, ticket, self._with_key(judge(said, asked), asked))
 
@@ -244,8 +248,3 @@ _SIGNS_OF_LIFE = frozenset({Kind.ANSWERED, Kind.REFUSED, Kind.BUSY})
 
 async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _url(endpoint: Endpoint, task: Task) -> str:
-    """Where requests of a task go."""
-    return f"{endpoint.url.rstrip('/').removesuffix('/v1')}{task.endpoint}"
