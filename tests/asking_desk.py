@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import httpx2
 from starlette.applications import Starlette
 
-from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore
+from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore, MemoryStores
 from headrace.api.answers import RequestObject
 from headrace.api.gateway import ServedModels
+from headrace.core.asking.pressure import Left
 from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
 from headrace.gateway.deadletters import DeadLetters
@@ -23,6 +24,7 @@ from headrace.gateway.place import Places
 from headrace.gateway.requests import Requests
 from headrace.gateway.rooms import Rooms
 from headrace.gateway.serving import listening, serve
+from headrace.gateway.store import Lane
 from headrace.gateway.targets import ObjectTarget
 from headrace.gateway.windows import RouteWindows
 
@@ -37,6 +39,19 @@ Told = TypeVar("Told")
 
 def body(text: str = "hello") -> dict[str, Any]:
     return {"model": "small", "messages": [{"role": "user", "content": text}]}
+
+
+@dataclass
+class HandTakers:
+    """`Takers` of one route, who are driven by hand."""
+
+    windows: RouteWindows
+
+    def wake(self, _: Lane) -> None:
+        pass
+
+    def left(self, _: Lane) -> Sequence[Left]:
+        return self.windows.left
 
 
 @dataclass
@@ -96,14 +111,15 @@ async def at_socket(app: Starlette) -> AsyncIterator[str]:
 def at_desk(story: Callable[[Desk], Awaitable[Told]]) -> Told:
     """Tell a story of callers."""
     clock, place = FakeClock(), MemoryPlace(models=MODELS)
-    store = MemoryStore(clock)
+    stores = MemoryStores(clock)
+    store = stores.of("default")
 
     async def tell() -> Told:
         target = ObjectTarget(MODELS.routes[0], MODELS.models[0], place, Answers(store, place, clock))
         windows = RouteWindows(MODELS.routes[0], MODELS.models[0], store, target, clock)
         await windows.begin()
         places: Places = MemoryPlaces(place)  # type: ignore[assignment]
-        rooms = Rooms(places, store, {"chat": windows}, clock)
+        rooms = Rooms(places, stores, HandTakers(windows), clock)
         served = [*Requests(rooms, Limits(), clock).served, *DeadLetters(rooms, clock).served]
         app = gateway_app(places, Limits(), Everybody(EVERYBODY), None, served)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://here") as client:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from builders import NOON
@@ -19,8 +20,9 @@ from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.tenancy import Tenant
 from headrace.core.asking.life import has_ended
+from headrace.core.asking.pressure import Left
 from headrace.core.openai.ids import Part
-from headrace.gateway.store import Changes, Delivery, InQueue, Kept, Position, QueueFull
+from headrace.gateway.store import Change, Changes, Delivery, InQueue, Kept, Lane, Position, QueueFull
 
 SMALL = ServedModels.parse({"models": [{"model": {"name": "small"}, "engine": {"name": "mock"}}]})
 
@@ -57,8 +59,8 @@ class MemoryStore:
     closed: dict[str, ClosedWindow] = field(default_factory=dict)
     keys: dict[str, KnownKey] = field(default_factory=dict)
     dead: dict[str, None] = field(default_factory=dict)
-    written: int = 0
-    """Revision of the last record."""
+    revisions: Iterator[int] = field(default_factory=lambda: count(1))
+    """Of records that are written next: the same for all tenants."""
     last_words: list[str] = field(default_factory=list)
     """The id of a request each time its end was written down."""
 
@@ -66,11 +68,11 @@ class MemoryStore:
         self.routes[route.name] = route
         self.delivered -= {request.id for request in self.queues.setdefault(route.name, [])}
 
-    async def add(self, route: str, request: QueuedRequest) -> None:
-        queue = self.queues.setdefault(route, [])
+    async def add(self, route: RequestRoute, request: QueuedRequest) -> None:
+        queue = self.queues.setdefault(route.name, [])
         if request.id in self.seen:
             return
-        if route in self.routes and len(queue) >= self.routes[route].max_queued:
+        if len(queue) >= route.max_queued:
             raise QueueFull
         self.seen.add(request.id)
         queue.append(request)
@@ -97,22 +99,10 @@ class MemoryStore:
         known = self.records.get(record.id)
         if revision != (known.revision if known is not None else 0):
             return False
-        self.written += 1
-        self.records[record.id] = Kept(record, self.written)
+        self.records[record.id] = Kept(record, next(self.revisions))
         if has_ended(record):
             self.last_words.append(record.id)
         return True
-
-    async def position(self) -> Position:
-        return Position("m", self.written)
-
-    async def changes(self, after: int, milliseconds: int) -> Changes:
-        found = sorted(
-            (kept for kept in self.records.values() if kept.revision > after), key=lambda kept: kept.revision
-        )
-        if not found:
-            await self.clock.rest(milliseconds)
-        return Changes(found, max([after, *(kept.revision for kept in found)]))
 
     async def windows(self, route: str) -> Sequence[ClosedWindow]:
         return [window for window in self.closed.values() if window.route == route]
@@ -137,6 +127,49 @@ class MemoryStore:
 
     async def remember_key(self, name: str, key: KnownKey) -> KnownKey:
         return self.keys.setdefault(name, key)
+
+
+class NoTakers:
+    """`Takers` who leave queues alone."""
+
+    def wake(self, _: Lane) -> None:
+        pass
+
+    def left(self, _: Lane) -> Sequence[Left]:
+        return ()
+
+
+@dataclass
+class MemoryStores:
+    """`Stores`."""
+
+    clock: FakeClock
+    known: dict[str, MemoryStore] = field(default_factory=dict)
+    revisions: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def of(self, namespace: str) -> MemoryStore:
+        return self.known.setdefault(namespace, MemoryStore(self.clock, revisions=self.revisions))
+
+    async def lanes(self) -> set[Lane]:
+        queued = {
+            Lane(name, route) for name, store in self.known.items() for route, queue in store.queues.items() if queue
+        }
+        return queued | {Lane(name, one.route) for name, store in self.known.items() for one in store.closed.values()}
+
+    async def position(self) -> Position:
+        return Position("m", max([0, *(kept.revision for _, kept in self._records())]))
+
+    async def changes(self, after: int, milliseconds: int) -> Changes:
+        found = sorted(
+            (Change(name, kept) for name, kept in self._records() if kept.revision > after),
+            key=lambda change: change.kept.revision,
+        )
+        if not found:
+            await self.clock.rest(milliseconds)
+        return Changes(found, max([after, *(change.kept.revision for change in found)]))
+
+    def _records(self) -> list[tuple[str, Kept]]:
+        return [(name, kept) for name, store in self.known.items() for kept in store.records.values()]
 
 
 EVERYBODY = Tenant(name="everybody", namespace="default")

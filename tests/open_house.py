@@ -13,19 +13,17 @@ from types import SimpleNamespace
 from starlette.applications import Starlette
 from starlette.routing import Route, WebSocketRoute
 
-from asking_rig import EVERYBODY, FakeClock, MemoryStore
+from asking_rig import EVERYBODY, FakeClock, MemoryStore, MemoryStores, NoTakers
 from builders import BatchBuilder
 from gateway_rig import MODELS, ROUTES
 from headrace.api.asking import RequestError, RequestRecord, RequestState
 from headrace.api.gateway import ServedModels
 from headrace.core.openai.ids import NAME_DIGITS
-from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
 from headrace.gateway.clocks import WallClock
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.here import Heres
-from headrace.gateway.identities import Everybody
-from headrace.gateway.known import Known
+from headrace.gateway.identities import Everybody, Identities
 from headrace.gateway.limits import Limits
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.requests import Requests
@@ -33,8 +31,6 @@ from headrace.gateway.rooms import Rooms
 from headrace.gateway.serving import listening, serve
 from headrace.gateway.store import Kept
 from headrace.gateway.streams import Streams
-from headrace.gateway.targets import ObjectTarget
-from headrace.gateway.windows import RouteWindows
 from headrace.shells.local.state import StateDir
 
 SERVED = ServedModels.parse({"models": MODELS, "routes": ROUTES})
@@ -51,13 +47,17 @@ class RealTime(FakeClock):
 
 @dataclass
 class House:
-    """A gateway whose doors are all open."""
+    """A gateway whose doors are open."""
 
     url: str
-    store: MemoryStore
-    windows: dict[str, RouteWindows]
+    stores: MemoryStores
     app: Starlette
     folder: Path
+
+    @property
+    def store(self) -> MemoryStore:
+        """Of everybody."""
+        return self.stores.of(EVERYBODY.namespace)
 
     @property
     def methods(self) -> dict[str, set[str]]:
@@ -88,29 +88,23 @@ class House:
             error=RequestError(code="mock_error", message="the model said no") if is_dead else None,
             body={"model": route, "messages": [{"role": "user", "content": "hello"}]} if is_dead else None,
         )
-        self.store.written += 1
-        self.store.records[name] = Kept(record, self.store.written)
+        self.store.records[name] = Kept(record, next(self.stores.revisions))
         if is_dead:
             self.store.dead.setdefault(name)
         return name
 
 
 @contextmanager
-def open_house(folder: Path, models: ServedModels = SERVED) -> Iterator[House]:
+def open_house(
+    folder: Path, models: ServedModels = SERVED, identities: Identities = Everybody(EVERYBODY)
+) -> Iterator[House]:
     """Such a gateway, in a thread of its own, while the block lasts."""
-    store, nobody = MemoryStore(RealTime()), SimpleNamespace(take_up=lambda _: None)
+    stores, nobody = MemoryStores(RealTime()), SimpleNamespace(take_up=lambda _: None)
     places = Heres(StateDir(folder), models, nobody)  # type: ignore[arg-type]
-    here = places.of(EVERYBODY.namespace)
     limits, clock = Limits(FILE_BYTES), WallClock()
-    answers = Answers(store, here, clock)
-    windows = {}
-    for route in models.routes:
-        served = models.served(route)
-        windows[route.name] = RouteWindows(route, served, store, ObjectTarget(route, served, here, answers), clock)
-    store.routes |= {route.name: route for route in models.routes}
-    pushes, rooms = Pushes(store, Known(store, here, windows), clock), Rooms(places, store, windows, clock)
-    asking = [*Requests(rooms, limits, clock).served, *DeadLetters(rooms, clock).served, *Streams(pushes).served]
-    app = gateway_app(places, limits, Everybody(EVERYBODY), None, asking if models.routes else ())
+    pushes, rooms = Pushes(stores, clock), Rooms(places, stores, NoTakers(), clock)
+    asking = [*Requests(rooms, limits, clock).served, *DeadLetters(rooms, clock).served, *Streams(pushes, rooms).served]
+    app = gateway_app(places, limits, identities, None, asking if models.routes else ())
     listener, stop = listening("127.0.0.1", 0), SimpleNamespace(requested=0)
 
     async def live() -> None:
@@ -122,7 +116,7 @@ def open_house(folder: Path, models: ServedModels = SERVED) -> Iterator[House]:
     serving = threading.Thread(target=lambda: asyncio.run(live()), name="gateway")
     serving.start()
     try:
-        yield House(f"http://127.0.0.1:{listener.getsockname()[1]}", store, windows, app, folder)
+        yield House(f"http://127.0.0.1:{listener.getsockname()[1]}", stores, app, folder)
     finally:
         stop.requested = 2
         serving.join()

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asking_rig import FakeClock, MemoryPlace, MemoryStore
+from asking_rig import FakeClock, MemoryPlace, MemoryStore, MemoryStores, NoTakers
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestState
 from headrace.core.asking.push import MOST_IDS, heard, server_sent, stream_message, token_of
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.known import Known
 from headrace.gateway.listening import Listener
 from headrace.gateway.pushing import Pushes
+from headrace.gateway.queueing import Queue
+from headrace.gateway.rooms import Room
 from headrace.gateway.store import Kept, Position, StoreAway
 
 
@@ -29,17 +31,26 @@ class World:
     """A store, its reader, and one client that comes again whenever it is cut off."""
 
     count: int = 3
-    store: MemoryStore = field(default_factory=lambda: MemoryStore(FakeClock()))
+    stores: MemoryStores = field(default_factory=lambda: MemoryStores(FakeClock()))
     told: list[tuple[str, str]] = field(default_factory=list)
     """What the client was told: ids with states, without those of the queue."""
     token: str | None = None
     listener: Listener | None = None
 
+    @property
+    def store(self) -> MemoryStore:
+        return self.stores.of("default")
+
+    def room(self, namespace: str = "default") -> Room:
+        """That of a tenant."""
+        store, place, clock = self.stores.of(namespace), MemoryPlace(namespace), self.stores.clock
+        queue = Queue(namespace, store, NoTakers(), clock)
+        return Room(namespace, store, place, Known(store, place, {"chat"}), queue)
+
     def __post_init__(self) -> None:
         self.names = [request_id(number) for number in range(self.count)]
         self.store.queues["chat"] = [QueuedRequest(id=it, accepted=1, tokens=1, body={}) for it in self.names]
-        known = Known(self.store, MemoryPlace(), {"chat"})
-        self.pushes = Pushes(self.store, known, self.store.clock)
+        self.pushes = Pushes(self.stores, self.stores.clock)
 
     async def change(self, number: int) -> None:
         """A request begins, or ends."""
@@ -58,7 +69,7 @@ class World:
     async def connect(self) -> Listener:
         """The client comes, with the token of the last that it has heard, and asks for all of its requests."""
         self.cut()
-        self.listener = self.pushes.listen()
+        self.listener = self.pushes.listen(self.room())
         assert await self.listener.add(dict.fromkeys(self.names, self.token)) == []
         return self.listener
 
@@ -179,7 +190,7 @@ def test_unknown_ids_are_named_and_not_waited_for() -> None:
     world = World(1)
 
     async def story() -> None:
-        listener = world.pushes.listen()
+        listener = world.pushes.listen(world.room())
         assert await listener.add({request_id(9): None, "rubbish": None}) == [request_id(9), "rubbish"]
         assert not listener.waits
         with pytest.raises(ApiError, match="may wait for 1000 requests"):
@@ -195,7 +206,6 @@ def test_response_that_is_gone_is_an_event_too() -> None:
         await world.pushes.begin()
         record = RequestRecord(id=world.names[0], accepted=1, state=RequestState.COMPLETED, batch="gone", in_batch=True)
         world.store.records[record.id] = Kept(record, 1)
-        world.store.written = 1
         await world.pushes.begin()
         listener = await world.connect()
         event = await listener.take()
@@ -207,15 +217,15 @@ def test_response_that_is_gone_is_an_event_too() -> None:
 
 
 def test_reader_whose_store_goes_away_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, changes, calls = World(1), MemoryStore.changes, iter(range(100))
+    world, changes, calls = World(1), MemoryStores.changes, iter(range(100))
 
-    async def failing(self: MemoryStore, after: int, milliseconds: int) -> Any:
+    async def failing(self: MemoryStores, after: int, milliseconds: int) -> Any:
         if next(calls) % 2:
             raise StoreAway("no answer")
         return await changes(self, after, milliseconds)
 
     async def story() -> None:
-        monkeypatch.setattr(MemoryStore, "changes", failing)
+        monkeypatch.setattr(MemoryStores, "changes", failing)
         await world.pushes.begin()
         listener = await world.connect()
         running = asyncio.create_task(world.pushes.run())

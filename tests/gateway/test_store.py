@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from asking_rig import FakeClock, MemoryStore
+from asking_rig import FakeClock, MemoryStores
 from headrace.api.asking import ClosedWindow, KnownKey, QueuedRequest, RequestRecord, RequestRoute, RequestState
 from headrace.gateway import natsserver
 from headrace.gateway.jetstream import JetStream, connected
 from headrace.gateway.natsserver import Address, NoServer, nats_server
-from headrace.gateway.store import Changes, Delivery, QueueFull, Store, StoreAway
+from headrace.gateway.store import Changes, Delivery, Lane, QueueFull, Store, StoreAway, Stores
 from headrace.shells.local.files import holder_of, take_lock
 from laptop import PATIENCE_SECONDS
 
 ROUTE = RequestRoute(name="chat", model="small", max_queued=3)
 Story = Callable[[Store], Awaitable[None]]
+MINE, OTHERS = "team-a", "team"
 KINDS = ["memory", "jetstream"]
 
 
@@ -35,29 +36,34 @@ def record(state: RequestState = RequestState.IN_PROGRESS) -> RequestRecord:
 
 
 @asynccontextmanager
-async def opened(kind: str, folder: Path) -> AsyncIterator[Store]:
-    """An empty store with one route."""
+async def opened(kind: str, folder: Path) -> AsyncIterator[Stores]:
+    """Empty stores, one with a route."""
     if kind == "memory":
-        store = MemoryStore(FakeClock())
-        await store.open_route(ROUTE)
-        yield store
+        stores: Stores = MemoryStores(FakeClock())
+        await stores.of(MINE).open_route(ROUTE)
+        yield stores
         return
     async with nats_server(folder / "nats") as address, patiently_connected(address) as there:
-        await there.open_route(ROUTE)
+        await there.of(MINE).open_route(ROUTE)
         yield there
 
 
 def patiently_connected(address: Address) -> AbstractAsyncContextManager[JetStream]:
     """A store whose server may take its time: it is busy, not away."""
-    return connected(address, [ROUTE], PATIENCE_SECONDS, PATIENCE_SECONDS)
+    return connected(address, PATIENCE_SECONDS, PATIENCE_SECONDS)
 
 
 def told(kind: str, folder: Path, story: Story) -> None:
     """Tell a story of a store."""
+    all_told(kind, folder, lambda stores: story(stores.of(MINE)))
+
+
+def all_told(kind: str, folder: Path, story: Callable[[Stores], Awaitable[None]]) -> None:
+    """Tell a story of the stores of all tenants."""
 
     async def tell() -> None:
-        async with opened(kind, folder) as store:
-            await story(store)
+        async with opened(kind, folder) as stores:
+            await story(stores)
 
     asyncio.run(tell())
 
@@ -75,10 +81,10 @@ async def ids_taken(store: Store, count: int) -> list[str]:
     return [delivery.request.id for delivery in await taken(store, count)]
 
 
-async def changed(store: Store, after: int, count: int = 1) -> Changes:
+async def changed(stores: Stores, after: int, count: int = 1) -> Changes:
     """What has changed, once there are so many."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while len((found := await store.changes(after, 2000)).records) < count:
+        while len((found := await stores.changes(after, 2000)).records) < count:
             pass
     return found
 
@@ -87,7 +93,7 @@ async def changed(store: Store, after: int, count: int = 1) -> Changes:
 def test_queue_gives_the_oldest_first_and_all_of_it_again_to_whoever_opens_it(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         for number in (0, 1, 1, 2):
-            await store.add("chat", queued(number))
+            await store.add(ROUTE, queued(number))
         found = await store.find("chat", queued(1).id)
         assert found is not None
         assert (found.request, found.position) == (queued(1), 2)
@@ -107,15 +113,15 @@ def test_queue_gives_the_oldest_first_and_all_of_it_again_to_whoever_opens_it(ki
 def test_queue_that_is_full_refuses_until_something_has_gone(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         for number in range(3):
-            await store.add("chat", queued(number))
+            await store.add(ROUTE, queued(number))
         with pytest.raises(QueueFull):
-            await store.add("chat", queued(3))
+            await store.add(ROUTE, queued(3))
         (first,) = await taken(store, 1)
         await store.forget(first)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.find("chat", first.request.id) is not None:  # an acknowledgement is not answered
                 await asyncio.sleep(0.01)
-        await store.add("chat", queued(3))
+        await store.add(ROUTE, queued(3))
         assert await store.find("chat", queued(3).id) is not None
 
     told(kind, tmp_path, story)
@@ -183,37 +189,94 @@ def test_key_stands_for_what_was_first(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_changes_come_in_order_and_the_latest_of_each_record(kind: str, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        start = await store.position()
-        assert (await store.changes(start.revision, 50)).records == []
+    async def story(stores: Stores) -> None:
+        store = stores.of(MINE)
+        start = await stores.position()
+        assert (await stores.changes(start.revision, 50)).records == []
         other = record().model_copy(update={"id": queued(1).id})
         assert await store.write_record(record(), 0)
         assert await store.write_record(other, 0)
-        found = await changed(store, start.revision, 2)
-        assert [kept.record for kept in found.records] == [record(), other]
-        assert found.revision == found.records[1].revision == (await store.position()).revision
-        assert await store.write_record(record(RequestState.COMPLETED), found.records[0].revision)
-        (last,) = (await changed(store, found.revision)).records
-        assert last.record.state == RequestState.COMPLETED
-        again = await changed(store, start.revision, 2)
-        assert [kept.record.id for kept in again.records] == [other.id, record().id]
-        assert (await store.position()).epoch == start.epoch
+        found = await changed(stores, start.revision, 2)
+        assert [one.kept.record for one in found.records] == [record(), other]
+        assert found.revision == found.records[1].kept.revision == (await stores.position()).revision
+        assert await store.write_record(record(RequestState.COMPLETED), found.records[0].kept.revision)
+        (last,) = (await changed(stores, found.revision)).records
+        assert last.kept.record.state == RequestState.COMPLETED
+        again = await changed(stores, start.revision, 2)
+        assert [one.kept.record.id for one in again.records] == [other.id, record().id]
+        assert (await stores.position()).epoch == start.epoch
 
-    told(kind, tmp_path, story)
+    all_told(kind, tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tenants_find_nothing_of_each_other(kind: str, tmp_path: Path) -> None:
+    """The name of one begins with that of the other."""
+
+    async def story(stores: Stores) -> None:
+        mine, others = stores.of(MINE), stores.of(OTHERS)
+        window = ClosedWindow(batch="b1", route="chat", members=(queued(0),))
+        key = KnownKey(id=queued(0).id, digest="a", accepted=1)
+        await mine.add(ROUTE, queued(0))
+        await mine.add_letter(queued(1).id)
+        await mine.write_window(window)
+        assert await mine.write_record(record(), 0)
+        assert await mine.remember_key("k", key) == key
+        await others.open_route(ROUTE)
+        assert await others.find("chat", queued(0).id) is None
+        assert await others.take("chat", 1, 50) == []
+        assert (await others.letters(), await others.windows("chat")) == ([], [])
+        assert (await others.record(record().id), await others.window("b1")) == (None, None)
+        other_key = key.model_copy(update={"digest": "b"})
+        assert await others.remember_key("k", other_key) == other_key
+        await others.drop_letter(queued(1).id)
+        await others.drop_window("b1")
+        assert await mine.letters() == [queued(1).id]
+        assert await mine.windows("chat") == [window]
+
+    all_told(kind, tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_queue_of_one_tenant_is_full_for_nobody_else(kind: str, tmp_path: Path) -> None:
+    async def story(stores: Stores) -> None:
+        for number in range(3):
+            await stores.of(MINE).add(ROUTE, queued(number))
+        with pytest.raises(QueueFull):
+            await stores.of(MINE).add(ROUTE, queued(3))
+        await stores.of(OTHERS).add(ROUTE, queued(3))
+        wider = ROUTE.model_copy(update={"max_queued": 4})
+        await stores.of(MINE).add(wider, queued(4))
+        assert await stores.lanes() == {Lane(MINE, "chat"), Lane(OTHERS, "chat")}
+
+    all_told(kind, tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lanes_are_those_with_anything_in_the_queue_or_in_windows(kind: str, tmp_path: Path) -> None:
+    async def story(stores: Stores) -> None:
+        assert await stores.lanes() == set()
+        await stores.of(OTHERS).write_window(ClosedWindow(batch="b1", route="chat", members=(queued(0),)))
+        assert await stores.lanes() == {Lane(OTHERS, "chat")}
+        await stores.of(OTHERS).drop_window("b1")
+        assert await stores.lanes() == set()
+
+    all_told(kind, tmp_path, story)
 
 
 def test_changes_go_on_after_the_server_was_killed(tmp_path: Path) -> None:
     async def story() -> None:
-        async with nats_server(tmp_path) as address, connected(address, [ROUTE]) as store:
-            at = (await store.position()).revision
+        async with nats_server(tmp_path) as address, connected(address) as stores:
+            store = stores.of(MINE)
+            at = (await stores.position()).revision
             assert await store.write_record(record(), 0)
-            at = (await changed(store, at)).revision
+            at = (await changed(stores, at)).revision
             os.kill(int((tmp_path / "server.pid").read_text()), signal.SIGKILL)
             found, done = list[RequestRecord](), False
             while not found:
                 try:
                     done = done or await store.write_record(record(RequestState.COMPLETED), at)
-                    found = [kept.record for kept in (await store.changes(at, 1000)).records]
+                    found = [one.kept.record for one in (await stores.changes(at, 1000)).records]
                 except StoreAway:
                     continue
             assert [one.state for one in found] == [RequestState.COMPLETED]
@@ -225,13 +288,14 @@ def test_jetstream_whose_server_is_killed_keeps_what_it_has_said_it_keeps(tmp_pa
     """The server is killed between two requests, and is there again by itself."""
 
     async def story() -> None:
-        async with nats_server(tmp_path) as address, connected(address, [ROUTE]) as store:
+        async with nats_server(tmp_path) as address, connected(address) as stores:
+            store = stores.of(MINE)
             await store.open_route(ROUTE)
-            await store.add("chat", queued(0))
+            await store.add(ROUTE, queued(0))
             os.kill(int((tmp_path / "server.pid").read_text()), signal.SIGKILL)
             while True:
                 try:
-                    await store.add("chat", queued(1))
+                    await store.add(ROUTE, queued(1))
                 except StoreAway:
                     continue
                 break
@@ -247,7 +311,8 @@ def test_server_that_cannot_be_started_again_for_a_moment_is_there_later(tmp_pat
     """A folder stands where its log is to be written."""
 
     async def story() -> None:
-        async with nats_server(tmp_path) as address, connected(address, [ROUTE]) as store:
+        async with nats_server(tmp_path) as address, connected(address) as stores:
+            store = stores.of(MINE)
             log = tmp_path / "server.log"
             log.rename(tmp_path / "old.log")
             log.mkdir()
@@ -272,8 +337,8 @@ def test_server_whose_port_somebody_else_has_taken_takes_another(
         monkeypatch.setattr(natsserver, "_free_port", ports.pop)
 
         async def story() -> str:
-            async with nats_server(tmp_path) as address, patiently_connected(address) as store:
-                assert await store.letters() == []
+            async with nats_server(tmp_path) as address, patiently_connected(address) as stores:
+                assert await stores.of(MINE).letters() == []
                 return address.url
 
         assert asyncio.run(story()) == f"nats://127.0.0.1:{wanted}"
@@ -287,16 +352,16 @@ def test_server_that_an_earlier_process_has_left_is_ended_first(tmp_path: Path) 
         left = await asyncio.create_subprocess_exec("sleep", "600", pass_fds=[lock])
         os.close(lock)
         (tmp_path / "server.pid").write_text(str(left.pid))
-        async with nats_server(tmp_path) as address, patiently_connected(address) as store:
+        async with nats_server(tmp_path) as address, patiently_connected(address) as stores:
             assert await left.wait() == -signal.SIGTERM
-            assert await store.record(record().id) is None
+            assert await stores.of(MINE).record(record().id) is None
 
     asyncio.run(story())
 
 
 def test_connected_to_nobody_says_so_and_no_secret(tmp_path: Path) -> None:
     async def story() -> None:
-        async with connected(Address("nats://user:secret@127.0.0.1:1"), [ROUTE], patience_seconds=0.5):
+        async with connected(Address("nats://user:secret@127.0.0.1:1"), patience_seconds=0.5):
             raise AssertionError("nobody is there")
 
     with pytest.raises(NoServer, match=r"no NATS server that lets us in at 127\.0\.0\.1:1") as caught:

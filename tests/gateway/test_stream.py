@@ -15,13 +15,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore
+from asking_desk import MODELS
+from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore, MemoryStores, NoTakers
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestState
 from headrace.gateway.app import gateway_app
 from headrace.gateway.identities import Everybody
-from headrace.gateway.known import Known
 from headrace.gateway.limits import Limits
 from headrace.gateway.pushing import Pushes
+from headrace.gateway.rooms import Rooms
 from headrace.gateway.serving import listening, serve
 from headrace.gateway.store import StoreAway
 from headrace.gateway.streams import Streams
@@ -88,14 +89,15 @@ class _RealClock(FakeClock):
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Desk]:
-    store, place, stop = MemoryStore(_RealClock()), MemoryPlace(), Stop()
-    pushes = Pushes(store, Known(store, place, {"chat"}), store.clock)
-    app = gateway_app(MemoryPlaces(place), Limits(), Everybody(EVERYBODY), None, Streams(pushes).served)  # type: ignore[arg-type]
+    stores, places, stop = MemoryStores(_RealClock()), MemoryPlaces(MemoryPlace(models=MODELS)), Stop()
+    pushes = Pushes(stores, stores.clock)
+    rooms = Rooms(places, stores, NoTakers(), stores.clock)  # type: ignore[arg-type]
+    app = gateway_app(places, Limits(), Everybody(EVERYBODY), None, Streams(pushes, rooms).served)  # type: ignore[arg-type]
     listener: socket.socket = listening("127.0.0.1", 0)
     await pushes.begin()
     tasks = [asyncio.create_task(serve(app, listener, stop, pushes.stop)), asyncio.create_task(pushes.run())]
     try:
-        yield Desk(listener.getsockname()[1], store, pushes, stop)
+        yield Desk(listener.getsockname()[1], stores.of("default"), pushes, stop)
     finally:
         stop.requested = 2
         await tasks[0]

@@ -16,13 +16,13 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from asking_desk import Desk, at_desk, body
 from asking_rig import FakeClock
-from headrace.api.asking import RequestRecord, RequestRoute, RequestState, Webhooks
+from headrace.api.asking import RequestRecord, RequestState, Webhooks
 from headrace.core.asking.hooks import keys_in, pause_after, policy, signed, target
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.hookqueue import Due, JetStreamHooks
 from headrace.gateway.jetstream import connected
 from headrace.gateway.natsserver import nats_server
-from headrace.gateway.store import Kept
+from headrace.gateway.store import Change, Kept
 from headrace.gateway.webhooks import Callers, _client
 from laptop import PATIENCE_SECONDS
 
@@ -47,7 +47,7 @@ class MemoryHooks:
     is_done: bool = False
 
     async def take(self, *_: int) -> Sequence[Due]:
-        return [] if self.is_done else [Due(Kept(self.record, 1), len(self.pauses) + 1, None)]
+        return [] if self.is_done else [Due(Change("default", Kept(self.record, 1)), len(self.pauses) + 1, None)]
 
     async def done(self, _: Due) -> None:
         self.is_done = True
@@ -262,19 +262,18 @@ async def taken(queue: JetStreamHooks) -> Due:
 
 
 def test_jetstream_gives_each_change_until_it_is_done_with(tmp_path: Path) -> None:
-    route = RequestRoute(name="chat", model="small")
-
     async def story() -> None:
-        async with nats_server(tmp_path) as address, connected(address, [route], answer_seconds=180) as store:
-            queue = JetStreamHooks(store.js)
+        async with nats_server(tmp_path) as address, connected(address, answer_seconds=180) as stores:
+            queue = JetStreamHooks(stores.js)
             assert await queue.take(1, 50) == []
-            assert await store.write_record(ended("https://example.org"), 0)
+            assert await stores.of("default").write_record(ended("https://example.org"), 0)
             first = await taken(queue)
-            assert (first.kept.record, first.calls) == (ended("https://example.org"), 1)
+            assert first.change.namespace == "default"
+            assert (first.change.kept.record, first.calls) == (ended("https://example.org"), 1)
             await queue.later(first, 1)
             again = await taken(queue)
             assert again.calls == 2
             await queue.done(again)
-            assert await JetStreamHooks(store.js).take(1, 1500) == []
+            assert await JetStreamHooks(stores.js).take(1, 1500) == []
 
     asyncio.run(story())

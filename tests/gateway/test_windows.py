@@ -55,7 +55,7 @@ class World:
     async def ask(self) -> None:
         """One more request is accepted."""
         name = f"req_chat_{len(self.accepted):024x}"
-        await self.store.add("chat", QueuedRequest(id=name, accepted=self.clock.now(), tokens=1, body=BODY))
+        await self.store.add(ROUTE, QueuedRequest(id=name, accepted=self.clock.now(), tokens=1, body=BODY))
         self.accepted.append(name)
 
     async def cancel(self, number: int) -> None:

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.api.asking import RequestRoute
 from headrace.api.tenancy import Tenant
 from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
@@ -17,16 +16,17 @@ from headrace.gateway.clocks import Clock, WallClock
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.hookqueue import JetStreamHooks
 from headrace.gateway.identities import Everybody
-from headrace.gateway.jetstream import JetStream, connected
-from headrace.gateway.known import Known
+from headrace.gateway.jetstream import connected
+from headrace.gateway.lanes import Lanes
 from headrace.gateway.limits import Limits
 from headrace.gateway.natsserver import Address, nats_server
-from headrace.gateway.place import Place, Places
+from headrace.gateway.place import Places
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.requests import Requests
 from headrace.gateway.rooms import Rooms
 from headrace.gateway.routing import Served
 from headrace.gateway.serving import serve
+from headrace.gateway.store import Lane, Stores
 from headrace.gateway.streams import Streams
 from headrace.gateway.targets import ObjectTarget
 from headrace.gateway.webhooks import Callers
@@ -74,33 +74,38 @@ class _Asking:
 
 @asynccontextmanager
 async def _asking(door: Door) -> AsyncIterator[_Asking]:
-    """Single requests, while the windows of all routes are at work."""
+    """Single requests, while the windows of all routes are at work. Raises `StoreAway` when the store goes right after it was found."""
     models, clock = door.places.models, WallClock()
     async with AsyncExitStack() as stack:
         if door.nats_url is not None:
             address = Address(door.nats_url)
         else:
             address = await stack.enter_async_context(nats_server(door.nats_folder))
-        store = await stack.enter_async_context(connected(address, models.routes))
-        place = door.places.of(door.only.namespace)
-        answers = Answers(store, place, clock)
-        windows = {route.name: _windows(route, place, store, answers, clock) for route in models.routes}
-        pushes = Pushes(store, Known(store, place, windows), clock)
+        stores = await stack.enter_async_context(connected(address))
+        lanes = Lanes(lambda lane: _windows(lane, door.places, stores, clock))
+        stack.push_async_callback(lanes.close)
+        names = {route.name for route in models.routes}
+        for lane in await stores.lanes():
+            if lane.route in names:
+                lanes.wake(lane)
+        pushes, rooms = Pushes(stores, clock), Rooms(door.places, stores, lanes, clock)
         await pushes.begin()
-        work = [pushes.run, *(one.run for one in windows.values())]
+        work = [pushes.run]
         if models.webhooks is not None:
-            work.append(Callers(models.webhooks, JetStreamHooks(store.js), clock).run)
+            work.append(Callers(models.webhooks, JetStreamHooks(stores.js), clock).run)
         tasks = [asyncio.create_task(run()) for run in work]
-        rooms = Rooms(door.places, store, windows, clock)
         requests, letters = Requests(rooms, door.limits, clock), DeadLetters(rooms, clock)
         try:
-            yield _Asking([*requests.served, *letters.served, *Streams(pushes).served], pushes)
+            yield _Asking([*requests.served, *letters.served, *Streams(pushes, rooms).served], pushes)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _windows(route: RequestRoute, place: Place, store: JetStream, answers: Answers, clock: Clock) -> RouteWindows:
-    served = place.models.served(route)
-    return RouteWindows(route, served, store, ObjectTarget(route, served, place, answers), clock)
+def _windows(lane: Lane, places: Places, stores: Stores, clock: Clock) -> RouteWindows:
+    """The windows of a route of a tenant, with all that they become in its namespace."""
+    store, place = stores.of(lane.namespace), places.of(lane.namespace)
+    route = next(one for one in places.models.routes if one.name == lane.route)
+    served = places.models.served(route)
+    return RouteWindows(route, served, store, ObjectTarget(route, served, place, Answers(store, place, clock)), clock)

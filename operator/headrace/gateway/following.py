@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from headrace.api.asking import RequestRecord
-from headrace.gateway.store import Changes, Kept, Position
+from headrace.gateway.store import Change, Changes, Kept, Position
 
 _AT_ONCE = 256
 _INACTIVE_SECONDS = 300.0
@@ -19,6 +20,11 @@ _INACTIVE_SECONDS = 300.0
 def kept(data: bytes, revision: int) -> Kept:
     """A record as it was written."""
     return Kept(RequestRecord.model_validate_json(data), revision, len(data))
+
+
+def change(message: Msg) -> Change:
+    """The same, with whose it is, which its subject says: `$KV.BUCKET.NAMESPACE.ID`."""
+    return Change(message.subject.split(".")[2], kept(message.data, message.metadata.sequence.stream))
 
 
 class Following:
@@ -49,14 +55,14 @@ class Following:
             found = await messages.fetch(_AT_ONCE, timeout=milliseconds / 1000)
         except TimeoutError:
             found = []
-        records: list[Kept] = []
+        records: list[Change] = []
         for message in found:
             number = message.metadata.sequence
             if number.consumer != self._delivered + 1:
                 return Changes(records, self._revision)
             self._delivered, self._revision = number.consumer, number.stream
             if message.data:  # else it marks the end of a record
-                records.append(kept(message.data, number.stream))
+                records.append(change(message))
         self._is_whole = True
         return Changes(records, self._revision)
 

@@ -12,8 +12,9 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from headrace.core.asking.hooks import DELAYS_SECONDS
 from headrace.gateway.connecting import away
-from headrace.gateway.following import kept
-from headrace.gateway.store import Kept
+from headrace.gateway.following import change
+from headrace.gateway.jetstreamstore import RECORDS
+from headrace.gateway.store import Change
 
 _CONSUMER = "webhooks"
 _ACK_WAIT_SECONDS = 60.0
@@ -24,7 +25,7 @@ _ACK_WAIT_SECONDS = 60.0
 class Due:
     """A change of a request, until it is said to be done with."""
 
-    kept: Kept
+    change: Change
     calls: int
     """How often it has come, this time included."""
     token: object
@@ -84,10 +85,9 @@ class JetStreamHooks:
             ack_wait=_ACK_WAIT_SECONDS,
             max_deliver=len(DELAYS_SECONDS) + 1,
         )
-        await self._js.add_consumer("KV_headrace-records", config)
-        return await self._js.pull_subscribe_bind(_CONSUMER, "KV_headrace-records")
+        await self._js.add_consumer(f"KV_{RECORDS}", config)
+        return await self._js.pull_subscribe_bind(_CONSUMER, f"KV_{RECORDS}")
 
 
 def _due(message: Msg) -> Due:
-    metadata = message.metadata
-    return Due(kept(message.data, metadata.sequence.stream), metadata.num_delivered, message)
+    return Due(change(message), message.metadata.num_delivered, message)

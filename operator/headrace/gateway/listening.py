@@ -9,40 +9,39 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from headrace.api.base import JsonObject
 from headrace.core.asking.life import has_ended
 from headrace.core.asking.push import changed, check_count, heard, refused, token_of, waiting
 from headrace.core.openai.errors import ApiError, no_such
-from headrace.gateway.known import Known
-from headrace.gateway.store import InQueue, Kept, Position, Store
+from headrace.gateway.rooms import Room
+from headrace.gateway.store import InQueue, Kept, Position
 from headrace.gateway.together import together
+
+
+class Whose(NamedTuple):
+    """A request of one tenant."""
+
+    namespace: str
+    id: str
 
 
 class Followed(Protocol):
     """What a listener needs of the reader that follows all records."""
 
     @property
-    def store(self) -> Store:
-        """Where the records are."""
-
-    @property
-    def known(self) -> Known:
-        """What is known of requests."""
-
-    @property
-    def recent(self) -> Mapping[str, Kept]:
+    def recent(self) -> Mapping[Whose, Kept]:
         """Records that were just written, some of them."""
 
     @property
     def at(self) -> Position:
         """All up to here was told to the listeners."""
 
-    def enter(self, request_id: str, listener: Listener) -> None:
+    def enter(self, whose: Whose, listener: Listener) -> None:
         """From now on it is told of the request."""
 
-    def leave(self, request_ids: Iterable[str], listener: Listener) -> None:
+    def leave(self, those: Iterable[Whose], listener: Listener) -> None:
         """From now on it is not."""
 
     def forget(self, listener: Listener) -> None:
@@ -52,8 +51,9 @@ class Followed(Protocol):
 class Listener:
     """One connection that waits for requests."""
 
-    def __init__(self, reader: Followed) -> None:
-        self._reader = reader
+    def __init__(self, reader: Followed, room: Room) -> None:
+        """`room`: of the tenant whose requests it may wait for."""
+        self._reader, self._room = reader, room
         self._heard: dict[str, int] = {}
         """The requests that it waits for, with the last revision that it knows of each."""
         self._due: list[tuple[int, str]] = []
@@ -75,14 +75,14 @@ class Listener:
         heard_of = {name: heard(token, self._reader.at.epoch) for name, token in wanted.items()}
         for name, revision in heard_of.items():
             self._heard[name] = revision
-            self._reader.enter(name, self)
+            self._reader.enter(self._whose(name), self)
         up_to = self._reader.at.revision  # what comes later is noted by the reader
-        found = await together(self._reader.known.look(name) for name in wanted)
+        found = await together(self._room.known.look(name) for name in wanted)
         unknown = [name for name, one in zip(wanted, found, strict=True) if one is None]
         self.drop(unknown)
         for name, one in zip(wanted, found, strict=True):
             if isinstance(one, InQueue) and wanted[name] is None:
-                self.say(waiting(await self._reader.known.shown(one)))
+                self.say(waiting(await self._room.known.shown(one)))
             elif isinstance(one, Kept) and one.revision <= up_to:
                 self._settle(name, one)
         return unknown
@@ -90,7 +90,7 @@ class Listener:
     def drop(self, request_ids: Iterable[str]) -> None:
         """Wait for these no more."""
         gone = [name for name in request_ids if self._heard.pop(name, None) is not None]
-        self._reader.leave(gone, self)
+        self._reader.leave([self._whose(name) for name in gone], self)
 
     def note(self, request_id: str, revision: int) -> None:
         """A request has changed."""
@@ -142,6 +142,9 @@ class Listener:
         self.drop([*self._heard])
         self._reader.forget(self)
 
+    def _whose(self, name: str) -> Whose:
+        return Whose(self._room.namespace, name)
+
     def _settle(self, name: str, found: Kept) -> None:
         """Note what was there at the beginning; an end that was heard of before is not waited for."""
         if found.revision > self._heard.get(name, found.revision):
@@ -151,15 +154,15 @@ class Listener:
 
     async def _event(self, name: str, revision: int) -> JsonObject | None:
         """The event of a change; None when another has followed, which is told in its turn."""
-        kept = self._reader.recent.get(name)
+        kept = self._reader.recent.get(self._whose(name))
         if kept is None or kept.revision != revision:
-            kept = await self._reader.store.record(name)
+            kept = await self._room.store.record(name)
         if kept is None or kept.revision != revision:
             return None
         token = token_of(self._reader.at.epoch, revision)
         self._heard[name] = revision
         try:
-            told = changed(token, await self._reader.known.shown(kept))
+            told = changed(token, await self._room.known.shown(kept))
         except ApiError as error:
             told = refused(error, name, token)
         if has_ended(kept.record):

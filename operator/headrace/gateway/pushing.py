@@ -13,9 +13,9 @@ from cachetools import LRUCache
 
 from headrace.gateway.clocks import Clock
 from headrace.gateway.endless import keep_on
-from headrace.gateway.known import Known
-from headrace.gateway.listening import Listener
-from headrace.gateway.store import Kept, Position, Store
+from headrace.gateway.listening import Listener, Whose
+from headrace.gateway.rooms import Room
+from headrace.gateway.store import Kept, Position, Stores
 
 _WAIT_MILLISECONDS = 2000
 _RECENT_BYTES = 16 * 2**20
@@ -24,20 +24,19 @@ _RECENT_BYTES = 16 * 2**20
 class Pushes:
     """The reader, and all listeners."""
 
-    def __init__(self, store: Store, known: Known, clock: Clock) -> None:
-        self.store, self.known = store, known
-        self._clock = clock
+    def __init__(self, stores: Stores, clock: Clock) -> None:
+        self._stores, self._clock = stores, clock
         self.at = Position("", 0)
         """All up to here was told to the listeners."""
-        self.recent: LRUCache[str, Kept] = LRUCache(_RECENT_BYTES, getsizeof=lambda kept: kept.size + 1)
+        self.recent: LRUCache[Whose, Kept] = LRUCache(_RECENT_BYTES, getsizeof=lambda kept: kept.size + 1)
         """Records that somebody waits for, as they were written: not all who wait need read them again."""
-        self._listeners: dict[str, set[Listener]] = {}
+        self._listeners: dict[Whose, set[Listener]] = {}
         self._all: set[Listener] = set()
         self._is_stopped = False
 
     async def begin(self) -> None:
         """Find out where the store is. Raises `StoreAway`."""
-        self.at = await self.store.position()
+        self.at = await self._stores.position()
 
     async def run(self) -> Never:
         """Read on until cancelled."""
@@ -45,17 +44,19 @@ class Pushes:
 
     async def step(self) -> None:
         """Wait for changes, and tell them. Raises `StoreAway`."""
-        changes = await self.store.changes(self.at.revision, _WAIT_MILLISECONDS)
-        for kept in changes.records:
-            if listeners := self._listeners.get(kept.record.id):
-                self.recent[kept.record.id] = kept
+        changes = await self._stores.changes(self.at.revision, _WAIT_MILLISECONDS)
+        for change in changes.records:
+            kept = change.kept
+            whose = Whose(change.namespace, kept.record.id)
+            if listeners := self._listeners.get(whose):
+                self.recent[whose] = kept
                 for listener in listeners:
                     listener.note(kept.record.id, kept.revision)
         self.at = Position(self.at.epoch, changes.revision)
 
-    def listen(self) -> Listener:
-        """A new listener, which must be closed."""
-        listener = Listener(self)
+    def listen(self, room: Room) -> Listener:
+        """A new listener to the requests of a tenant, which must be closed."""
+        listener = Listener(self, room)
         self._all.add(listener)
         if self._is_stopped:
             listener.end()
@@ -66,25 +67,25 @@ class Pushes:
         self._is_stopped = True
         self._dismiss()
 
-    def enter(self, request_id: str, listener: Listener) -> None:
+    def enter(self, whose: Whose, listener: Listener) -> None:
         """From now on it is told of the request."""
-        self._listeners.setdefault(request_id, set()).add(listener)
+        self._listeners.setdefault(whose, set()).add(listener)
 
-    def leave(self, request_ids: Iterable[str], listener: Listener) -> None:
+    def leave(self, those: Iterable[Whose], listener: Listener) -> None:
         """From now on it is not."""
-        for name in request_ids:
-            those = self._listeners.get(name, set())
-            those.discard(listener)
-            if not those:
-                self._listeners.pop(name, None)
-                self.recent.pop(name, None)
+        for whose in those:
+            listeners = self._listeners.get(whose, set())
+            listeners.discard(listener)
+            if not listeners:
+                self._listeners.pop(whose, None)
+                self.recent.pop(whose, None)
 
     def forget(self, listener: Listener) -> None:
         """It has gone."""
         self._all.discard(listener)
 
     async def _follow(self) -> Never:
-        now = await self.store.position()
+        now = await self._stores.position()
         if now.epoch != self.at.epoch or now.revision < self.at.revision:
             # Another store: its numbers mean other things.
             self.at = now

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace.api.gateway import ServedModels
 from headrace.gateway.clocks import Clock
 from headrace.gateway.known import Known
 from headrace.gateway.place import Places, RequestsPlace
-from headrace.gateway.queueing import Queue, RouteQueue
-from headrace.gateway.store import Store
+from headrace.gateway.queueing import Queue, Takers
+from headrace.gateway.store import Store, Stores
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
     """That of one tenant."""
 
+    namespace: str
     store: Store
     place: RequestsPlace
     known: Known
@@ -26,13 +26,17 @@ class Room:
 class Rooms:
     """Those of all tenants."""
 
-    def __init__(self, places: Places, store: Store, queues: Mapping[str, RouteQueue], clock: Clock) -> None:
-        """`queues`: those of all routes, by name."""
-        self.models: ServedModels = places.models
-        self._places, self._store, self._queues, self._clock = places, store, queues, clock
+    def __init__(self, places: Places, stores: Stores, takers: Takers, clock: Clock) -> None:
+        self._places, self._stores, self._takers, self._clock = places, stores, takers, clock
+        self._routes = frozenset(route.name for route in places.models.routes)
+
+    @property
+    def models(self) -> ServedModels:
+        """What is served."""
+        return self._places.models
 
     def of(self, namespace: str) -> Room:
         """The room of the tenant who has that namespace."""
-        place = self._places.of(namespace)
-        known = Known(self._store, place, self._queues)
-        return Room(self._store, place, known, Queue(self._store, self._queues, self._clock))
+        store, place = self._stores.of(namespace), self._places.of(namespace)
+        queue = Queue(namespace, store, self._takers, self._clock)
+        return Room(namespace, store, place, Known(store, place, self._routes), queue)

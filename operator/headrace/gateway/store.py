@@ -1,13 +1,13 @@
-"""The port between single requests and where they are kept: a queue for each route, and what is known of what has left it.
+"""The port between single requests and where they are kept: a queue for each route of each tenant, and what is known of what has left it.
 
 What returns is durable. When a write raises `StoreAway` nobody knows whether it was done: whoever has asked begins again from what is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from headrace.api.asking import ClosedWindow, KnownKey, QueuedRequest, RequestRecord, RequestRoute
 
@@ -59,22 +59,38 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """Records that were written, in order. One that was written again since is left out."""
+class Change:
+    """A record that was written."""
 
-    records: Sequence[Kept]
+    namespace: str
+    """Whose it is."""
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What was written, in order. A record that was written again since is left out."""
+
+    records: Sequence[Change]
     revision: int
     """All up to this one are among them."""
 
 
+class Lane(NamedTuple):
+    """A route of one tenant."""
+
+    namespace: str
+    route: str
+
+
 class Store(Protocol):
-    """Where requests are kept. All methods raise `StoreAway`."""
+    """Where the requests of one tenant are kept, and nothing of any other. All methods raise `StoreAway`."""
 
     async def open_route(self, route: RequestRoute) -> None:
         """Have a queue for the route, and deliver all that is in it, from the first on, whoever has had it before."""
 
-    async def add(self, route: str, request: QueuedRequest) -> None:
-        """Put a request into its queue; the same one is put there once. Raises `QueueFull`."""
+    async def add(self, route: RequestRoute, request: QueuedRequest) -> None:
+        """Put a request into the queue of the route; the same one is put there once. Raises `QueueFull`."""
 
     async def find(self, route: str, request_id: str) -> InQueue | None:
         """The request, while it is in the queue."""
@@ -90,12 +106,6 @@ class Store(Protocol):
 
     async def write_record(self, record: RequestRecord, revision: int) -> bool:
         """Replace the version that was read (0: there was none); False when it is not the last one any more."""
-
-    async def position(self) -> Position:
-        """That of the record that was written last."""
-
-    async def changes(self, after: int, milliseconds: int) -> Changes:
-        """What was written after a revision; waits so long for the first. One reader at a time goes through them."""
 
     async def windows(self, route: str) -> Sequence[ClosedWindow]:
         """All windows of a route whose requests are not answered yet."""
@@ -120,3 +130,19 @@ class Store(Protocol):
 
     async def remember_key(self, name: str, key: KnownKey) -> KnownKey:
         """What the key stands for: what was written first, for a day."""
+
+
+class Stores(Protocol):
+    """Where the requests of all tenants are kept. All methods but `of` raise `StoreAway`."""
+
+    def of(self, namespace: str) -> Store:
+        """The store of the tenant who has that namespace."""
+
+    async def lanes(self) -> Collection[Lane]:
+        """Those in which there is anything: in the queue, or in windows."""
+
+    async def position(self) -> Position:
+        """That of the record that was written last."""
+
+    async def changes(self, after: int, milliseconds: int) -> Changes:
+        """What was written after a revision; waits so long for the first. One reader at a time goes through them."""

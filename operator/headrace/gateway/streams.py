@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -14,9 +14,11 @@ from headrace.core.asking.push import refused, server_sent, stream_message
 from headrace.core.httpapi.operation import EVENTS
 from headrace.core.httpapi.single import STREAM_EVENTS, STREAM_SOCKET
 from headrace.core.openai.errors import ApiError, bad_request, no_such
+from headrace.gateway.entrance import tenant_of
 from headrace.gateway.listening import Listener
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.replies import refusal, store_away
+from headrace.gateway.rooms import Rooms
 from headrace.gateway.routing import Answered, Served, Talked
 from headrace.gateway.store import StoreAway
 from headrace.gateway.streamed import Streamed
@@ -31,8 +33,8 @@ _STILL_HERE = b": still here\n\n"
 class Streams:
     """The connections of those who wait."""
 
-    def __init__(self, pushes: Pushes) -> None:
-        self._pushes = pushes
+    def __init__(self, pushes: Pushes, rooms: Rooms) -> None:
+        self._pushes, self._rooms = pushes, rooms
 
     @property
     def served(self) -> Sequence[Served]:
@@ -45,7 +47,7 @@ class Streams:
         if not ids:
             raise bad_request("id must be the id of a request, once or more often", "id", "missing_required_parameter")
         token = request.headers.get("last-event-id") or request.query_params.get("after")
-        listener = self._pushes.listen()
+        listener = self._listen(request)
         try:
             if unknown := await listener.add(dict.fromkeys(ids, token)):
                 raise no_such("Request", unknown[0][:80])
@@ -61,7 +63,7 @@ class Streams:
 
     async def socket(self, socket: WebSocket) -> None:
         """`WS /v1/stream`: any number of requests, which the client says and takes back as it likes."""
-        listener = self._pushes.listen()
+        listener = self._listen(socket)
         try:
             ids = dict.fromkeys(socket.query_params.getlist("id"), socket.query_params.get("after"))
             for name in await listener.add(ids):
@@ -78,6 +80,9 @@ class Streams:
             listener.close()
         if code is not None:
             await socket.close(code)
+
+    def _listen(self, connection: HTTPConnection) -> Listener:
+        return self._pushes.listen(self._rooms.of(tenant_of(connection).namespace))
 
 
 async def _talk(socket: WebSocket, listener: Listener) -> int | None:

@@ -56,7 +56,7 @@ class Callers:
                 await self.step(client)
 
     async def _see_to(self, due: Due, client: aiohttp.ClientSession) -> None:
-        record = due.kept.record
+        record = due.change.kept.record
         if record.webhook is not None and has_ended(record):
             try:
                 await self._call(record, record.webhook, client)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import NamedTuple, Never
+from typing import NamedTuple
 
 from headrace.api.asking import ClosedWindow, QueuedRequest, RequestRoute
 from headrace.api.gateway import ServedModel
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_MILLISECONDS = 100
 """How often the batches that are under way are looked at."""
+RESTS_AFTER_MILLISECONDS = 10_000
+"""When a route is left alone for which nothing has come."""
 UNREADABLE_MILLISECONDS = 10_000
 """How long a batch is left alone that cannot be read."""
 
@@ -52,9 +54,15 @@ class RouteWindows:
         """Until when a batch is left alone, by its name."""
         self.left: list[Left] = []
         """What has left the queue of late."""
+        self._busy_at = clock.now()
+        """When there was something last."""
 
-    async def run(self) -> Never:
-        """Serve the route until cancelled. After a failure all that is known is read anew."""
+    def stay(self) -> None:
+        """Something has come, or may have: go on looking."""
+        self._busy_at = self._clock.now()
+
+    async def run(self) -> None:
+        """Serve the route until nothing has come for a while. After a failure all that is known is read anew."""
         await keep_on(f"route {self._route.name}", self._serve, self._clock)
 
     async def begin(self) -> None:
@@ -78,10 +86,12 @@ class RouteWindows:
         """Whether nothing is held and nothing is under way."""
         return not self._held and not self._open
 
-    async def _serve(self) -> Never:
+    async def _serve(self) -> None:
         await self.begin()
-        while True:
+        while self._clock.now() - self._busy_at < RESTS_AFTER_MILLISECONDS:
             await self.step()
+            if not self.idle:
+                self.stay()
 
     async def _gather(self) -> None:
         room = self._route.window.max_batch_size - len(self._held)
