@@ -81,6 +81,9 @@ class MemoryStore:
         found = [(at, one) for at, one in enumerate(self.queues.get(route, []), 1) if one.id == request_id]
         return InQueue(found[0][1], found[0][0]) if found else None
 
+    async def depth(self, route: str) -> int:
+        return len(self.queues.get(route, []))
+
     async def take(self, route: str, most: int, milliseconds: int) -> Sequence[Delivery]:
         found = [one for one in self.queues[route] if one.id not in self.delivered][:most]
         if not found:

@@ -28,6 +28,7 @@ from headrace.gateway.limits import Limits
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.requests import Requests
 from headrace.gateway.rooms import Rooms
+from headrace.gateway.routes import Routes
 from headrace.gateway.serving import listening, serve
 from headrace.gateway.store import Kept
 from headrace.gateway.streams import Streams
@@ -103,7 +104,12 @@ def open_house(
     places = Heres(StateDir(folder), models, nobody)  # type: ignore[arg-type]
     limits, clock = Limits(FILE_BYTES), WallClock()
     pushes, rooms = Pushes(stores, clock), Rooms(places, stores, NoTakers(), clock)
-    asking = [*Requests(rooms, limits, clock).served, *DeadLetters(rooms, clock).served, *Streams(pushes, rooms).served]
+    asking = [
+        *Requests(rooms, limits, clock).served,
+        *DeadLetters(rooms, clock).served,
+        *Streams(pushes, rooms).served,
+        *Routes(rooms, {}).served,
+    ]
     app = gateway_app(places, limits, identities, None, asking if models.routes else ())
     listener, stop = listening("127.0.0.1", 0), SimpleNamespace(requested=0)
 

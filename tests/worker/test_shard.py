@@ -55,7 +55,7 @@ class PatientDrain(Drain):
         super().__init__()
         self._clock = clock
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float, *_: int) -> bool:
         self._clock.now += max(seconds, 1e-3)
         return self.requested
 

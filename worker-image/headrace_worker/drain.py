@@ -40,9 +40,9 @@ class Drain:
         if self._interrupting:
             raise Drained("told to stop")
 
-    def wait(self, seconds: float) -> bool:
-        """Wait, but not on after a request; returns whether there has been one."""
-        return bool(select.select([self._wake_read], [], [], max(0.0, seconds))[0])
+    def wait(self, seconds: float, *others: int) -> bool:
+        """Wait, but not on after a request, or when one of these descriptors can be read; returns whether there has been a request."""
+        return self._wake_read in select.select([self._wake_read, *others], [], [], max(0.0, seconds))[0]
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:

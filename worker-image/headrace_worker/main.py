@@ -22,6 +22,7 @@ from headrace.api.worker import (
     Report,
     Role,
     SelectReport,
+    ServeReport,
     ShardReport,
     WorkerConfig,
     termination_message,
@@ -42,6 +43,7 @@ from headrace_worker.owner import claim_output
 from headrace_worker.planning.plan import plan
 from headrace_worker.progress import Live
 from headrace_worker.recorder import Surroundings
+from headrace_worker.serving import serve
 from headrace_worker.shard import run_shard
 from headrace_worker.stores import open_store
 from headrace_worker.stores.base import Unreachable
@@ -116,11 +118,13 @@ def _play(argv: Sequence[str] | None, env: Mapping[str, str], around: Surroundin
     around.drain.install()
     config, surface = load_config(env), load_surface(env)
     around.playing = Playing(role, config.batch)
-    if surface.drain_on_eof:
+    if surface.drain_on_eof and role != Role.SERVE:  # which reads it
         drain_on_end_of_input()
     with _shown(surface, around):
         if role == Role.RUN:
             _run(config, env, around)
+        elif role == Role.SERVE:
+            serve(config, around)
         else:
             with around.drain.interrupting():
                 _ALONE[role](config, around.live)
@@ -134,6 +138,7 @@ _FIRST_REPORTS: Mapping[Role, Report] = {
     Role.COLLECT: JoinReport(),
     Role.SELECT: SelectReport(),
     Role.LIST: ListReport(),
+    Role.SERVE: ServeReport(),
 }
 
 

@@ -12,6 +12,8 @@ from pydantic import Field
 from headrace.api.asking import RequestError, RequestId, RequestState
 from headrace.api.base import Count, FreeObject
 from headrace.api.gateway import OpenAIModel
+from headrace.api.model import Task
+from headrace.api.targets import AnsweredBy
 
 Seconds = Annotated[int, Field(ge=0)]
 """A moment, in seconds since the epoch."""
@@ -193,6 +195,50 @@ class RequestObject(OpenAIModel):
     response: FreeObject | None
     """As in a line of a batch's output: `status_code`, `request_id`, `body`."""
     error: RequestError | None
+    fan_out_job: str | None = None
+    """The FanOutJob that answers it, where one does."""
+    headrace: FreeObject | None = None
+    """What else its line says: which branches of a fan-out have answered, and which of them has won."""
+
+
+class PoolWorkers(OpenAIModel):
+    """Workers of a pool, by what they do."""
+
+    starting: Count
+    """Their model is being loaded."""
+    busy: Count
+    idle: Count
+
+
+class PoolObject(OpenAIModel):
+    """How a warm pool is."""
+
+    waiting: Count
+    """Requests in windows that no worker has been told of."""
+    workers: PoolWorkers
+    error: RequestError | None
+    """Why no worker is ready, when the last one that was started has ended before it was."""
+
+
+class RouteObject(OpenAIModel):
+    """A route, and how many requests wait on it."""
+
+    name: str
+    object: Literal["route"]
+    model: str
+    task: Task
+    target: AnsweredBy
+    """What its windows become."""
+    queued: Count
+    """Requests that are in no window yet."""
+    pool: PoolObject | None
+
+
+class RouteList(OpenAIModel):
+    """All routes."""
+
+    object: Literal["list"]
+    data: tuple[RouteObject, ...]
 
 
 class DeadLetterPage(Page[RequestObject]):

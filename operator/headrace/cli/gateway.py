@@ -59,7 +59,16 @@ def gateway(options: Mapping[str, Any]) -> int:
         hosts = LOOPBACK if asked.host in LOOPBACK else None
         everybody = Tenant(name="everybody", namespace=asked.namespace)
         limits = parts.limits.Limits(file_bytes=asked.max_file_bytes)
-        door = parts.door.Door(places, everybody, limits, listener, hosts, asked.nats, state.root / "nats")
+        door = parts.door.Door(
+            places,
+            everybody,
+            limits,
+            listener,
+            hosts,
+            asked.nats,
+            state.root / "nats",
+            lambda route: parts.poolhere.LocalWorkers(state, asked.namespace, route, models.served(route)),
+        )
         try:
             parts.serving.run(parts.door.keep_open(door, signals, lambda: _tell(listener)))
         except parts.natsserver.NoServer as error:
@@ -75,13 +84,14 @@ class _Parts:
     here: Any
     limits: Any
     natsserver: Any
+    poolhere: Any
     serving: Any
 
 
 def _parts() -> _Parts:
     """The gateway's own modules; their libraries are an extra that most do without."""
     try:
-        names = ("door", "here", "limits", "natsserver", "serving")
+        names = ("door", "here", "limits", "natsserver", "poolhere", "serving")
         return _Parts(*(import_module(f"headrace.gateway.{name}") for name in names))
     except ModuleNotFoundError as error:
         message = f"{error.name} is not installed: pip install 'headrace[gateway]'"

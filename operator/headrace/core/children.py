@@ -28,6 +28,9 @@ from headrace.core.workerconfig import worker_config
 WORKER_GROUP = 65532
 """The group that the worker image runs as, as its Dockerfile says."""
 
+_WITH_THE_MODEL = (Role.RUN, Role.SERVE)
+"""Roles that run the engine of the batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class FanOutWork:
@@ -180,7 +183,7 @@ def _failure_rules(role: Role, *, collects: bool) -> list[JsonObject]:
 
 def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerConfig, volumes: Volumes) -> JsonObject:
     uses = _own_uses(role, config)
-    own = (batch.spec.engine,) if role == Role.RUN else ()
+    own = (batch.spec.engine,) if role in _WITH_THE_MODEL else ()
     access = endpoint_access((*own, *(use.engine for use in uses)), place)
     container: JsonObject = {
         "name": labels.CONTAINER,
@@ -257,7 +260,7 @@ def _resources(batch: InferenceBatch, role: Role, config: WorkerConfig) -> JsonO
         return {"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"memory": "16Gi"}}
     asked = batch.spec.resources
     joins = role in (Role.JOIN, Role.SELECT) and (_needs_more(config) or asked != Resources())
-    if role != Role.RUN and not joins:
+    if role not in _WITH_THE_MODEL and not joins:
         return dict(SMALL)
     wanted, most = asked.requests.to_object(), asked.limits.to_object()
     requests = {"cpu": "1", "memory": "4Gi", **most, **wanted}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from headrace.api.asking import RequestRoute
 from headrace.api.tenancy import Tenant
 from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
@@ -21,14 +24,17 @@ from headrace.gateway.lanes import Lanes
 from headrace.gateway.limits import Limits
 from headrace.gateway.natsserver import Address, nats_server
 from headrace.gateway.place import Places
+from headrace.gateway.pool import Pool, PoolLane
+from headrace.gateway.poolworkers import Workers
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.requests import Requests
 from headrace.gateway.rooms import Rooms
+from headrace.gateway.routes import Routes
 from headrace.gateway.routing import Served
 from headrace.gateway.serving import serve
 from headrace.gateway.store import Lane, Stores
 from headrace.gateway.streams import Streams
-from headrace.gateway.targets import ObjectTarget
+from headrace.gateway.targets import ObjectTarget, Target
 from headrace.gateway.webhooks import Callers
 from headrace.gateway.windows import RouteWindows
 from headrace.shells.local.converge import Interrupt
@@ -49,6 +55,8 @@ class Door:
     """A server that is there; None for one of our own."""
     nats_folder: Path
     """Where our own keeps everything."""
+    workers: Callable[[RequestRoute], Workers]
+    """Where the workers of a route with a warm pool are started."""
 
 
 async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]) -> None:
@@ -56,7 +64,7 @@ async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]
     async with AsyncExitStack() as stack:
         asking = None
         if door.places.models.routes:  # without any nothing is queued, and no server is needed
-            asking = await stack.enter_async_context(_asking(door))
+            asking = await stack.enter_async_context(_asking(door, interrupt))
         app = gateway_app(
             door.places, door.limits, Everybody(door.only), door.hosts, asking.served if asking is not None else ()
         )
@@ -73,7 +81,7 @@ class _Asking:
 
 
 @asynccontextmanager
-async def _asking(door: Door) -> AsyncIterator[_Asking]:
+async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
     """Single requests, while the windows of all routes are at work. Raises `StoreAway` when the store goes right after it was found."""
     models, clock = door.places.models, WallClock()
     async with AsyncExitStack() as stack:
@@ -82,7 +90,12 @@ async def _asking(door: Door) -> AsyncIterator[_Asking]:
         else:
             address = await stack.enter_async_context(nats_server(door.nats_folder))
         stores = await stack.enter_async_context(connected(address))
-        lanes = Lanes(lambda lane: _windows(lane, door.places, stores, clock))
+        pools = {
+            route.name: Pool(route, door.workers(route), clock)
+            for route in models.routes
+            if route.target.warm_pool is not None
+        }
+        lanes = Lanes(lambda lane: _windows(lane, door.places, stores, pools, clock))
         stack.push_async_callback(lanes.close)
         names = {route.name for route in models.routes}
         for lane in await stores.lanes():
@@ -90,22 +103,28 @@ async def _asking(door: Door) -> AsyncIterator[_Asking]:
                 lanes.wake(lane)
         pushes, rooms = Pushes(stores, clock), Rooms(door.places, stores, lanes, clock)
         await pushes.begin()
-        work = [pushes.run]
+        work: list[Callable[[], Coroutine[Any, Any, None]]] = [pushes.run]
+        work += [partial(one.run, lambda: interrupt.requested > 1) for one in pools.values()]
         if models.webhooks is not None:
             work.append(Callers(models.webhooks, JetStreamHooks(stores.js), clock).run)
         tasks = [asyncio.create_task(run()) for run in work]
         requests, letters = Requests(rooms, door.limits, clock), DeadLetters(rooms, clock)
         try:
-            yield _Asking([*requests.served, *letters.served, *Streams(pushes, rooms).served], pushes)
+            shown = Routes(rooms, pools).served
+            yield _Asking([*requests.served, *letters.served, *Streams(pushes, rooms).served, *shown], pushes)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _windows(lane: Lane, places: Places, stores: Stores, clock: Clock) -> RouteWindows:
-    """The windows of a route of a tenant, with all that they become in its namespace."""
+def _windows(lane: Lane, places: Places, stores: Stores, pools: Mapping[str, Pool], clock: Clock) -> RouteWindows:
+    """The windows of a route of a tenant, with all that they become in its namespace. Tenants share a pool, and nothing else."""
     store, place = stores.of(lane.namespace), places.of(lane.namespace)
     route = next(one for one in places.models.routes if one.name == lane.route)
-    served = places.models.served(route)
-    return RouteWindows(route, served, store, ObjectTarget(route, served, place, Answers(store, place, clock)), clock)
+    served, answers = places.models.served(route), Answers(store, place, clock)
+    pool = pools.get(lane.route)
+    target: Target = (
+        ObjectTarget(route, served, place, answers) if pool is None else PoolLane(pool, lane.namespace, store, answers)
+    )
+    return RouteWindows(route, served, store, target, clock)

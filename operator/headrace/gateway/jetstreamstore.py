@@ -106,6 +106,14 @@ class JetStreamStore:
             position = min(message.seq - state.first_seq + 1, state.messages)
             return InQueue(QueuedRequest.model_validate_json(message.data or b""), max(1, position))
 
+    async def depth(self, route: str) -> int:
+        """Ask the stream, if there is one."""
+        with away():
+            try:
+                return (await self._js.stream_info(self._stream(route))).state.messages
+            except NotFoundError:
+                return 0
+
     async def take(self, route: str, most: int, milliseconds: int) -> Sequence[Delivery]:
         """Fetch what is there, or wait for the first."""
         with away():

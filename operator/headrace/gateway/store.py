@@ -95,6 +95,9 @@ class Store(Protocol):
     async def find(self, route: str, request_id: str) -> InQueue | None:
         """The request, while it is in the queue."""
 
+    async def depth(self, route: str) -> int:
+        """How many requests wait in the queue, those included that were taken out of it for a while."""
+
     async def take(self, route: str, most: int, milliseconds: int) -> Sequence[Delivery]:
         """At most so many requests, the oldest first; waits so long for the first of them."""
 

@@ -14,11 +14,14 @@ from headrace.gateway.place import WindowsPlace
 class Target(Protocol):
     """Who works on windows. Each step may be done again."""
 
+    def has_room(self, open_windows: int) -> bool:
+        """Whether another window may close, while so many are open."""
+
     async def create(self, window: ClosedWindow) -> None:
         """Make what it becomes, durably, unless it is there. Not done again once the window is known to be submitted."""
 
-    async def take_up(self, window: ClosedWindow) -> None:
-        """See to a window that was submitted, by this process or an earlier one."""
+    async def take_up(self, window: ClosedWindow, *, again: bool) -> None:
+        """See to a window that was submitted; `again`: maybe long ago, by this process or an earlier one."""
 
     async def collect(self, window: ClosedWindow) -> bool:
         """Answer what there is to answer; says whether all of its requests are. Raises `StateError` when that cannot be told."""
@@ -30,11 +33,15 @@ class ObjectTarget:
     def __init__(self, route: RequestRoute, served: ServedModel, place: WindowsPlace, answers: Answers) -> None:
         self._route, self._served, self._place, self._answers = route, served, place, answers
 
+    def has_room(self, open_windows: int) -> bool:
+        """As the route says."""
+        return open_windows < self._route.max_open_batches
+
     async def create(self, window: ClosedWindow) -> None:
         """Create the object."""
         await self._place.create_window(window_work(window, self._place.namespace, self._route, self._served))
 
-    async def take_up(self, window: ClosedWindow) -> None:
+    async def take_up(self, window: ClosedWindow, *, again: bool) -> None:
         """Nothing: the place sees to its objects. One that is gone was deleted by somebody, and stays so."""
 
     async def collect(self, window: ClosedWindow) -> bool:

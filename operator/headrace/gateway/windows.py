@@ -95,7 +95,7 @@ class RouteWindows:
 
     async def _gather(self) -> None:
         room = self._route.window.max_batch_size - len(self._held)
-        if not room or len(self._open) >= self._route.max_open_batches:
+        if not room or not self._target.has_room(len(self._open)):
             await self._clock.rest(LOOK_MILLISECONDS)
             return
         if not self._held:
@@ -141,7 +141,7 @@ class RouteWindows:
 
     async def _close(self) -> None:
         """Make a window of what has gathered, if it is time."""
-        if len(self._open) >= self._route.max_open_batches:
+        if not self._target.has_room(len(self._open)):
             return
         count = closing(self._gathered(), self._route.window, self._clock.now())
         if not count:
@@ -160,7 +160,7 @@ class RouteWindows:
 
     async def _advance(self, window: ClosedWindow) -> None:
         """See to it that a window is worked on, however much of that is done."""
-        if not window.submitted:
+        if not (again := window.submitted):
             claims = await together(self._claim(member, window.batch) for member in window.members)
             mine = [member for member, is_mine in zip(window.members, claims, strict=True) if is_mine]
             if not mine:  # all were cancelled, or came too late
@@ -170,7 +170,7 @@ class RouteWindows:
             await self._target.create(window)
             await self._store.write_window(window)
             self._open[window.batch] = window
-        await self._target.take_up(window)
+        await self._target.take_up(window, again=again)
 
     async def _claim(self, request: QueuedRequest, batch: str) -> bool:
         """Write down that the batch is to answer the request; False when that is not for it to do."""

@@ -30,13 +30,16 @@ from headrace.api.worker.reports import (
     PlanReport,
     Report,
     SelectReport,
+    ServeReport,
     ShardReport,
     parse_report,
     termination_message,
 )
+from headrace.api.worker.serving import FREE, MicroBatch, ToldRequest
 from headrace.api.worker.shards import ManifestHeader, Segment, Shard
 
 __all__ = [
+    "FREE",
     "TERMINATION_MESSAGE_BYTES",
     "BatchIdentity",
     "Compared",
@@ -50,13 +53,16 @@ __all__ = [
     "JoinReport",
     "ListReport",
     "ManifestHeader",
+    "MicroBatch",
     "PlanReport",
     "Report",
     "Role",
     "Segment",
     "SelectReport",
+    "ServeReport",
     "Shard",
     "ShardReport",
+    "ToldRequest",
     "WorkerConfig",
     "parse_report",
     "parts_input",

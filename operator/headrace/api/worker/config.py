@@ -67,6 +67,8 @@ class Role(StrEnum):
     """Write down the records that the stages of a FanOutJob so far have not settled. Needs no GPU."""
     LIST = "list"
     """Count the objects of the input that were modified in its window, for a schedule that runs when there is something. Needs no GPU."""
+    SERVE = "serve"
+    """Load the model once, and answer the requests that come on standard input until told to stop: a worker of a warm pool."""
 
 
 class BatchIdentity(ApiModel):

@@ -155,7 +155,15 @@ class ListReport(ApiModel):
     failure: Failure | None = None
 
 
-Report = PlanReport | ShardReport | FinalizeReport | JoinReport | SelectReport | ListReport
+class ServeReport(ApiModel):
+    """What a worker of a warm pool has answered."""
+
+    kind: Literal["serve"] = "serve"
+    records: RecordCounts = Field(default_factory=RecordCounts)
+    failure: Failure | None = None
+
+
+Report = PlanReport | ShardReport | FinalizeReport | JoinReport | SelectReport | ListReport | ServeReport
 
 
 _REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])

@@ -125,6 +125,19 @@ def _object(name: str, accepted: int, state: RequestState) -> JsonObject:
     }
 
 
+def route_object(route: RequestRoute, queued: int, pool: JsonObject | None) -> JsonObject:
+    """The object of a route on whose queue so many requests are; `pool`: how its workers are, where it has some."""
+    return {
+        "name": route.name,
+        "object": "route",
+        "model": route.model,
+        "task": route.task.value,
+        "target": route.target.kind.value,
+        "queued": queued,
+        "pool": pool,
+    }
+
+
 def route_faults(models: ServedModels) -> list[FieldError]:
     """Routes that lead nowhere, and names that would mean two of them."""
     faults, seen = [], set()

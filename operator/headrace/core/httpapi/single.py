@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.api.answers import DeadLetterPage, RefusalEvent, RequestEvent, RequestObject, ServerSentEvent
+from headrace.api.answers import DeadLetterPage, RefusalEvent, RequestEvent, RequestObject, RouteList, ServerSentEvent
 from headrace.api.asking import StreamMessage
 from headrace.api.gateway import AskedRequest
 from headrace.core.httpapi.operation import EVENTS, Answer, Body, Operation, Parameter, Tag
@@ -102,6 +102,15 @@ REPLAY_LETTER = Operation(
     (400, 404, 409, 410, 413, 429, 503),
     (REQUEST,),
 )
+LIST_ROUTES = Operation(
+    "listRoutes",
+    "GET",
+    "/v1/routes",
+    Tag.REQUESTS,
+    "Where requests wait, how many, and how the workers of warm pools are.",
+    (Answer(200, "All routes.", RouteList),),
+    (503,),
+)
 
 OPERATIONS = (
     CREATE_REQUEST,
@@ -111,4 +120,5 @@ OPERATIONS = (
     STREAM_SOCKET,
     LIST_LETTERS,
     REPLAY_LETTER,
+    LIST_ROUTES,
 )

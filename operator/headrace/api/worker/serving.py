@@ -1,0 +1,36 @@
+"""What a worker of a warm pool is told and says: one JSON object a line, on its standard input and output.
+
+It is told micro-batches. It says the lines that an output file would have, one a request, as soon as each is answered, and `FREE`
+whenever nothing is left that it could work on: first when its model is loaded. It keeps nothing: whoever has told it of a request and hears
+no line of it before the worker ends tells another.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from headrace.api.base import ApiModel, FreeObject
+
+FREE = b'{"free":true}\n'
+"""The line that asks for the next micro-batch."""
+
+
+class ToldRequest(ApiModel):
+    """One request, in the words of its endpoint."""
+
+    custom_id: Annotated[str, Field(min_length=1, max_length=512)]
+    body: FreeObject
+    attempt: Annotated[int, Field(ge=1)] = 1
+    """Which try this is: more than 1 when earlier workers have died over it."""
+
+
+class MicroBatch(ApiModel):
+    """Requests that are worked on together."""
+
+    requests: Annotated[tuple[ToldRequest, ...], Field(min_length=1, max_length=1000)]
+
+    def line(self) -> bytes:
+        """As it is told."""
+        return self.model_dump_json(by_alias=True).encode() + b"\n"
