@@ -48,6 +48,7 @@ class Setup:
     port: int = field(default_factory=lambda: free_ports(1)[0])
     more: dict[str, Any] = field(default_factory=dict)
     """Further fields of the operator's options."""
+    default_output: str = "file:///out"
     traces: dict[str, str] = field(default_factory=dict)
     """Environment variables that say where spans go."""
 
@@ -63,7 +64,9 @@ def _main(setup: Setup) -> None:
     tracing = tracing_of(setup.traces)
     tracer = open_tracer("headrace-operator") if tracing is not None else Silent()
     options = Options(
-        installation=Installation(default_output="file:///out", metrics_port=setup.metrics_port, tracing=tracing),
+        installation=Installation(
+            default_output=setup.default_output, metrics_port=setup.metrics_port, tracing=tracing
+        ),
         tracer=tracer,
         namespaces=setup.namespaces,
         lease_namespace=setup.lease_namespace,

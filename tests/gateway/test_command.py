@@ -15,12 +15,57 @@ GOOD = "models:\n- model: {name: a}\n  engine: {name: mock}\n"
 @pytest.fixture(autouse=True)
 def _desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     Path("models.yaml").write_text(GOOD)
 
 
-def test_gateway_of_a_cluster_is_not_there_yet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["gateway", "--models", "models.yaml"]) == 2
-    assert "say --local" in capsys.readouterr().err
+CLUSTER = """\
+apiVersion: v1
+kind: Config
+current-context: here
+contexts: [{name: here, context: {cluster: here, user: me}}]
+clusters: [{name: here, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: me, user: {}}]
+"""
+THERE = ("--kubeconfig", "kubeconfig")
+FILES = ("--files", "claim://data/uploads")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "say either --local, or"),
+        (("--local", *THERE), "say either --local, or"),
+        (("--local", *FILES), "--files and --mount are for a cluster"),
+        (("--kubeconfig", "nowhere", *FILES), "there is no kubeconfig nowhere"),
+        ((*THERE, "--context", "there", *FILES), 'there is no context "there"'),
+        (THERE, "name it with --files"),
+        ((*THERE, *FILES), "claim://data/uploads must be s3://"),
+        ((*THERE, "--files", "s3://bucket/a//b"), "--files s3://bucket/a//b/default must be"),
+        ((*THERE, *FILES, "--mount", "data"), "--mount must be CLAIM=FOLDER"),
+        ((*THERE, *FILES, "--mount", "data=nowhere"), "--mount must be CLAIM=FOLDER"),
+        ((*THERE, *FILES, "-n", "../x"), "is not a namespace"),
+    ],
+)
+def test_gateway_to_no_cluster_says_which_word_is_missing(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("kubeconfig").write_text(CLUSTER)
+    assert main(["gateway", "--models", "models.yaml", "--port", "0", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_gateway_to_a_cluster_has_a_queue_where_models_have_routes(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("kubeconfig").write_text(CLUSTER)
+    Path("models.yaml").write_text(GOOD + "routes:\n- name: chat\n  model: a\n")
+    asked = ["gateway", "--models", "models.yaml", "--port", "0", *THERE, "--files", "s3://bucket/uploads"]
+    assert main(asked) == 2
+    assert "name it with --nats" in capsys.readouterr().err
+    assert main([*asked, "--nats", "nats://127.0.0.1:9", "--nats-credentials", "nowhere"]) == 1
+    assert "there is no folder nowhere" in capsys.readouterr().err
+    Path("models.yaml").write_text(GOOD + "routes:\n- name: chat\n  model: a\n  target: {warmPool: {max: 1}}\n")
+    assert main([*asked, "--nats", "nats://127.0.0.1:9"]) == 2
+    assert "a route has a warmPool" in capsys.readouterr().err
 
 
 def test_gateway_of_bad_models_names_the_line(capsys: pytest.CaptureFixture[str]) -> None:

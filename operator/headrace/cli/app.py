@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -312,36 +313,68 @@ def gateway(
     ],
     local: Annotated[bool, typer.Option("--local", help="Run the batches on this machine.")] = False,
     state_dir: StateFolder = DEFAULT_STATE,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the batches.")] = "default",
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the batches.")] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at. There are no keys: who reaches it may use it.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any.")] = 8080,
-    max_runs: Annotated[int, typer.Option(min=1, max=64, help="Batches that are worked on at a time.")] = 2,
+    max_runs: Annotated[
+        int, typer.Option(min=1, max=64, help="Batches that are worked on at a time on this machine.")
+    ] = 2,
     max_file_bytes: Annotated[int, typer.Option(min=1, help="Largest file that may be uploaded.")] = 2 * 2**30,
+    files: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            envvar="HEADRACE_FILES",
+            help="With a cluster: where uploads are kept, s3://, gs:// or az://, or claim://NAME/PATH of a claim mounted here.",
+        ),
+    ] = None,
+    mount: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLAIM=FOLDER", help="With a cluster: where a claim of the namespace is mounted here."),
+    ] = None,
     nats: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
             envvar="HEADRACE_NATS",
-            help="NATS server, with JetStream, for single requests; without it one is started where models have routes.",
+            help="NATS server, with JetStream, for single requests; without it --local starts one where models have routes.",
+        ),
+    ] = None,
+    nats_credentials: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            envvar="HEADRACE_NATS_CREDENTIALS",
+            help="Files that open it: token, or username and password, or nats.creds; ca.crt; tls.crt and tls.key.",
         ),
     ] = None,
 ) -> int:
-    """Serve single requests, and OpenAI's Files and Batches, until told to stop; what is not done then goes on with the next start."""
-    if not local:
-        raise typer.BadParameter("say --local: this version runs the batches of its gateway on this machine alone")
+    """Serve single requests, and OpenAI's Files and Batches, until told to stop; what is not done then goes on with the next start.
+
+    With --local batches run on this machine; in a pod, or with --context or --kubeconfig, they are the InferenceBatches of that cluster.
+    """
+    there = context is not None or kubeconfig is not None
+    if local == (there or (not local and "KUBERNETES_SERVICE_HOST" in os.environ)):
+        raise typer.BadParameter("say either --local, or with --context or --kubeconfig which cluster has the batches")
     options = {
         "models": models,
-        "state_dir": state_dir,
         "namespace": namespace,
         "host": host,
         "port": port,
-        "max_runs": max_runs,
         "max_file_bytes": max_file_bytes,
         "nats": nats,
+        "nats_credentials": nats_credentials,
     }
-    return _call("gateway.gateway", options)
+    if local:
+        if files is not None or mount:
+            raise typer.BadParameter("--files and --mount are for a cluster: on this machine files are in --state-dir")
+        return _call("gateway.gateway", options, {"state_dir": state_dir, "max_runs": max_runs})
+    cluster = {"context": context, "kubeconfig": kubeconfig, "files": files, "mount": mount or ()}
+    return _call("gatewaythere.gateway", options, cluster)
 
 
 dlq = typer.Typer(help="Requests that a gateway could not get answered.", no_args_is_help=True, rich_markup_mode=None)

@@ -1,12 +1,12 @@
-"""`headrace gateway`: single requests, and OpenAI's Files and Batches, on this machine."""
+"""`headrace gateway --local`: single requests, and OpenAI's Files and Batches, on this machine."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -30,72 +30,84 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says."""
+    """What the command line says, wherever the batches are."""
 
     models: Path
-    state_dir: Path
-    namespace: str
+    namespace: str | None
     host: str
     port: int
-    max_runs: int
     max_file_bytes: int
     nats: str | None
+    nats_credentials: Path | None
 
 
-def gateway(options: Mapping[str, Any]) -> int:
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """What it says besides about this machine."""
+
+    state_dir: Path
+    max_runs: int
+
+
+def gateway(options: Mapping[str, Any], local: Mapping[str, Any]) -> int:
     """Serve until told to stop. Raises `CliError` when it cannot begin."""
-    asked, parts = Options(**options), _parts()
-    check_namespace(asked.namespace)
-    state = StateDir(asked.state_dir)
+    asked, here, parts = Options(**options), LocalOptions(**local), load_parts("here", "poolhere")
+    namespace = asked.namespace or "default"
+    check_namespace(namespace)
+    state = StateDir(here.state_dir)
     models = load_models(asked.models, lambda batch: problems(batch, state))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with ExitStack() as stack:
         _only_one(stack, state)
-        listener = stack.enter_context(_listener(parts, asked))
+        listener = stack.enter_context(open_listener(asked, parts))
         signals = stack.enter_context(Signals("stopping: batches put their work away; once more kills their workers"))
-        runs = stack.enter_context(Runs(state, signals, asked.max_runs, ASIDE))
-        places = parts.here.Heres(state, models, runs)
+        runs = stack.enter_context(Runs(state, signals, here.max_runs, ASIDE))
+        places = parts["here"].Heres(state, models, runs)
         places.take_over()
         hosts = LOOPBACK if asked.host in LOOPBACK else None
-        everybody = Tenant(name="everybody", namespace=asked.namespace)
-        limits = parts.limits.Limits(file_bytes=asked.max_file_bytes)
-        door = parts.door.Door(
+        everybody = Tenant(name="everybody", namespace=namespace)
+        limits = parts["limits"].Limits(file_bytes=asked.max_file_bytes)
+        nats = queue_server(asked, parts) or state.root / "nats"
+        door = parts["door"].Door(
             places,
             everybody,
             limits,
             listener,
             hosts,
-            asked.nats,
-            state.root / "nats",
-            lambda route: parts.poolhere.LocalWorkers(state, asked.namespace, route, models.served(route)),
+            nats,
+            lambda route: parts["poolhere"].LocalWorkers(state, namespace, route, models.served(route)),
         )
-        try:
-            parts.serving.run(parts.door.keep_open(door, signals, lambda: _tell(listener)))
-        except parts.natsserver.NoServer as error:
-            raise CliError("NoQueue", str(error), FAILED) from error
+        with told_of_no_queue(parts):
+            parts["serving"].run(parts["door"].keep_open(door, signals, lambda: tell(listener)))
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What needs the extra."""
-
-    door: Any
-    here: Any
-    limits: Any
-    natsserver: Any
-    poolhere: Any
-    serving: Any
+Parts = Mapping[str, Any]
+"""Modules of the gateway by name."""
+_EVERYWHERE = ("door", "limits", "natsserver", "serving")
 
 
-def _parts() -> _Parts:
+def load_parts(*names: str) -> Parts:
     """The gateway's own modules; their libraries are an extra that most do without."""
     try:
-        names = ("door", "here", "limits", "natsserver", "poolhere", "serving")
-        return _Parts(*(import_module(f"headrace.gateway.{name}") for name in names))
+        return {name: import_module(f"headrace.gateway.{name}") for name in (*_EVERYWHERE, *names)}
     except ModuleNotFoundError as error:
         message = f"{error.name} is not installed: pip install 'headrace[gateway]'"
         raise CliError("NotInstalled", message, FAILED) from error
+
+
+def queue_server(asked: Options, parts: Parts) -> Any:
+    """The NATS server that is named; None when none is."""
+    return parts["natsserver"].Address(asked.nats, credentials=asked.nats_credentials) if asked.nats else None
+
+
+@contextmanager
+def told_of_no_queue(parts: Parts) -> Iterator[None]:
+    """Turn that there is no server into a `CliError`."""
+    try:
+        yield
+    except parts["natsserver"].NoServer as error:
+        raise CliError("NoQueue", str(error), FAILED) from error
 
 
 def _only_one(stack: ExitStack, state: StateDir) -> None:
@@ -106,16 +118,18 @@ def _only_one(stack: ExitStack, state: StateDir) -> None:
         raise CliError("AlreadyRunning", message, FAILED) from busy
 
 
-def _listener(parts: _Parts, asked: Options) -> socket.socket:
+def open_listener(asked: Options, parts: Parts) -> socket.socket:
+    """The socket that is asked for. Raises `CliError`."""
     try:
-        listener: socket.socket = parts.serving.listening(asked.host, asked.port)
+        listener: socket.socket = parts["serving"].listening(asked.host, asked.port)
     except OSError as error:
         message = f"cannot listen at {asked.host}:{asked.port}: {error.strerror}; choose another --port or --host"
         raise CliError("CannotListen", message, BAD_INPUT) from error
     return listener
 
 
-def _tell(listener: socket.socket) -> None:
+def tell(listener: socket.socket) -> None:
+    """Say where it listens."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     say(f"listening: base URL http://{shown}:{port}/v1")

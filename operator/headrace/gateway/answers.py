@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from headrace.api.asking import ClosedWindow
+from headrace.api.asking import ClosedWindow, QueuedRequest, RequestError, RequestState
 from headrace.api.base import JsonObject
 from headrace.api.kinds import OurObject
 from headrace.core.asking.batches import outcome_of, outcome_without_line
 from headrace.core.asking.life import Outcome, ended, fitted, is_dead
+from headrace.core.openai.errors import ApiError
 from headrace.core.openai.files import files_of
 from headrace.gateway.clocks import Clock
 from headrace.gateway.lines import lines
@@ -35,6 +36,11 @@ class Answers:
                     waiting -= {name for name, _ in group}
         lost = outcome_without_line(batch)
         await together(self.answer(name, lost, asked[name]) for name in sorted(waiting))
+
+    async def refuse(self, members: Sequence[QueuedRequest], error: ApiError) -> None:
+        """Answer requests that no batch could be made of."""
+        refused = Outcome(RequestState.FAILED, error=RequestError(code=error.code or "refused", message=error.message))
+        await together(self.answer(member.id, refused, member.body) for member in members)
 
     async def _outcomes(self, batch: OurObject) -> AsyncGenerator[list[tuple[str, Outcome]], None]:
         """What the batch says of its requests, a few at a time."""

@@ -25,8 +25,8 @@ from headrace.gateway.entrance import Entrance
 from headrace.gateway.files import Files
 from headrace.gateway.identities import Identities
 from headrace.gateway.limits import Limits
-from headrace.gateway.place import Places
-from headrace.gateway.replies import refusal, store_away
+from headrace.gateway.place import PlaceAway, Places
+from headrace.gateway.replies import place_away, refusal, store_away
 from headrace.gateway.routing import Answered, Served, routes_of
 from headrace.gateway.store import StoreAway
 from headrace.shells.local.state import StateError
@@ -59,6 +59,7 @@ def gateway_app(
         (
             _handler(ApiError, _refused),
             _handler(StoreAway, _away),
+            _handler(PlaceAway, _place_away),
             _handler(HTTPException, _not_here),
             _handler(StateError, _unreadable),
             _handler(OSError, _no_room),
@@ -123,6 +124,11 @@ async def _refused(_: Request, error: ApiError) -> Response:
 async def _away(request: Request, error: StoreAway) -> Response:
     logger.error("%s %s: %s", request.method, request.url.path, error)
     return refusal(store_away())
+
+
+async def _place_away(request: Request, error: PlaceAway) -> Response:
+    logger.error("%s %s: %s", request.method, request.url.path, error)
+    return refusal(place_away(error.retry_after))
 
 
 async def _not_here(request: Request, error: HTTPException) -> Response:

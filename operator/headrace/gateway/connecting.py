@@ -11,6 +11,7 @@ import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from headrace.gateway.natscredentials import opening
 from headrace.gateway.natsserver import PATIENCE_SECONDS, Address, NoServer
 from headrace.gateway.store import StoreAway
 
@@ -27,7 +28,7 @@ async def connection(address: Address, patience_seconds: float = PATIENCE_SECOND
             client = await nats.connect(
                 address.url,
                 name="headrace-gateway",
-                token=address.token,
+                **opening(address),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_RECONNECT_SECONDS,
                 error_cb=_told,

@@ -1,4 +1,4 @@
-"""All that a gateway on this machine consists of, opened in order and closed in the reverse of it."""
+"""All that a gateway consists of, opened in order and closed in the reverse of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headrace.gateway.clocks import Clock, WallClock
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.hookqueue import JetStreamHooks
 from headrace.gateway.identities import Everybody
-from headrace.gateway.jetstream import connected
+from headrace.gateway.jetstream import JetStream, connected
 from headrace.gateway.lanes import Lanes
 from headrace.gateway.limits import Limits
 from headrace.gateway.natsserver import Address, nats_server
@@ -27,6 +27,7 @@ from headrace.gateway.place import Places
 from headrace.gateway.pool import Pool, PoolLane
 from headrace.gateway.poolworkers import Workers
 from headrace.gateway.pushing import Pushes
+from headrace.gateway.queueing import Takers
 from headrace.gateway.requests import Requests
 from headrace.gateway.rooms import Rooms
 from headrace.gateway.routes import Routes
@@ -34,6 +35,7 @@ from headrace.gateway.routing import Served
 from headrace.gateway.serving import serve
 from headrace.gateway.store import Lane, Stores
 from headrace.gateway.streams import Streams
+from headrace.gateway.taking import Owner, Taking
 from headrace.gateway.targets import ObjectTarget, Target
 from headrace.gateway.webhooks import Callers
 from headrace.gateway.windows import RouteWindows
@@ -51,12 +53,12 @@ class Door:
     listener: socket.socket
     hosts: frozenset[str] | None
     """The only names that requests may call it by; None for any."""
-    nats_url: str | None
-    """A server that is there; None for one of our own."""
-    nats_folder: Path
-    """Where our own keeps everything."""
+    nats: Address | Path
+    """A server that is there; or the folder where one of our own keeps everything."""
     workers: Callable[[RequestRoute], Workers]
     """Where the workers of a route with a warm pool are started."""
+    owner: Owner | None = None
+    """Says whether this process makes batches of requests, where others have the same queues; None where there are none."""
 
 
 async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]) -> None:
@@ -85,26 +87,22 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
     """Single requests, while the windows of all routes are at work. Raises `StoreAway` when the store goes right after it was found."""
     models, clock = door.places.models, WallClock()
     async with AsyncExitStack() as stack:
-        if door.nats_url is not None:
-            address = Address(door.nats_url)
-        else:
-            address = await stack.enter_async_context(nats_server(door.nats_folder))
+        address = (
+            door.nats if isinstance(door.nats, Address) else await stack.enter_async_context(nats_server(door.nats))
+        )
         stores = await stack.enter_async_context(connected(address))
         pools = {
             route.name: Pool(route, door.workers(route), clock)
             for route in models.routes
             if route.target.warm_pool is not None
         }
-        lanes = Lanes(lambda lane: _windows(lane, door.places, stores, pools, clock))
-        stack.push_async_callback(lanes.close)
-        names = {route.name for route in models.routes}
-        for lane in await stores.lanes():
-            if lane.route in names:
-                lanes.wake(lane)
-        pushes, rooms = Pushes(stores, clock), Rooms(door.places, stores, lanes, clock)
+        pushes = Pushes(stores, clock)
         await pushes.begin()
-        work: list[Callable[[], Coroutine[Any, Any, None]]] = [pushes.run]
-        work += [partial(one.run, lambda: interrupt.requested > 1) for one in pools.values()]
+        takers, work = await _takers(
+            door, stores, lambda lane: _windows(lane, door.places, stores, pools, clock), stack
+        )
+        rooms = Rooms(door.places, stores, takers, clock)
+        work += [pushes.run, *(partial(one.run, lambda: interrupt.requested > 1) for one in pools.values())]
         if models.webhooks is not None:
             work.append(Callers(models.webhooks, JetStreamHooks(stores.js), clock).run)
         tasks = [asyncio.create_task(run()) for run in work]
@@ -116,6 +114,22 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _takers(
+    door: Door, stores: JetStream, windows: Callable[[Lane], RouteWindows], stack: AsyncExitStack
+) -> tuple[Takers, list[Callable[[], Coroutine[Any, Any, None]]]]:
+    """Who takes requests out of queues, and the work that this is besides."""
+    names = {route.name for route in door.places.models.routes}
+    if door.owner is not None:
+        taking = Taking(stores.client, stores, names, windows, WallClock())
+        return taking, [taking.call, partial(door.owner.own, taking.take)]
+    lanes = Lanes(windows)
+    stack.push_async_callback(lanes.close)
+    for lane in await stores.lanes():
+        if lane.route in names:
+            lanes.wake(lane)
+    return lanes, []
 
 
 def _windows(lane: Lane, places: Places, stores: Stores, pools: Mapping[str, Pool], clock: Clock) -> RouteWindows:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from headrace.gateway.clocks import Clock
+from headrace.gateway.place import PlaceAway
 from headrace.gateway.store import StoreAway
 from headrace.shells.local.state import StateError
 
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 AFTER_FAILURE_MILLISECONDS = 1000
-_MAY_PASS = (StoreAway, StateError, OSError)
+_MAY_PASS = (StoreAway, PlaceAway, StateError, OSError)
 
 
 async def keep_on(name: str, work: Callable[[], Coroutine[Any, Any, Result]], clock: Clock) -> Result:

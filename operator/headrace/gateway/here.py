@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -16,7 +16,6 @@ from headrace.api.gateway import ServedModels, UploadedFile
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject
 from headrace.api.output import BatchManifest
-from headrace.api.records import MAX_RECORD_BYTES
 from headrace.core import edits
 from headrace.core.asking.batches import made_of_requests
 from headrace.core.openai.batches import newest_first, stands_alone
@@ -24,15 +23,18 @@ from headrace.core.openai.errors import conflict, no_input, no_such
 from headrace.core.openai.files import PARTS, manifest_bytes
 from headrace.core.openai.ids import Part, batch_id
 from headrace.core.openai.request import check_deletable, made_by_request, same_request
-from headrace.shells.local import objects, uploads
+from headrace.gateway.filestore import first_line
+from headrace.gateway.folderfiles import FolderFiles
+from headrace.gateway.place import Draft
+from headrace.shells.local import objects
 from headrace.shells.local.converge import utc_now
 from headrace.shells.local.results import read_results
 from headrace.shells.local.runs import Runs
 from headrace.shells.local.state import StateDir, StateError
+from headrace.shells.local.uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 256 * 1024
 _UPLOADS = "uploads"
 _KEPT = ("batches", _UPLOADS)
 """Folders with one for each namespace."""
@@ -64,7 +66,9 @@ class Here:
     def __init__(self, state: StateDir, namespace: str, models: ServedModels, runs: Runs) -> None:
         self.models, self.namespace = models, namespace
         self._state, self._runs = state, runs
-        self._uploads = uploads.Uploads(state.root / _UPLOADS / namespace, utc_now)
+        folder = state.root / _UPLOADS / namespace
+        self._uploads = Uploads(folder, utc_now)
+        self._files = FolderFiles(self._uploads, f"file://{quote(str(folder.absolute()))}")
         self._referring = asyncio.Lock()
         """Held while a batch comes to refer to a file, or a file goes to which none does."""
         self._sizes: dict[tuple[str, int, Part], int] = {}
@@ -129,38 +133,37 @@ class Here:
         return self._sizes[key]
 
     async def uploads(self) -> Sequence[UploadedFile]:
-        """Read what is known of each."""
-        return await asyncio.to_thread(self._uploads.all)
+        """Those of the namespace."""
+        return await self._files.all()
 
     async def find_upload(self, file_id: str) -> UploadedFile | None:
-        """Read what is known of it."""
-        return await asyncio.to_thread(self._uploads.find, file_id)
+        """Look for it."""
+        return await self._files.find(file_id)
 
-    async def begin_upload(self) -> _Draft:
-        """Open a file."""
-        return _Draft(self._uploads, await asyncio.to_thread(self._uploads.begin))
+    async def begin_upload(self) -> Draft:
+        """Begin it."""
+        return await self._files.begin()
 
     async def delete_upload(self, file_id: str) -> None:
         """Delete it, while no batch can come to refer to it."""
         async with self._referring:
             await asyncio.to_thread(self._delete, file_id)
 
-    async def content(self, file: UploadedFile) -> AsyncGenerator[bytes, None]:
-        """Read it piece by piece."""
-        with await asyncio.to_thread(self._uploads.path(file.id).open, "rb") as stream:
-            while piece := await asyncio.to_thread(stream.read, CHUNK_BYTES):
-                yield piece
+    def content(self, file: UploadedFile) -> AsyncGenerator[bytes, None]:
+        """Read it."""
+        return self._files.content(file.id)
 
     async def first_line(self, file: UploadedFile) -> bytes:
         """Read as far as it takes."""
         try:
-            return await asyncio.to_thread(_first_line, self._uploads.path(file.id))
+            async with aclosing(self._files.content(file.id)) as pieces:
+                return await first_line(pieces)
         except FileNotFoundError as error:
             raise no_input(file.id) from error
 
     def uri(self, file_id: str) -> str:
         """A `file://` URI."""
-        return self._uploads.uri(file_id)
+        return self._files.uri(file_id)
 
     def _batches(self) -> list[InferenceBatch]:
         return [work for work in self._all() if isinstance(work, InferenceBatch)]
@@ -231,32 +234,6 @@ class Here:
             raise no_such("File", file_id)
 
 
-class _Draft:
-    """A `Draft` on this machine's disk, written to in pieces that are worth a thread's while."""
-
-    def __init__(self, files: uploads.Uploads, draft: uploads.Draft) -> None:
-        self._files, self._draft, self._pending = files, draft, bytearray()
-
-    async def write(self, data: bytes) -> None:
-        """Write when there is enough of it."""
-        self._pending += data
-        if len(self._pending) >= CHUNK_BYTES:
-            await self._flush()
-
-    async def keep(self, filename: str, purpose: str) -> UploadedFile:
-        """Write the rest, and sync."""
-        await self._flush()
-        return await asyncio.to_thread(self._files.keep, self._draft, filename, purpose)
-
-    async def discard(self) -> None:
-        """Remove it."""
-        await asyncio.to_thread(self._draft.discard)
-
-    async def _flush(self) -> None:
-        pending, self._pending = self._pending, bytearray()
-        await asyncio.to_thread(self._draft.write, bytes(pending))
-
-
 def _manifest(batch: InferenceBatch) -> BatchManifest | None:
     """The manifest of what it has left; None when it is not on this machine, or there is none."""
     output = batch.status.output
@@ -269,11 +246,3 @@ def _manifest(batch: InferenceBatch) -> BatchManifest | None:
         )
     except (FileNotFoundError, ValidationError):
         return None
-
-
-def _first_line(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        while line := stream.readline(MAX_RECORD_BYTES + 1):
-            if line.strip():
-                return line
-    return b""

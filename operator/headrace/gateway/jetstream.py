@@ -51,6 +51,7 @@ class JetStream:
     """`Stores` behind a connection."""
 
     def __init__(self, client: Client, answer_seconds: float) -> None:
+        self.client = client
         self.js: JetStreamContext = client.jetstream(timeout=answer_seconds)
         self._answer_seconds = answer_seconds
         self._buckets: Buckets

@@ -48,6 +48,8 @@ class Address:
 
     url: str
     token: str | None = None
+    credentials: Path | None = None
+    """A folder of files that open it, see `natscredentials`."""
 
     @property
     def host(self) -> str:

@@ -11,6 +11,15 @@ from headrace.api.kinds import OurObject
 from headrace.core.openai.ids import Part
 
 
+class PlaceAway(Exception):
+    """The place cannot be reached, or does not answer. Nobody knows whether what was asked was done."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        """`retry_after`: seconds that it asks to be left alone for; None when it has not said."""
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
 class Draft(Protocol):
     """An upload that is under way."""
 
@@ -40,7 +49,7 @@ class WindowsPlace(ResultsPlace, Protocol):
     namespace: str
 
     async def create_window(self, work: OurObject) -> None:
-        """Create such a batch or fan-out, durably, unless it is there."""
+        """Create such a batch or fan-out, durably, unless it is there. Raises `ApiError` when it would be refused again."""
 
 
 class RequestsPlace(ResultsPlace, Protocol):
@@ -53,7 +62,7 @@ class RequestsPlace(ResultsPlace, Protocol):
 
 
 class Place(WindowsPlace, RequestsPlace, Protocol):
-    """Where batches and files are. What it refuses it raises as an `ApiError`."""
+    """Where batches and files are. What it refuses it raises as an `ApiError`; all methods may raise `PlaceAway`."""
 
     async def batches(self) -> Sequence[InferenceBatch]:
         """All batches that somebody has asked for, by whichever door, the newest first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from starlette.responses import JSONResponse, Response
 
 from headrace.api.base import JsonObject
@@ -29,3 +31,9 @@ def store_away() -> ApiError:
     """The refusal while the store does not answer."""
     message = "where requests are kept cannot be reached now; send it again, with the same Idempotency-Key"
     return unavailable(message, _AWAY_SECONDS)
+
+
+def place_away(seconds: float | None) -> ApiError:
+    """The refusal while the place of batches and files does not answer, or wants to be left alone for so long."""
+    message = "where batches and files are kept cannot be reached now; send it again, with the same Idempotency-Key"
+    return unavailable(message, max(1, ceil(seconds)) if seconds is not None else _AWAY_SECONDS)

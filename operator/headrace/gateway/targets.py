@@ -7,6 +7,7 @@ from typing import Protocol
 from headrace.api.asking import ClosedWindow, RequestRoute
 from headrace.api.gateway import ServedModel
 from headrace.core.asking.batches import window_work
+from headrace.core.openai.errors import ApiError
 from headrace.gateway.answers import Answers
 from headrace.gateway.place import WindowsPlace
 
@@ -18,7 +19,10 @@ class Target(Protocol):
         """Whether another window may close, while so many are open."""
 
     async def create(self, window: ClosedWindow) -> None:
-        """Make what it becomes, durably, unless it is there. Not done again once the window is known to be submitted."""
+        """Make what it becomes, durably, unless it is there. Not done again once the window is known to be submitted.
+
+        What would be refused again is answered so, and is nothing to make.
+        """
 
     async def take_up(self, window: ClosedWindow, *, again: bool) -> None:
         """See to a window that was submitted; `again`: maybe long ago, by this process or an earlier one."""
@@ -39,7 +43,10 @@ class ObjectTarget:
 
     async def create(self, window: ClosedWindow) -> None:
         """Create the object."""
-        await self._place.create_window(window_work(window, self._place.namespace, self._route, self._served))
+        try:
+            await self._place.create_window(window_work(window, self._place.namespace, self._route, self._served))
+        except ApiError as error:
+            await self._answers.refuse(window.members, error)
 
     async def take_up(self, window: ClosedWindow, *, again: bool) -> None:
         """Nothing: the place sees to its objects. One that is gone was deleted by somebody, and stays so."""

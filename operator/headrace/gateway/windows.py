@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from headrace.api.asking import ClosedWindow, QueuedRequest, RequestRoute
@@ -19,6 +20,7 @@ from headrace.core.asking.requests import record_bytes
 from headrace.core.asking.windows import Gathered, closes_at, closing
 from headrace.gateway.clocks import Clock
 from headrace.gateway.endless import keep_on
+from headrace.gateway.place import PlaceAway
 from headrace.gateway.store import Delivery, Store
 from headrace.gateway.targets import Target
 from headrace.gateway.together import together
@@ -32,6 +34,8 @@ RESTS_AFTER_MILLISECONDS = 10_000
 """When a route is left alone for which nothing has come."""
 UNREADABLE_MILLISECONDS = 10_000
 """How long a batch is left alone that cannot be read."""
+AWAY_MILLISECONDS = 1000
+"""How long while the place is away and has not said for how long."""
 
 
 class _Held(NamedTuple):
@@ -68,9 +72,10 @@ class RouteWindows:
     async def begin(self) -> None:
         """Go on where anybody has stopped."""
         self._held = {}
+        self._not_before = {}
         self._open = {window.batch: window for window in await self._store.windows(self._route.name)}
         for window in [*self._open.values()]:
-            await self._advance(window)
+            await self._attend(window, self._advance)
         await self._store.open_route(self._route)
 
     async def step(self) -> None:
@@ -79,7 +84,7 @@ class RouteWindows:
         await self._close()
         for window in [*self._open.values()]:
             if self._clock.now() >= self._not_before.get(window.batch, 0):
-                await self._look_at(window)
+                await self._attend(window, self._look_at)
 
     @property
     def idle(self) -> bool:
@@ -152,7 +157,7 @@ class RouteWindows:
         window = ClosedWindow(batch=name, route=self._route.name, closed=self._clock.now(), members=members)
         await self._store.write_window(window)
         self._open[name] = window
-        await self._advance(window)
+        await self._attend(window, self._advance)
         await together(self._store.forget(delivery) for delivery in taken)
         for delivery in taken:
             del self._held[delivery.request.id]
@@ -182,16 +187,29 @@ class RouteWindows:
             return kept is not None and belongs(kept.record, batch)
         return belongs(record, batch)
 
-    async def _look_at(self, window: ClosedWindow) -> None:
-        """Collect what there is; a batch that cannot be read does not keep the others waiting."""
+    async def _attend(self, window: ClosedWindow, step: Callable[[ClosedWindow], Awaitable[None]]) -> None:
+        """Take a step with a window; one that cannot be made or read now does not keep the others waiting."""
         try:
-            if await self._target.collect(window):
-                await self._drop(window)
-        except StateError as error:
-            self._not_before[window.batch] = self._clock.now() + UNREADABLE_MILLISECONDS
+            await step(window)
+        except (StateError, PlaceAway) as error:
+            self._not_before[window.batch] = self._clock.now() + _rest(error)
             logger.warning("route %s: %s: %s", self._route.name, window.batch, error)
+
+    async def _look_at(self, window: ClosedWindow) -> None:
+        """Do what there is to do about it."""
+        if not window.submitted:
+            await self._advance(window)
+        elif await self._target.collect(window):
+            await self._drop(window)
 
     async def _drop(self, window: ClosedWindow) -> None:
         await self._store.drop_window(window.batch)
         self._open.pop(window.batch, None)
         self._not_before.pop(window.batch, None)
+
+
+def _rest(error: StateError | PlaceAway) -> int:
+    """How long to leave a window alone, in milliseconds."""
+    if isinstance(error, StateError):
+        return UNREADABLE_MILLISECONDS
+    return AWAY_MILLISECONDS if error.retry_after is None else int(error.retry_after * 1000)

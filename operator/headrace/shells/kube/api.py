@@ -65,13 +65,18 @@ class Api:
         return await self._json(_Request("GET", resource.path(namespace, name)))
 
     async def pages(
-        self, resource: Resource, namespace: str | None = None, selector: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        selector: str = "",
+        fields: str = "",
+        limit: int = PAGE,
     ) -> AsyncIterator[JsonObject]:
-        """All objects, as lists of at most 500; each page is a `List` object with its `resourceVersion`.
+        """All objects, as lists of at most so many; each page is a `List` object with its `resourceVersion`.
 
         `selector` is of labels, `fields` of fields.
         """
-        query: dict[str, str] = {"limit": str(PAGE), **_selected(selector, fields)}
+        query: dict[str, str] = {"limit": str(limit), **_selected(selector, fields)}
         while True:
             page = await self._json(_Request("GET", resource.path(namespace), query))
             yield page

@@ -26,9 +26,11 @@ LEASE_NAME = "headrace-operator"
 class Elector:
     """One candidate for the Lease."""
 
-    def __init__(self, api: Api, namespace: str, candidacy: Candidacy, aside: Aside) -> None:
+    def __init__(
+        self, api: Api, namespace: str, candidacy: Candidacy, aside: Aside, lease_name: str = LEASE_NAME
+    ) -> None:
         """`api` is used on the loop of `aside` alone."""
-        self._api, self._namespace, self._aside = api, namespace, aside
+        self._api, self._namespace, self._aside, self._name = api, namespace, aside, lease_name
         self._candidacy, self._terms = candidacy, candidacy.terms
         self.problem = ""
         """Why the Lease could not be read or written last time; empty when it could."""
@@ -71,7 +73,7 @@ class Elector:
     async def _release(self) -> None:
         self._candidacy = Candidacy(self._candidacy.identity, self._terms)
         try:
-            found = await self._api.get(LEASES, self._namespace, LEASE_NAME)
+            found = await self._api.get(LEASES, self._namespace, self._name)
             if found["spec"].get("holderIdentity") == self._candidacy.identity:
                 found["spec"]["holderIdentity"] = ""
                 await self._api.replace(LEASES, self._namespace, found)
@@ -93,17 +95,17 @@ class Elector:
         except Conflict:
             return  # somebody else was faster: the next look tells who
         except (TransientFailure, ApiError, TimeoutError) as error:
-            self.problem = f"the lease {self._namespace}/{LEASE_NAME}: {str(error) or 'no answer in time'}"
+            self.problem = f"the lease {self._namespace}/{self._name}: {str(error) or 'no answer in time'}"
             logger.warning("%s", self.problem)
 
     async def _read(self) -> JsonObject | None:
         try:
-            return await self._api.get(LEASES, self._namespace, LEASE_NAME)
+            return await self._api.get(LEASES, self._namespace, self._name)
         except NotFound:
             return None
 
     async def _write(self, found: JsonObject | None, action: Action, now: float) -> None:
-        body = found if found is not None else _new_lease()
+        body = found if found is not None else _new_lease(self._name)
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         body["spec"] |= {
             "holderIdentity": self._candidacy.identity,
@@ -117,8 +119,8 @@ class Elector:
         self._candidacy = self._candidacy.wrote(_lease(written).version, now)
 
 
-def _new_lease() -> JsonObject:
-    return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": {"name": LEASE_NAME}, "spec": {}}
+def _new_lease(name: str) -> JsonObject:
+    return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": {"name": name}, "spec": {}}
 
 
 def _lease(obj: JsonObject) -> Lease:

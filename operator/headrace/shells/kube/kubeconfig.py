@@ -13,6 +13,8 @@ from urllib.request import getproxies, proxy_bypass
 import yaml
 from kubernetes.aio import client, config
 
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
 
 class BadKubeconfig(Exception):
     """There is no such cluster to be had from the kubeconfig; the message says what there is."""
@@ -26,8 +28,8 @@ class Context:
     namespace: str
     """That the context names, or `default`."""
     configuration: client.Configuration
-    loader: Any
-    """The client library's, which knows how to get new credentials."""
+    loader: Any = None
+    """The client library's, which knows how to get new credentials; None where they renew themselves."""
 
     @property
     def server(self) -> str:
@@ -36,7 +38,7 @@ class Context:
 
     async def renew_credentials(self) -> None:
         """Get new ones before they run out, where a program gives them, until cancelled."""
-        if self.loader._user:
+        if self.loader is not None and self.loader._user:
             await config.refresh_token(self.loader, self.configuration)
 
 
@@ -66,6 +68,18 @@ async def load_context(kubeconfig: Path | None, name: str | None) -> Context:
     read_environment_once(configuration)
     namespace = loader.current_context["context"].get("namespace") or "default"
     return Context(str(wanted), str(namespace), configuration, loader)
+
+
+def pod_context() -> Context:
+    """The cluster that this pod runs in, as its service account. Raises `BadKubeconfig`."""
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+        namespace = _POD_NAMESPACE.read_text().strip()
+    except (config.ConfigException, OSError) as error:
+        raise BadKubeconfig(f"this pod has no service account to speak with the cluster: {error}") from error
+    read_environment_once(configuration)
+    return Context("of this pod", namespace, configuration)
 
 
 def read_environment_once(configuration: client.Configuration) -> None:

@@ -58,16 +58,16 @@ class Draft:
 
 
 class Uploads:
-    """The uploaded files of one state folder. One process at a time may have them."""
+    """The uploaded files of one folder."""
 
     def __init__(self, folder: Path, clock: Callable[[], datetime]) -> None:
         self._folder, self._clock = folder, clock
 
-    def clean(self) -> Self:
-        """Remove what uploads have left that were cut off by the end of a process."""
+    def clean(self, seconds: float = 0) -> Self:
+        """Remove what uploads have left that were cut off by the end of a process, and have not been written to for so long."""
         for path in self._folder.glob("file-*"):
-            if not (path / _ABOUT).exists():
-                shutil.rmtree(path)
+            if not (path / _ABOUT).exists() and (not seconds or _age(path, self._clock()) >= seconds):
+                shutil.rmtree(path, ignore_errors=True)  # another process may be at it too
         return self
 
     def begin(self) -> Draft:
@@ -99,6 +99,10 @@ class Uploads:
         """Where the content of a file is."""
         return self._folder / file_id / _CONTENT
 
+    def relative(self, file_id: str) -> str:
+        """The same, as seen from the folder."""
+        return f"{file_id}/{_CONTENT}"
+
     def uri(self, file_id: str) -> str:
         """The same, for an input."""
         return f"file://{quote(str(self.path(file_id).absolute()))}"
@@ -112,3 +116,11 @@ class Uploads:
             return False
         shutil.rmtree(folder)
         return True
+
+
+def _age(folder: Path, now: datetime) -> float:
+    """Seconds since an upload was written to; none where it has gone meanwhile."""
+    try:
+        return now.timestamp() - (folder / _CONTENT).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

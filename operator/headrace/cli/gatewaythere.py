@@ -1,0 +1,134 @@
+"""`headrace gateway` against a cluster: the same, where batches are InferenceBatches that its operator works on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Never
+
+from headrace.api.asking import RequestRoute
+from headrace.api.base import FieldError
+from headrace.api.fanoutjob import FanOutJob
+from headrace.api.gateway import ServedModels
+from headrace.api.kinds import OurObject
+from headrace.api.tenancy import Tenant
+from headrace.cli.exits import BAD_INPUT, CliError
+from headrace.cli.gateway import (
+    LOOPBACK,
+    Options,
+    Parts,
+    load_parts,
+    open_listener,
+    queue_server,
+    tell,
+    told_of_no_queue,
+)
+from headrace.cli.signals import Signals
+from headrace.core.check import spec_problems
+from headrace.core.fanout.check import fan_out_problems
+from headrace.core.observed import Installation
+from headrace.shells.local.state import StateError
+from headrace.shells.manifests import check_namespace
+from headrace.shells.served import load_models
+
+SOMEWHERE = Installation(default_output="file:///somewhere")
+"""What is known here of a cluster's installation: only its operator knows more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """What the command line says about the cluster."""
+
+    context: str | None
+    kubeconfig: Path | None
+    files: str | None
+    mount: Sequence[str]
+
+
+def gateway(options: Mapping[str, Any], cluster: Mapping[str, Any]) -> int:
+    """Serve until told to stop. Raises `CliError` when it cannot begin."""
+    asked, there, parts = Options(**options), ClusterOptions(**cluster), load_parts("cluster")
+    models = load_models(asked.models, _problems)
+    if any(route.target.warm_pool is not None for route in models.routes):
+        raise CliError(
+            "UsageError",
+            "a route has a warmPool, whose workers are on the machine of headrace gateway --local",
+            BAD_INPUT,
+        )
+    if models.routes and asked.nats is None:
+        raise CliError(
+            "UsageError", "the models have routes, and their requests a queue: name it with --nats", BAD_INPUT
+        )
+    if there.files is None:
+        raise CliError("UsageError", "uploads must have a place that pods see too: name it with --files", BAD_INPUT)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with ExitStack() as stack:
+        listener = stack.enter_context(open_listener(asked, parts))
+        signals = stack.enter_context(Signals("stopping: what is under way has ten seconds; once more ends it"))
+        with told_of_no_queue(parts):
+            parts["serving"].run(_serve(asked, there, models, (parts, listener, signals)))
+    return 0
+
+
+def _problems(work: OurObject) -> list[FieldError]:
+    return list(fan_out_problems(work, SOMEWHERE) if isinstance(work, FanOutJob) else spec_problems(work, SOMEWHERE))
+
+
+async def _serve(
+    asked: Options, there: ClusterOptions, models: ServedModels, around: tuple[Parts, socket.socket, Signals]
+) -> None:
+    parts, listener, signals = around
+    context = await _context(there)
+    namespace = asked.namespace or context.namespace
+    check_namespace(namespace)
+    settings = parts["cluster"].Settings(
+        namespace=namespace,
+        files=there.files,
+        mounted=_mounted(there.mount),
+        identity=f"{socket.gethostname()}-{secrets.token_hex(3)}",
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            parts["cluster"].check_settings(settings)
+        except StateError as error:
+            raise CliError(error.reason, f"--files {error.message}", BAD_INPUT) from error
+        renewal = asyncio.create_task(context.renew_credentials())
+        stack.callback(renewal.cancel)
+        opened = await stack.enter_async_context(parts["cluster"].cluster(context.configuration, models, settings))
+        everybody = Tenant(name="everybody", namespace=namespace)
+        limits = parts["limits"].Limits(file_bytes=asked.max_file_bytes)
+        hosts = LOOPBACK if asked.host in LOOPBACK else None
+        nats = queue_server(asked, parts) or Path()  # a server is needed for routes alone
+        door = parts["door"].Door(opened.places, everybody, limits, listener, hosts, nats, _no_workers, opened.owner)
+        await parts["door"].keep_open(door, signals, lambda: tell(listener))
+
+
+def _no_workers(route: RequestRoute) -> Never:
+    raise AssertionError(f"{route.name} has no warm pool: that was looked for")
+
+
+async def _context(there: ClusterOptions) -> Any:
+    from headrace.shells.kube import kubeconfig  # noqa: PLC0415 - its libraries are an extra, which was looked for before
+
+    try:
+        if there.context is None and there.kubeconfig is None:
+            return kubeconfig.pod_context()
+        return await kubeconfig.load_context(there.kubeconfig, there.context)
+    except kubeconfig.BadKubeconfig as error:
+        raise CliError("BadKubeconfig", str(error), BAD_INPUT) from error
+
+
+def _mounted(said: Sequence[str]) -> dict[str, Path]:
+    found = {}
+    for one in said:
+        claim, equals, folder = one.partition("=")
+        if not claim or not equals or not Path(folder).is_dir():
+            raise CliError("UsageError", f"--mount must be CLAIM=FOLDER, and the folder there; not {one}", BAD_INPUT)
+        found[claim] = Path(folder).absolute()
+    return found

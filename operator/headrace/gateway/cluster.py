@@ -1,0 +1,117 @@
+"""A cluster, as far as a gateway needs it: a place for each namespace, and who of several gateways has the windows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from kubernetes.aio import client
+
+from headrace.api.gateway import ServedModels
+from headrace.core.election import Candidacy, LeaseTerms
+from headrace.gateway.bucketfiles import BucketFiles
+from headrace.gateway.buckets import is_bucket, joined
+from headrace.gateway.filestore import ABANDONED_SECONDS, FileStore, NoFiles
+from headrace.gateway.folderfiles import FolderFiles
+from headrace.gateway.leading import Leader, leader
+from headrace.gateway.outputs import Outputs
+from headrace.gateway.there import FIELD_MANAGER, There
+from headrace.shells.kube.api import Api
+from headrace.shells.local.converge import utc_now
+from headrace.shells.local.uploads import Uploads
+
+REQUEST_TIMEOUT_SECONDS = 15.0
+"""Somebody waits for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where things are."""
+
+    namespace: str
+    """That of the gateway itself: of its Lease, and of the claims that it has mounted."""
+    files: str
+    """URI of the folder of uploaded files; each namespace has one in it."""
+    mounted: Mapping[str, Path] = field(default_factory=dict)
+    """Claims of that namespace that are mounted, each with its folder."""
+    identity: str = "gateway"
+    """Names this process in the Lease."""
+    lease_terms: LeaseTerms = field(default_factory=LeaseTerms)
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise `StateError` when the files have no place."""
+    found = _files(settings, settings.namespace)
+    if isinstance(found, NoFiles):
+        raise found.error
+
+
+class Theres:
+    """`Places`. A namespace is watched from when it is first asked for."""
+
+    def __init__(self, api: Api, models: ServedModels, settings: Settings) -> None:
+        self.models = models
+        self._api, self._settings = api, settings
+        self._known: dict[str, There] = {}
+        self._watches: list[asyncio.Task[None]] = []
+
+    def of(self, namespace: str) -> There:
+        """The same each time."""
+        if namespace not in self._known:
+            mounted = self._settings.mounted if namespace == self._settings.namespace else {}
+            files, outputs = _files(self._settings, namespace), Outputs(mounted)
+            place = self._known[namespace] = There(namespace, self._api, self.models, files, outputs)
+            self._watches.append(asyncio.create_task(place.watch()))
+        return self._known[namespace]
+
+    async def close(self) -> None:
+        """Watch no more."""
+        for task in self._watches:
+            task.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What a gateway is given."""
+
+    places: Theres
+    owner: Leader
+
+
+@asynccontextmanager
+async def cluster(
+    configuration: client.Configuration, models: ServedModels, settings: Settings
+) -> AsyncIterator[Cluster]:
+    """The cluster while the block lasts. Raises `StateError` when the files have no place."""
+    async with AsyncExitStack() as stack:
+        api_client = client.ApiClient(configuration)
+        stack.push_async_callback(api_client.close)
+        places = Theres(Api(api_client, REQUEST_TIMEOUT_SECONDS, manager=FIELD_MANAGER), models, settings)
+        stack.push_async_callback(places.close)
+        candidacy = Candidacy(settings.identity, settings.lease_terms)
+        owner = await stack.enter_async_context(leader(configuration, settings.namespace, candidacy))
+        yield Cluster(places, owner)
+
+
+def _files(settings: Settings, namespace: str) -> FileStore:
+    """The uploaded files of a namespace. Raises `StateError` when the URI is none."""
+    uri, parts = joined(settings.files, namespace), urlsplit(settings.files)
+    if is_bucket(uri):
+        return BucketFiles(uri, utc_now)
+    folder = settings.mounted.get(parts.netloc) if parts.scheme == "claim" else None
+    if folder is None:
+        return NoFiles(
+            f"{settings.files} must be s3://, gs:// or az://, or claim://NAME/PATH of a claim that is mounted here"
+        )
+    if namespace != settings.namespace:
+        return NoFiles(
+            f"files of the namespace {namespace} have no place: {settings.files} is a claim of {settings.namespace}, and pods "
+            "mount claims of their own namespace alone; the gateway must keep its files in an object store"
+        )
+    uploads = Uploads(folder / unquote(parts.path).strip("/") / namespace, utc_now)
+    return FolderFiles(uploads.clean(ABANDONED_SECONDS), uri)
