@@ -24,6 +24,7 @@ from headrace.gateway.clocks import WallClock
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.here import Heres
 from headrace.gateway.identities import Everybody, Identities
+from headrace.gateway.itself import Itself
 from headrace.gateway.limits import Limits
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.requests import Requests
@@ -110,7 +111,8 @@ def open_house(
         *Streams(pushes, rooms).served,
         *Routes(rooms, {}).served,
     ]
-    app = gateway_app(places, limits, identities, None, asking if models.routes else ())
+    itself = Itself(lambda: stores.position()) if models.routes else Itself()  # noqa: PLW0108 - looked up anew: tests let it fail
+    app = gateway_app(places, limits, identities, None, [*itself.served, *(asking if models.routes else ())])
     listener, stop = listening("127.0.0.1", 0), SimpleNamespace(requested=0)
 
     async def live() -> None:

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import a_batch
-from headrace.api.asking import KnownKey, QueuedRequest, RequestRecord, RequestRoute, RequestState, RequestWindow
+from headrace.api import labels
+from headrace.api.asking import (
+    KnownKey,
+    QueuedRequest,
+    RequestError,
+    RequestRecord,
+    RequestRoute,
+    RequestState,
+    RequestWindow,
+)
 from headrace.api.gateway import ServedModels
 from headrace.api.manifest import MAX_INLINE_BYTES, lay_out_inline
 from headrace.api.meta import ConditionStatus
@@ -28,8 +37,10 @@ from headrace.core.asking.requests import (
     route_name,
     route_of,
 )
+from headrace.core.asking.traces import request_span
 from headrace.core.asking.windows import Gathered, closes_at, closing, fitting
 from headrace.core.openai.errors import ApiError
+from headrace.core.tracing.settings import Tracing
 from headrace.core.workerconfig import identity
 
 DIGITS = "0123456789abcdef01234567"
@@ -52,6 +63,8 @@ MODELS = ServedModels.parse(
 CHAT = MODELS.routes[0]
 WINDOW = RequestWindow(max_batch_size=3, max_batch_tokens=100, max_wait_milliseconds=50)
 STATES = list(RequestState)
+KEPT, LEFT = (f"00-{digit * 32}-00f067aa0ba902b7-{flags}" for digit, flags in (("1", "01"), ("2", "00")))
+"""Contexts of traces that are kept whole, and that are not."""
 GATHERED = st.lists(
     st.builds(Gathered, st.integers(0, 1000), st.integers(0, 150), st.integers(1, MAX_INLINE_BYTES)), max_size=8
 )
@@ -321,3 +334,43 @@ def test_route_faults_name_the_place() -> None:
 def test_request_route_has_defaults_that_work() -> None:
     route = RequestRoute.parse({"name": "a", "model": "small"})
     assert (route.window.max_batch_size, route.max_queued, route.max_open_batches) == (64, 10_000, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param([None, None], None, id="nobody has handed one on"),
+        pytest.param([None, KEPT], KEPT, id="one has"),
+        pytest.param([LEFT, KEPT], KEPT, id="a trace that is kept, before an older one that is not"),
+        pytest.param([LEFT, None], LEFT, id="a trace that is not kept: it says so to the batch"),
+        pytest.param(["nonsense", KEPT], KEPT, id="a text that is none"),
+    ],
+)
+def test_batch_of_a_window_works_in_a_context_of_its_requests(given: list[str | None], expected: str | None) -> None:
+    members = [queued(accepted=1000).model_copy(update={"traceparent": one}) for one in given]
+    batch = window_batch("b1", "default", members, CHAT, MODELS.models[0])
+    assert batch.metadata.annotations.get(labels.TRACEPARENT) == expected
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "state", "error"),
+    [
+        pytest.param(None, RequestState.FAILED, None, id="no context: no span"),
+        pytest.param(KEPT, RequestState.COMPLETED, "", id="a trace that is kept"),
+        pytest.param(LEFT, RequestState.COMPLETED, None, id="a trace that is not kept, and all is well"),
+        pytest.param(LEFT, RequestState.FAILED, "mock_error", id="a trace that is not kept, and a failure"),
+    ],
+)
+def test_request_tells_of_its_end_in_its_own_trace(
+    traceparent: str | None, state: RequestState, error: str | None
+) -> None:
+    asked = queued(accepted=1000).model_copy(update={"traceparent": traceparent})
+    fault = RequestError(code="mock_error", message="no") if state == RequestState.FAILED else None
+    record = ended(begun(asked, "b1", CHAT, 2000), Outcome(state, error=fault), 5000)
+    assert record is not None
+    span = request_span(record, Tracing())
+    assert (span.error if span is not None else None) == error
+    if span is not None:
+        assert (span.parent_id, str(span.context)[:36]) == ("00f067aa0ba902b7", (traceparent or "")[:36])
+        assert (span.end - span.start).total_seconds() == 4
+    assert request_span(record, None) is None

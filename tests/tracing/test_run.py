@@ -16,6 +16,11 @@ from otlp_receiver import Arrived, be_patient, tree
 
 __all__ = ["desk"]
 
+BROKEN = {
+    "model": {"name": "broken"},
+    "engine": {"name": "mock", "mock": {"errorPercent": 100}},
+    "retries": {"limit": 0},
+}
 ABOVE = "00f067aa0ba902b7"
 FAN_OUT = {
     "apiVersion": "headrace.dev/v1alpha1",
@@ -70,7 +75,7 @@ def of_trace(collector: Collector, trace_id: str, root: str) -> list[Arrived]:
     def whole(spans: list[Arrived]) -> bool:
         mine = [it for it in spans if it.trace_id == trace_id]
         known = {it.span_id for it in mine}
-        return root in {it.name for it in mine} and all(it.parent_id in known or it.name == root for it in mine)
+        return root in {it.name for it in mine} and all(it.parent_id in {ABOVE, *known} for it in mine)
 
     return [it for it in collector.behind.wait(whole) if it.trace_id == trace_id]
 
@@ -102,6 +107,34 @@ def test_a_batch_of_the_gateway_is_in_the_trace_of_the_request(
     (root,) = [it for it in found if it.name == f"InferenceBatch {name}"]
     assert root.parent_id == ABOVE
     assert {it.service for it in found} == {"headrace", "headrace-worker"}
+
+
+def test_a_request_that_fails_is_in_the_trace_of_whoever_has_asked(
+    tmp_path: Path, collector: Collector, trace_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRACEPARENT")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+    route = {"name": "broken", "model": "broken", "window": {"maxBatchSize": 2, "maxWaitMilliseconds": 60_000}}
+    other, body = secrets.token_hex(16), {"model": "broken", "messages": [{"role": "user", "content": "canary"}]}
+    with gateway(tmp_path, secrets.token_hex(8), routes=[route], models=[BROKEN]) as served:
+        asked = [
+            served.post("/v1/requests", body, traceparent=f"00-{trace}-{ABOVE}-01").json["id"]
+            for trace in (trace_id, other)
+        ]
+        batch = served.answered(asked[0])["batch_id"].removeprefix("batch_")
+        found = of_trace(collector, trace_id, f"InferenceBatch {batch}")
+        (told,) = [
+            span
+            for span in collector.behind.wait(lambda spans: other in {it.trace_id for it in spans})
+            if span.trace_id == other
+        ]
+    failed = {(it.attributes["headrace.custom_id"], it.error) for it in found if it.name == "record"}
+    assert failed == {(name, "mock_error") for name in asked}, "the way down to each record"
+    assert {it.parent_id for it in found if it.name.startswith("InferenceBatch")} == {ABOVE}
+    assert (told.name, told.parent_id, told.error) == ("request", ABOVE, "mock_error"), (
+        "each tells of its end in its own"
+    )
+    assert (told.attributes["headrace.request"], told.attributes["headrace.name"]) == (asked[1], batch)
 
 
 def test_no_text_of_a_record_and_no_credential_is_in_a_span(

@@ -85,6 +85,8 @@ class QueuedRequest(ApiModel):
     """The request, in the names of its endpoint."""
     webhook: str | None = None
     """URL that is called when it has ended."""
+    traceparent: str | None = None
+    """The trace context that it was made in."""
 
 
 class RequestError(ApiModel):
@@ -114,6 +116,8 @@ class RequestRecord(ApiModel):
     """The response is too large for this record: it is where the batch has left it."""
     webhook: str | None = None
     """URL that is called when it has ended."""
+    traceparent: str | None = None
+    """The trace context that it was made in."""
     body: FreeObject | None = None
     """What was asked, of a request that was not answered: so it can be asked again."""
 

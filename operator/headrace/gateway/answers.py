@@ -17,13 +17,14 @@ from headrace.gateway.lines import lines
 from headrace.gateway.place import ResultsPlace
 from headrace.gateway.store import Store
 from headrace.gateway.together import AT_ONCE, together
+from headrace.gateway.watch import UNWATCHED, Watch
 
 
 class Answers:
     """Writes down what has become of requests; what is written down already stays as it is."""
 
-    def __init__(self, store: Store, place: ResultsPlace, clock: Clock) -> None:
-        self._store, self._place, self._clock = store, place, clock
+    def __init__(self, store: Store, place: ResultsPlace, clock: Clock, watch: Watch = UNWATCHED) -> None:
+        self._store, self._place, self._clock, self._watch = store, place, clock, watch
 
     async def give(self, window: ClosedWindow, batch: OurObject | None) -> None:
         """Answer all requests of a window whose batch is over; None for one that is gone."""
@@ -64,4 +65,5 @@ class Answers:
             if is_dead(changed.state):
                 await self._store.add_letter(request_id)
             if await self._store.write_record(changed, kept.revision):
+                self._watch.ended(changed)
                 return

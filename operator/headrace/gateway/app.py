@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, HTTPExceptionHandler, Receive, Scope, Send
 
 from headrace.api.gateway import ServedModels
 from headrace.core.httpapi.batchwise import LIST_MODELS
-from headrace.core.httpapi.itself import HEALTHY
 from headrace.core.openai.errors import ApiError
 from headrace.core.openai.models import model_objects
 from headrace.gateway.batches import Batches
@@ -46,10 +45,9 @@ def gateway_app(
 ) -> Starlette:
     """The gateway to places. `hosts`: the only names that requests may call it by, where it is for one machine alone.
 
-    `more`: what else is answered, such as single requests.
+    `more`: what else is answered, such as single requests, and about the gateway itself.
     """
     served = [
-        Answered(HEALTHY, _healthy),
         Answered(LIST_MODELS, _models(places.models)),
         *Files(places, limits).served,
         *Batches(places, limits).served,
@@ -104,10 +102,6 @@ def _handler(
         return await answer(request, error)
 
     return kind, handle
-
-
-async def _healthy(_: Request) -> Response:
-    return JSONResponse({"status": "ok"})
 
 
 def _models(served: ServedModels) -> Callable[[Request], Awaitable[Response]]:

@@ -1,4 +1,4 @@
-"""Reading what clients send: bounded in size, in depth and in time."""
+"""Reading what clients send: bodies, bounded in size, in depth and in time; and the trace that they belong to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from headrace.api.base import JsonObject
+from headrace.api.tracing import TraceContext
 from headrace.core.openai.errors import ApiError, bad_request
 
 MAX_JSON_BYTES = 256 * 1024
@@ -57,6 +58,12 @@ def check_announced(request: Request, most: int) -> None:
 def too_large(most: int) -> ApiError:
     """The refusal of a body, or a file in it, of more than `most` bytes."""
     return ApiError(413, f"too large: at most {most} bytes are taken", None, "too_large")
+
+
+def traceparent_of(request: Request) -> str | None:
+    """The trace context that a request is made in; None when it has none, or something else in its place."""
+    found = TraceContext.parse(request.headers.get("traceparent", ""))
+    return str(found) if found is not None else None
 
 
 def _content_type(request: Request) -> str:

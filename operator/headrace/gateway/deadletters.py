@@ -13,6 +13,7 @@ from headrace.core.asking.requests import queued_object, queued_request, record_
 from headrace.core.httpapi.single import LETTERS_LISTED, LIST_LETTERS, MOST_LETTERS, REPLAY_LETTER
 from headrace.core.openai.errors import conflict, no_such
 from headrace.core.openai.pages import page, page_object, window
+from headrace.gateway.bodies import traceparent_of
 from headrace.gateway.clocks import Clock
 from headrace.gateway.entrance import tenant_of
 from headrace.gateway.replies import accepted
@@ -54,7 +55,7 @@ class DeadLetters:
         if record.body is None:
             raise conflict(f"what {wanted} has asked is not known any more", "id", "body_gone")
         asked = queued_request(replay_id(wanted), record.body, self._rooms.models.served(route), self._clock.now())
-        asked = asked.model_copy(update={"webhook": record.webhook})
+        asked = asked.model_copy(update={"webhook": record.webhook, "traceparent": traceparent_of(request)})
         known = await room.known.look(asked.id)
         if known is None:
             await room.queue.add(route, asked)

@@ -19,6 +19,7 @@ from headrace.gateway.clocks import Clock, WallClock
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.hookqueue import JetStreamHooks
 from headrace.gateway.identities import Everybody
+from headrace.gateway.itself import Itself
 from headrace.gateway.jetstream import JetStream, connected
 from headrace.gateway.lanes import Lanes
 from headrace.gateway.limits import Limits
@@ -37,9 +38,11 @@ from headrace.gateway.store import Lane, Stores
 from headrace.gateway.streams import Streams
 from headrace.gateway.taking import Owner, Taking
 from headrace.gateway.targets import ObjectTarget, Target
+from headrace.gateway.watch import Spans, Watch
 from headrace.gateway.webhooks import Callers
 from headrace.gateway.windows import RouteWindows
 from headrace.shells.local.converge import Interrupt
+from headrace.shells.local.traces import tracer_here, tracing_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +67,20 @@ class Door:
 async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]) -> None:
     """Serve until the interrupt is requested; `opened` is called once requests can come. Raises `NoServer`."""
     async with AsyncExitStack() as stack:
-        asking = None
+        asking = _Asking(Itself().served, lambda: None)
         if door.places.models.routes:  # without any nothing is queued, and no server is needed
             asking = await stack.enter_async_context(_asking(door, interrupt))
-        app = gateway_app(
-            door.places, door.limits, Everybody(door.only), door.hosts, asking.served if asking is not None else ()
-        )
+        app = gateway_app(door.places, door.limits, Everybody(door.only), door.hosts, asking.served)
         opened()
-        await serve(app, door.listener, interrupt, asking.pushes.stop if asking is not None else lambda: None)
+        await serve(app, door.listener, interrupt, asking.stop)
 
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """Single requests, and those who wait for them."""
+    """What is answered beside whole batches, and how that is stopped which would never end by itself."""
 
     served: Sequence[Served]
-    pushes: Pushes
+    stop: Callable[[], None]
 
 
 @asynccontextmanager
@@ -96,20 +97,21 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
             for route in models.routes
             if route.target.warm_pool is not None
         }
-        pushes = Pushes(stores, clock)
+        pushes, watch = Pushes(stores, clock), Spans(tracing_here(), tracer_here())
         await pushes.begin()
         takers, work = await _takers(
-            door, stores, lambda lane: _windows(lane, door.places, stores, pools, clock), stack
+            door, stores, lambda lane: _windows(lane, door.places, stores, pools, clock, watch), stack
         )
         rooms = Rooms(door.places, stores, takers, clock)
         work += [pushes.run, *(partial(one.run, lambda: interrupt.requested > 1) for one in pools.values())]
         if models.webhooks is not None:
             work.append(Callers(models.webhooks, JetStreamHooks(stores.js), clock).run)
         tasks = [asyncio.create_task(run()) for run in work]
-        requests, letters = Requests(rooms, door.limits, clock), DeadLetters(rooms, clock)
+        requests, letters = Requests(rooms, door.limits, clock, watch), DeadLetters(rooms, clock)
         try:
-            shown = Routes(rooms, pools).served
-            yield _Asking([*requests.served, *letters.served, *Streams(pushes, rooms).served, *shown], pushes)
+            streams, shown, itself = Streams(pushes, rooms), Routes(rooms, pools), Itself(stores.position)
+            served = [*requests.served, *letters.served, *streams.served, *shown.served, *itself.served]
+            yield _Asking(served, pushes.stop)
         finally:
             for task in tasks:
                 task.cancel()
@@ -132,13 +134,15 @@ async def _takers(
     return lanes, []
 
 
-def _windows(lane: Lane, places: Places, stores: Stores, pools: Mapping[str, Pool], clock: Clock) -> RouteWindows:
+def _windows(
+    lane: Lane, places: Places, stores: Stores, pools: Mapping[str, Pool], clock: Clock, watch: Watch
+) -> RouteWindows:
     """The windows of a route of a tenant, with all that they become in its namespace. Tenants share a pool, and nothing else."""
     store, place = stores.of(lane.namespace), places.of(lane.namespace)
     route = next(one for one in places.models.routes if one.name == lane.route)
-    served, answers = places.models.served(route), Answers(store, place, clock)
+    served, answers = places.models.served(route), Answers(store, place, clock, watch)
     pool = pools.get(lane.route)
     target: Target = (
         ObjectTarget(route, served, place, answers) if pool is None else PoolLane(pool, lane.namespace, store, answers)
     )
-    return RouteWindows(route, served, store, target, clock)
+    return RouteWindows(route, served, store, target, clock, watch)

@@ -22,7 +22,7 @@ from headrace.core.asking.requests import (
 )
 from headrace.core.httpapi.single import CANCEL_REQUEST, CREATE_REQUEST, RETRIEVE_REQUEST
 from headrace.core.openai.errors import ApiError
-from headrace.gateway.bodies import json_body
+from headrace.gateway.bodies import json_body, traceparent_of
 from headrace.gateway.clocks import Clock
 from headrace.gateway.entrance import tenant_of
 from headrace.gateway.limits import Limits
@@ -30,6 +30,7 @@ from headrace.gateway.replies import accepted
 from headrace.gateway.rooms import Room, Rooms
 from headrace.gateway.routing import Answered, Served
 from headrace.gateway.store import InQueue, Kept
+from headrace.gateway.watch import UNWATCHED, Watch
 
 _DIGITS = 24
 
@@ -37,8 +38,8 @@ _DIGITS = 24
 class Requests:
     """The answers to requests about requests."""
 
-    def __init__(self, rooms: Rooms, limits: Limits, clock: Clock) -> None:
-        self._rooms, self._limits, self._clock = rooms, limits, clock
+    def __init__(self, rooms: Rooms, limits: Limits, clock: Clock, watch: Watch = UNWATCHED) -> None:
+        self._rooms, self._limits, self._clock, self._watch = rooms, limits, clock, watch
 
     @property
     def served(self) -> Sequence[Served]:
@@ -56,7 +57,8 @@ class Requests:
         route = route_of(body, models.routes, request.query_params.get("route"))
         name = request_id(route.name, secrets.token_hex(_DIGITS // 2))
         asked = queued_request(name, body, models.served(route), self._clock.now())
-        asked = asked.model_copy(update={"webhook": target(request.headers.get("headrace-webhook"), models.webhooks)})
+        webhook = target(request.headers.get("headrace-webhook"), models.webhooks)
+        asked = asked.model_copy(update={"webhook": webhook, "traceparent": traceparent_of(request)})
         key = request.headers.get("idempotency-key")
         if key is not None:
             asked = await _remembered(room, key, asked, route)
@@ -81,6 +83,7 @@ class Requests:
             if record is None:
                 return JSONResponse(await room.known.shown(found))
             if await room.store.write_record(record, known.revision if known else 0):
+                self._watch.ended(record)
                 break
         await _end_if_unwanted(room, record)
         return JSONResponse(record_object(record))

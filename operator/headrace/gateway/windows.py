@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from headrace.api.asking import ClosedWindow, QueuedRequest, RequestRoute
 from headrace.api.gateway import ServedModel
-from headrace.core.asking.life import begun, belongs, is_dead
+from headrace.core.asking.life import begun, belongs, has_ended, is_dead
 from headrace.core.asking.pressure import Left, recent
 from headrace.core.asking.requests import record_bytes
 from headrace.core.asking.windows import Gathered, closes_at, closing
@@ -24,6 +24,7 @@ from headrace.gateway.place import PlaceAway
 from headrace.gateway.store import Delivery, Store
 from headrace.gateway.targets import Target
 from headrace.gateway.together import together
+from headrace.gateway.watch import UNWATCHED, Watch
 from headrace.shells.local.state import StateError
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,17 @@ class _Held(NamedTuple):
 class RouteWindows:
     """The windows of one route. One process at a time may have them."""
 
-    def __init__(self, route: RequestRoute, served: ServedModel, store: Store, target: Target, clock: Clock) -> None:
+    def __init__(
+        self,
+        route: RequestRoute,
+        served: ServedModel,
+        store: Store,
+        target: Target,
+        clock: Clock,
+        watch: Watch = UNWATCHED,
+    ) -> None:
         self._route, self._served, self._store, self._target, self._clock = route, served, store, target, clock
+        self._watch = watch
         self._held: dict[str, _Held] = {}
         """Requests that have come out of the queue and are in no window, by id, the oldest first."""
         self._open: dict[str, ClosedWindow] = {}
@@ -185,6 +195,8 @@ class RouteWindows:
         if not await self._store.write_record(record, 0):
             kept = await self._store.record(request.id)
             return kept is not None and belongs(kept.record, batch)
+        if has_ended(record):
+            self._watch.ended(record)
         return belongs(record, batch)
 
     async def _attend(self, window: ClosedWindow, step: Callable[[ClosedWindow], Awaitable[None]]) -> None:

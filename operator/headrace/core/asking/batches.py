@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import orjson
 
@@ -16,6 +16,8 @@ from headrace.api.kinds import OurObject
 from headrace.api.reasons import ConditionType
 from headrace.api.records import ErrorCode
 from headrace.core.asking.life import Outcome
+from headrace.core.asking.traces import window_context
+from headrace.core.tracing.context import handed_on
 
 _STATES = {ErrorCode.BATCH_EXPIRED: RequestState.EXPIRED, ErrorCode.BATCH_CANCELLED: RequestState.CANCELLED}
 """Errors that a request has a state of its own for; with all others it has failed."""
@@ -27,14 +29,14 @@ def record_of(request_id: str, endpoint: str | None, body: JsonObject) -> JsonOb
 
 
 def window_batch(
-    name: str, namespace: str, members: Iterable[QueuedRequest], route: RequestRoute, served: ServedModel
+    name: str, namespace: str, members: Sequence[QueuedRequest], route: RequestRoute, served: ServedModel
 ) -> InferenceBatch:
     """The batch that answers these requests. They are in the object itself: it is there with all of them, or not at all."""
     said = served.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
     records = [record_of(one.id, served.endpoint, one.body) for one in members]
     return InferenceBatch.parse(
         {
-            "metadata": {"name": name, "namespace": namespace, "annotations": {labels.REQUEST_ROUTE: route.name}},
+            "metadata": {"name": name, "namespace": namespace, "annotations": _annotations(route, members)},
             "spec": {
                 **said,
                 "shards": 1,  # a window is one micro-batch
@@ -54,7 +56,7 @@ def window_fan_out(name: str, namespace: str, members: Sequence[QueuedRequest], 
     records = [record_of(one.id, route.task.endpoint, body) for one, body in zip(members, bodies, strict=True)]
     return FanOutJob.parse(
         {
-            "metadata": {"name": name, "namespace": namespace, "annotations": {labels.REQUEST_ROUTE: route.name}},
+            "metadata": {"name": name, "namespace": namespace, "annotations": _annotations(route, members)},
             "spec": {
                 **said,
                 "input": {"inline": records, "format": "openai"},
@@ -62,6 +64,10 @@ def window_fan_out(name: str, namespace: str, members: Sequence[QueuedRequest], 
             },
         }
     )
+
+
+def _annotations(route: RequestRoute, members: Sequence[QueuedRequest]) -> dict[str, str]:
+    return {labels.REQUEST_ROUTE: route.name, **handed_on(window_context(members))}
 
 
 def window_work(window: ClosedWindow, namespace: str, route: RequestRoute, served: ServedModel) -> OurObject:

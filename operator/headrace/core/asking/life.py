@@ -60,6 +60,7 @@ def begun(request: QueuedRequest, batch: str, route: RequestRoute, now: int) -> 
             ended=now,
             body=request.body,
             webhook=request.webhook,
+            traceparent=request.traceparent,
             error=RequestError(code="deadline_exceeded", message=message),
         )
     return RequestRecord(
@@ -69,6 +70,7 @@ def begun(request: QueuedRequest, batch: str, route: RequestRoute, now: int) -> 
         batch=batch,
         answered_by=route.target.kind,
         webhook=request.webhook,
+        traceparent=request.traceparent,
     )
 
 

@@ -8,6 +8,16 @@ from headrace.core.httpapi.operation import Answer, Operation, Tag
 HEALTHY = Operation(
     "healthy", "GET", "/healthz", Tag.GATEWAY, "Whether it answers.", (Answer(200, "It does.", Health),), is_open=True
 )
+READY = Operation(
+    "ready",
+    "GET",
+    "/readyz",
+    Tag.GATEWAY,
+    "Whether requests can be taken: what keeps them answers.",
+    (Answer(200, "They can.", Health),),
+    (503,),
+    is_open=True,
+)
 DOCUMENT = Operation(
     "document",
     "GET",
@@ -20,5 +30,6 @@ DOCUMENT = Operation(
 
 OPERATIONS = (
     HEALTHY,
+    READY,
     DOCUMENT,
 )

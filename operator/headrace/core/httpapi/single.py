@@ -6,7 +6,7 @@ from headrace.api.answers import DeadLetterPage, RefusalEvent, RequestEvent, Req
 from headrace.api.asking import StreamMessage
 from headrace.api.gateway import AskedRequest
 from headrace.core.httpapi.operation import EVENTS, Answer, Body, Operation, Parameter, Tag
-from headrace.core.httpapi.parameters import AFTER, ID, KEY, ORDER, REQUEST, TEXT, limit
+from headrace.core.httpapi.parameters import AFTER, ID, KEY, ORDER, REQUEST, TEXT, TRACEPARENT, limit
 
 MOST_LETTERS, LETTERS_LISTED = 1000, 100
 _STREAMED = (
@@ -30,6 +30,7 @@ CREATE_REQUEST = Operation(
             "route", "query", "The route that it takes; by default the first one for its model and its endpoint.", TEXT
         ),
         KEY,
+        TRACEPARENT,
         Parameter(
             "Headrace-Webhook", "header", "URL that is called when it has ended.", {"type": "string", "format": "uri"}
         ),
@@ -100,7 +101,7 @@ REPLAY_LETTER = Operation(
     "Asks a dead request again, in the same words; made once, however often it is sent.",
     (Answer(202, "The new request.", RequestObject, headers=("Location",)),),
     (400, 404, 409, 410, 413, 429, 503),
-    (REQUEST,),
+    (REQUEST, TRACEPARENT),
 )
 LIST_ROUTES = Operation(
     "listRoutes",
