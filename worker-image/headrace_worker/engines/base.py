@@ -75,6 +75,8 @@ class EngineStats:
     """Sum of their sizes in records."""
     batched_tokens: int = 0
     """Sum of their sizes in tokens, as `maxBatchTokens` counts them."""
+    compute_seconds: float = 0.0
+    """Of an engine that generates: time in forward passes, in drawing tokens and in the KV cache. The rest is bookkeeping."""
     endpoints: Mapping[str, EndpointStats] = field(default_factory=dict)
     """Of an engine that asks endpoints, by their names."""
 

@@ -24,7 +24,7 @@ class Answers:
 
     def outcome(self, sequence: Sequence) -> Outcome | None:
         """The outcome of a sequence that has just got a token; None when it goes on."""
-        if sequence.tokens[-1] in self._end_tokens:
+        if sequence.tokens[-1] in self._end_tokens and not sequence.sampling.ignore_eos:
             return self._finished(sequence, self._text(sequence, sequence.answer[:-1]), "stop")
         if sequence.sampling.stop and (text := self._stopped(sequence)) is not None:
             return self._finished(sequence, text, "stop")

@@ -118,6 +118,7 @@ class Generation:
 
         Memory can be given back only after this has returned: until then the error holds on to all that the step had made.
         """
+        began = monotonic()
         try:
             logits = self._decoder.forward([one.tokens for one in self._running], [one.tokens for one in admitted])
             return next_tokens(logits, [*self._running, *admitted])
@@ -125,6 +126,8 @@ class Generation:
             if not is_out_of_memory(error):
                 raise
             return None
+        finally:
+            self._stats.compute_seconds += monotonic() - began
 
     def _advance(self, tokens: list[int]) -> list[Outcome]:
         """Give each sequence its token, and take out those that are finished."""
@@ -145,7 +148,9 @@ class Generation:
         last = self._running.pop()
         if row < len(self._running):
             self._running[row] = last
+            began = monotonic()
             self._decoder.cache.move(len(self._running), row, len(last.tokens) - 1)
+            self._stats.compute_seconds += monotonic() - began
 
     def _back_off(self, admitted: list[Sequence]) -> list[Outcome]:
         """Out of memory: put all sequences back and halve the limits; one that is alone has failed."""

@@ -1,8 +1,8 @@
 """OpenAI's sampling parameters: from a request's body to `Sampling`.
 
 `max_tokens` (or `max_completion_tokens`) defaults to what OpenAI and vLLM take: the room left in the context for chat, 16 for
-completions; more than the room left is cut to it. `temperature` and `top_p` default to 1, `top_k` is vLLM's. `stop` is a text or a
-list of texts. Without `seed`, a record's own id is its seed, so a rerun gives the same answer.
+completions; more than the room left is cut to it. `temperature` and `top_p` default to 1, `top_k` and `ignore_eos` are vLLM's. `stop`
+is a text or a list of texts. Without `seed`, a record's own id is its seed, so a rerun gives the same answer.
 
 A parameter that would change the answer and is not supported is refused unless it says what happens anyway (`n: 1`). Parameters
 that nobody knows are ignored, as vLLM does.
@@ -37,7 +37,6 @@ _ONLY: dict[str, Any] = {
     "logit_bias": {},
     "min_p": 0,
     "min_tokens": 0,
-    "ignore_eos": False,
     "stop_token_ids": [],
     "bad_words": [],
     "use_beam_search": False,
@@ -63,6 +62,8 @@ class Sampling:
     seed: str
     stop: tuple[str, ...]
     """The answer ends before the first of these texts."""
+    ignore_eos: bool = False
+    """Go on to `max_tokens`, also when the model says that it is finished."""
 
 
 def sampling(request: Request, task: Task, room: int) -> Sampling:
@@ -79,6 +80,7 @@ def sampling(request: Request, task: Task, room: int) -> Sampling:
         top_k=max(0, int(_or(top_k, 0))),
         seed=f"id:{request.custom_id}" if seed is None else f"seed:{int(seed)}",
         stop=_stop(body),
+        ignore_eos=_flag(body, "ignore_eos"),
     )
 
 
@@ -117,6 +119,13 @@ def _stop(body: JsonObject) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         raise invalid("stop", "must be a text or a list of texts, none of them empty")
     return tuple(texts)
+
+
+def _flag(body: JsonObject, name: str) -> bool:
+    given = body.get(name)
+    if not isinstance(given, bool | None):
+        raise invalid(name, "must be true or false")
+    return bool(given)
 
 
 def _number(

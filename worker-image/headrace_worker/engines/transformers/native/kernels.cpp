@@ -151,12 +151,32 @@ struct Attention {
 
 namespace {
 
+constexpr int LARGEST = 512;    // numbers in a head
 constexpr int MOST_ROWS = 4;    // queries that are done together: each key and value is read once for all of them
 constexpr int MOST_BLOCKS = 4;  // blocks of keys, and vectors of a value, that are done together
 constexpr int PROMPT_QUERIES = 16;
 
 struct Item {
     int sequence, key_head, first, count;  // queries of one sequence, counted from its first new token
+};
+
+// What will be read next. The cache is larger than the processor's, and its own foresight ends with each page of memory.
+struct Ahead {
+    const char *at = nullptr, *end = nullptr;
+
+    template <typename T>
+    void aim(const T* from, int64_t count) {
+        at = (const char*)from;
+        end = (const char*)(from + count);
+    }
+
+    // As many bytes as one round of a kernel reads of its own.
+    template <typename T>
+    void step() {
+        if (at >= end) return;
+        for (size_t i = 0; i < sizeof(T); i++) __builtin_prefetch(at + i * 64);
+        at += sizeof(T) * 64;
+    }
 };
 
 template <typename T>
@@ -176,7 +196,7 @@ void rotate(const T* from, float* to, const Attention& it, int64_t position) {
 
 template <typename T>
 void keep(const Attention& it, int sequence, int head, int64_t token, int64_t position) {
-    float rotated[512];
+    float rotated[LARGEST];
     rotate((const T*)it.key + token * it.key_token + head * it.key_head, rotated, it, position);
     const int64_t row = int64_t(sequence) * it.key_heads + head;
     T* key = (T*)it.keys + (row * it.length + position / LANES * LANES) * it.size + position % LANES;
@@ -186,9 +206,10 @@ void keep(const Attention& it, int sequence, int head, int64_t token, int64_t po
 }
 
 template <int ROWS, int BLOCKS, typename T>
-void score_blocks(const float* query, const T* keys, int size, float* scores, int64_t stride) {
+void score_blocks(const float* query, const T* keys, int size, float* scores, int64_t stride, Ahead& ahead) {
     Lanes sums[ROWS][BLOCKS] = {};
     for (int i = 0; i < size; i++) {
+        ahead.step<T>();
         Lanes key[BLOCKS];
         for (int b = 0; b < BLOCKS; b++) key[b] = load(keys + (int64_t(b) * size + i) * LANES);
         for (int r = 0; r < ROWS; r++)
@@ -199,21 +220,22 @@ void score_blocks(const float* query, const T* keys, int size, float* scores, in
 }
 
 template <int ROWS, typename T>
-void score(const float* query, const T* keys, int size, int blocks, float* scores, int64_t stride) {
+void score(const float* query, const T* keys, int size, int blocks, float* scores, int64_t stride, Ahead& ahead) {
     for (; blocks >= MOST_BLOCKS; blocks -= MOST_BLOCKS) {
-        score_blocks<ROWS, MOST_BLOCKS>(query, keys, size, scores, stride);
+        score_blocks<ROWS, MOST_BLOCKS>(query, keys, size, scores, stride, ahead);
         keys += int64_t(MOST_BLOCKS) * LANES * size;
         scores += MOST_BLOCKS * LANES;
     }
-    if (blocks == 3) score_blocks<ROWS, 3>(query, keys, size, scores, stride);
-    if (blocks == 2) score_blocks<ROWS, 2>(query, keys, size, scores, stride);
-    if (blocks == 1) score_blocks<ROWS, 1>(query, keys, size, scores, stride);
+    if (blocks == 3) score_blocks<ROWS, 3>(query, keys, size, scores, stride, ahead);
+    if (blocks == 2) score_blocks<ROWS, 2>(query, keys, size, scores, stride, ahead);
+    if (blocks == 1) score_blocks<ROWS, 1>(query, keys, size, scores, stride, ahead);
 }
 
 template <int ROWS, int VECTORS, typename T>
-void weigh_part(const float* weights, int64_t stride, const T* values, int size, int tokens, T* const* out, const float* scales) {
+void weigh_part(const float* weights, int64_t stride, const T* values, int size, int tokens, T* const* out, const float* scales, Ahead& ahead) {
     Lanes sums[ROWS][VECTORS] = {};
     for (int t = 0; t < tokens; t++) {
+        ahead.step<T>();
         Lanes value[VECTORS];
         for (int v = 0; v < VECTORS; v++) value[v] = load(values + int64_t(t) * size + v * LANES);
         for (int r = 0; r < ROWS; r++)
@@ -224,15 +246,15 @@ void weigh_part(const float* weights, int64_t stride, const T* values, int size,
 }
 
 template <int ROWS, typename T>
-void weigh(const float* weights, int64_t stride, const T* values, int size, int tokens, T* const* out, const float* scales) {
+void weigh(const float* weights, int64_t stride, const T* values, int size, int tokens, T* const* out, const float* scales, Ahead& ahead) {
     T* to[ROWS];
     for (int part = 0; part < size; part += MOST_BLOCKS * LANES) {
         for (int r = 0; r < ROWS; r++) to[r] = out[r] + part;
         switch (std::min(MOST_BLOCKS, (size - part) / LANES)) {
-            case 4: weigh_part<ROWS, 4>(weights, stride, values + part, size, tokens, to, scales); break;
-            case 3: weigh_part<ROWS, 3>(weights, stride, values + part, size, tokens, to, scales); break;
-            case 2: weigh_part<ROWS, 2>(weights, stride, values + part, size, tokens, to, scales); break;
-            default: weigh_part<ROWS, 1>(weights, stride, values + part, size, tokens, to, scales);
+            case 4: weigh_part<ROWS, 4>(weights, stride, values + part, size, tokens, to, scales, ahead); break;
+            case 3: weigh_part<ROWS, 3>(weights, stride, values + part, size, tokens, to, scales, ahead); break;
+            case 2: weigh_part<ROWS, 2>(weights, stride, values + part, size, tokens, to, scales, ahead); break;
+            default: weigh_part<ROWS, 1>(weights, stride, values + part, size, tokens, to, scales, ahead);
         }
     }
 }
@@ -257,63 +279,89 @@ float soften(float* scores, int from, int to, int count) {
     return 1.0f / sum(total);
 }
 
+// The columns of the cache that a query at a place of its sequence looks at: from the first to the one after the last.
+inline int first_column(const Attention& it, int last) { return it.window > 0 ? std::max(0, last - it.window) : 0; }
+
+inline int cached(const Attention& it, int sequence) {
+    return it.lengths[sequence] - (it.starts[sequence + 1] - it.starts[sequence]);
+}
+
+// Where the keys, or the values, of an item begin that it looks at, and how many numbers they are.
+template <typename T>
+void aim(Ahead& ahead, const Attention& it, const Item& item, const void* cache) {
+    const int place = cached(it, item.sequence) + item.first;
+    const int low = first_column(it, place + 1) / LANES * LANES, high = place + item.count;
+    const int64_t row = int64_t(item.sequence) * it.key_heads + item.key_head;
+    ahead.aim((const T*)cache + (row * it.length + low) * it.size, int64_t(high - low) * it.size);
+}
+
 // ROWS query heads, of one token or of neighbours, that look at the same keys.
 template <int ROWS, typename T>
-void attend_rows(const Attention& it, const Item& item, int first, std::vector<float>& scratch) {
-    const int group = it.heads / it.key_heads;
-    const int begin = it.starts[item.sequence], cached = it.lengths[item.sequence] - (it.starts[item.sequence + 1] - begin);
-    alignas(64) float query[ROWS * 512];
+void attend_rows(const Attention& it, const Item& item, int first, const Item* next, std::vector<float>& scratch) {
+    const int group = it.heads / it.key_heads, before = cached(it, item.sequence);
+    alignas(64) float query[ROWS * LARGEST];
     T* out[ROWS];
     int from[ROWS], to[ROWS];
+    Ahead ahead;
+    if (first == 0) aim<T>(ahead, it, item, it.values);
     for (int r = 0; r < ROWS; r++) {
         const int token = item.first + (first + r) / group, head = item.key_head * group + (first + r) % group;
-        const int64_t packed = begin + token;
-        rotate((const T*)it.query + packed * it.query_token + head * it.query_head, query + r * it.size, it, cached + token);
+        const int64_t packed = it.starts[item.sequence] + token;
+        rotate((const T*)it.query + packed * it.query_token + head * it.query_head, query + r * it.size, it, before + token);
         for (int i = 0; i < it.size; i++) query[r * it.size + i] *= it.scaling;
         out[r] = (T*)it.out + (packed * it.heads + head) * it.size;
-        to[r] = cached + token + 1;
-        from[r] = it.window > 0 ? std::max(0, to[r] - it.window) : 0;
+        to[r] = before + token + 1;
+        from[r] = first_column(it, to[r]);
     }
     const int low = from[0] / LANES * LANES, high = (to[ROWS - 1] + LANES - 1) / LANES * LANES, count = high - low;
     if (scratch.size() < size_t(ROWS) * count) scratch.resize(size_t(ROWS) * count);
-    const int64_t row = int64_t(item.sequence) * it.key_heads + item.key_head;
-    score<ROWS>(query, (const T*)it.keys + (row * it.length + low) * it.size, it.size, count / LANES, scratch.data(), count);
+    const int64_t begin = ((int64_t(item.sequence) * it.key_heads + item.key_head) * it.length + low) * it.size;
+    score<ROWS>(query, (const T*)it.keys + begin, it.size, count / LANES, scratch.data(), count, ahead);
     float scales[ROWS];
     for (int r = 0; r < ROWS; r++) scales[r] = soften(scratch.data() + int64_t(r) * count, from[r] - low, to[r] - low, count);
-    const T* values = (const T*)it.values + (row * it.length + low) * it.size;
-    weigh<ROWS>(scratch.data(), count, values, it.size, to[ROWS - 1] - low, out, scales);
+    if (next != nullptr) aim<T>(ahead, it, *next, it.keys);
+    weigh<ROWS>(scratch.data(), count, (const T*)it.values + begin, it.size, to[ROWS - 1] - low, out, scales, ahead);
 }
 
 template <typename T>
-void attend(const Attention& it, const Item& item, std::vector<float>& scratch) {
-    const int rows = item.count * (it.heads / it.key_heads);
-    int first = 0;
-    for (; first + MOST_ROWS <= rows; first += MOST_ROWS) attend_rows<MOST_ROWS, T>(it, item, first, scratch);
-    if (rows - first == 3) attend_rows<3, T>(it, item, first, scratch);
-    if (rows - first == 2) attend_rows<2, T>(it, item, first, scratch);
-    if (rows - first == 1) attend_rows<1, T>(it, item, first, scratch);
+void attend(const Attention& it, const Item& item, const Item* next, std::vector<float>& scratch) {
+    const int rows = item.count * (it.heads / it.key_heads), whole = rows / MOST_ROWS * MOST_ROWS;
+    for (int first = 0; first < whole; first += MOST_ROWS)
+        attend_rows<MOST_ROWS, T>(it, item, first, first + MOST_ROWS == rows ? next : nullptr, scratch);
+    if (rows - whole == 3) attend_rows<3, T>(it, item, whole, next, scratch);
+    if (rows - whole == 2) attend_rows<2, T>(it, item, whole, next, scratch);
+    if (rows - whole == 1) attend_rows<1, T>(it, item, whole, next, scratch);
+}
+
+template <typename T>
+void keep_item(const Attention& it, const Item& item) {
+    const int begin = it.starts[item.sequence], before = cached(it, item.sequence);
+    for (int t = item.first; t < item.first + item.count; t++)
+        keep<T>(it, item.sequence, item.key_head, begin + t, before + t);
 }
 
 template <typename T>
 void attention(const Attention& it) {
-    std::vector<Item> items;
-    for (int s = 0; s < it.sequences; s++)
-        for (int first = 0, count = it.starts[s + 1] - it.starts[s]; first < count; first += PROMPT_QUERIES)
-            for (int head = 0; head < it.key_heads; head++) items.push_back({s, head, first, std::min(PROMPT_QUERIES, count - first)});
-    const int64_t all = int64_t(items.size());
+    std::vector<Item> parts, wholes;  // of long prompts, whose keys are all kept before any query looks; and of others, each on its own
+    for (int s = 0; s < it.sequences; s++) {
+        const int count = it.starts[s + 1] - it.starts[s];
+        for (int first = 0; first < count; first += PROMPT_QUERIES)
+            for (int head = 0; head < it.key_heads; head++)
+                (count > PROMPT_QUERIES ? parts : wholes).push_back({s, head, first, std::min(PROMPT_QUERIES, count - first)});
+    }
+    const int64_t some = int64_t(parts.size()), all = int64_t(wholes.size());
 #pragma omp parallel
     {
-        // All keys and values first: a query looks at those of its own step, too.
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < all; i++) {
-            const Item& item = items[i];
-            const int begin = it.starts[item.sequence], cached = it.lengths[item.sequence] - (it.starts[item.sequence + 1] - begin);
-            for (int t = item.first; t < item.first + item.count; t++)
-                keep<T>(it, item.sequence, item.key_head, begin + t, cached + t);
-        }
         std::vector<float> scratch;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < all; i++) attend<T>(it, items[i], scratch);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < some; i++) keep_item<T>(it, parts[i]);
+#pragma omp for schedule(dynamic, 1) nowait
+        for (int64_t i = 0; i < some; i++) attend<T>(it, parts[i], nullptr, scratch);
+#pragma omp for schedule(guided, 1)
+        for (int64_t i = 0; i < all; i++) {
+            keep_item<T>(it, wholes[i]);
+            attend<T>(it, wholes[i], i + 1 < all ? &wholes[i + 1] : nullptr, scratch);
+        }
     }
 }
 
