@@ -29,7 +29,7 @@ STORE = LocalStore()
 KINDS = [FileKind(*both) for both in itertools.product(OutputFormat, Compression)]
 LINES = [
     result_line("batch_req_1", "r1", {"text": "Grüße\u2028", "n": [1.5, 2**53, None], "deep": {"a": []}}, 1),
-    result_line("batch_req_2", "r2", {}, 2, {"endpoint": "a"}),
+    result_line("batch_req_2", "r2", {}, 2, {"endpoint": "a"}, "5f"),
     error_line("batch_req_3", "r3", RecordError(ErrorCode.ENGINE_ERROR, "it broke", "x"), 3),
 ]
 

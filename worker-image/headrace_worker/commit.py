@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from headrace.api.base import ApiModel, Count
 from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.output import OutputFile
+from headrace.api.reuse import Reused
 from headrace.api.worker import BatchIdentity
 from headrace_worker.errors import JobFailed, ShardFailed
 from headrace_worker.layout import ShardFolder, journal_attempt
@@ -41,6 +42,7 @@ class ShardCommit(ApiModel):
     errors: OutputFile
     records: RecordCounts
     usage: Usage
+    reused: Reused = Field(default_factory=Reused)
     batches: Count
     batched_records: Count
     reprocessed: Count

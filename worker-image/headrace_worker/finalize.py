@@ -56,6 +56,7 @@ def finalize(config: WorkerConfig) -> FinalizeReport:
     return FinalizeReport(
         records=manifest.records,
         usage=manifest.usage,
+        reused=manifest.reused,
         batches=manifest.batches,
         batched_records=manifest.batched_records,
         evaluation=evaluated,

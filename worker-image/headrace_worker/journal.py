@@ -214,6 +214,7 @@ class ShardJournal:
                 completion_tokens=counts.completion_tokens,
                 gpu_seconds=int(used.gpu_seconds),
             ),
+            reused=counts.reused,
             batches=used.batches,
             batched_records=used.batched_records,
             reprocessed=counts.reprocessed,

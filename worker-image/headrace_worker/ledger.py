@@ -7,6 +7,7 @@ absent. The kinds:
 * `B position position …`: work on these records has begun;
 * `R position prompt_tokens completion_tokens line`: a result, `line` being the very line of the output file;
 * `E position prompt_tokens completion_tokens line`: an error;
+* `P …`, `Q …`, `C …`: the same as `R`, of a result that was there already: in an earlier batch, of an equal record, in a cache;
 * `U {json}`: what the shard has used so far, see `Used`.
 
 A `Ledger` keeps ten bytes a record, whatever the length of the lines: it knows where a line is, not what it says.
@@ -22,7 +23,11 @@ from typing import NamedTuple
 
 import orjson
 
+from headrace.api.reuse import Reused
+
 HEAD, BEGUN, RESULT, ERROR, USED = b"H", b"B", b"R", b"E", b"U"
+RESUMED, EQUAL, CACHED = b"P", b"Q", b"C"
+_FINISHED = (RESULT, ERROR, RESUMED, EQUAL, CACHED)
 
 _OFFSET_BITS = 40
 _MOST_TRIES = 255
@@ -40,6 +45,8 @@ class Entry(NamedTuple):
     """Whether it is a line of the errors file."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    reused: bytes = b""
+    """Of a result that was there already: RESUMED, EQUAL or CACHED."""
 
 
 class Place(NamedTuple):
@@ -68,6 +75,15 @@ class Counts:
     completion_tokens: int = 0
     reprocessed: int = 0
     """Times that a record was begun although an attempt before had begun it: work done twice."""
+    resumed: int = 0
+    equal: int = 0
+    cached: int = 0
+    """Results that were there already."""
+
+    @property
+    def reused(self) -> Reused:
+        """The last three."""
+        return Reused(resumed=self.resumed, equal=self.equal, cached=self.cached)
 
 
 def seal(body: bytes) -> bytes:
@@ -83,18 +99,19 @@ def unseal(line: bytes) -> bytes | None:
 
 def entry_line(entry: Entry) -> bytes:
     """The journal line of a finished record."""
-    position, line, failed, prompt_tokens, completion_tokens = entry
-    kind = ERROR if failed else RESULT
+    position, line, failed, prompt_tokens, completion_tokens, reused = entry
+    kind = reused or (ERROR if failed else RESULT)
     return seal(b"%b %d %d %d %b" % (kind, position, prompt_tokens, completion_tokens, line))
 
 
 def entry_of(line: bytes) -> Entry | None:
     """The finished record in a journal line; None when there is none in it."""
     body = unseal(line)
-    if body is None or body[:1] not in (RESULT, ERROR):
+    if body is None or body[:1] not in _FINISHED:
         return None
     kind, position, prompt_tokens, completion_tokens, payload = body.split(b" ", 4)
-    return Entry(int(position), payload, kind == ERROR, int(prompt_tokens), int(completion_tokens))
+    reused = kind if kind in (RESUMED, EQUAL, CACHED) else b""
+    return Entry(int(position), payload, kind == ERROR, int(prompt_tokens), int(completion_tokens), reused)
 
 
 def begun_line(positions: Iterable[int]) -> bytes:
@@ -174,6 +191,9 @@ class Ledger:
             self.counts.failed += 1
         else:
             self.counts.succeeded += 1
+            self.counts.resumed += entry.reused == RESUMED
+            self.counts.equal += entry.reused == EQUAL
+            self.counts.cached += entry.reused == CACHED
         self.counts.prompt_tokens += entry.prompt_tokens
         self.counts.completion_tokens += entry.completion_tokens
 

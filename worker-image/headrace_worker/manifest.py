@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from headrace.api.base import ApiModel
 from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.output import MANIFEST_FILE, BatchManifest, ShardOutput
+from headrace.api.reuse import Reused
 from headrace.api.worker import ManifestHeader, Shard, WorkerConfig
 from headrace_worker.commit import ShardCommit, read_commit
 from headrace_worker.errors import JobFailed
@@ -130,6 +131,8 @@ def _batch_manifest(
             failed=sum(commit.records.failed for commit in commits),
         ),
         usage=sum((commit.usage for commit in commits), Usage()),
+        resumed_from=config.resume_from,
+        reused=sum((commit.reused for commit in commits), Reused()),
         batches=sum(commit.batches for commit in commits),
         batched_records=sum(commit.batched_records for commit in commits),
         shards=tuple(map(_shard_output, commits)),

@@ -22,10 +22,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from headrace.api.worker import Report
 from headrace_worker.engines.base import EndpointStats
 from headrace_worker.errors import JobFailed
+from headrace_worker.ledger import CACHED, EQUAL, RESUMED
 
 _FILL_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 # From a token of a small model to a long answer behind a full queue.
 _LATENCY_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+_ORIGINS = {RESUMED: "resumed", EQUAL: "equal", CACHED: "cached"}
 
 
 class Metrics:
@@ -65,6 +69,13 @@ class Metrics:
             "Records begun again because an earlier attempt had lost them",
             registry=registry,
         )
+        reused = Counter(
+            "headrace_worker_records_reused",
+            "Records that got an answer which was there already, by where it was",
+            ["origin"],
+            registry=registry,
+        )
+        self.reused = {kind: reused.labels(name) for kind, name in _ORIGINS.items()}
         self.prompt_tokens = Counter(
             "headrace_worker_prompt_tokens", "Prompt tokens of finished records", registry=registry
         )

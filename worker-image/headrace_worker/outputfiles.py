@@ -27,7 +27,8 @@ _BUFFER_BYTES = 1024 * 1024
 _ROW_GROUP_BYTES = 32 * 1024 * 1024
 """So many bytes of lines are a row group of Parquet."""
 _ROWS_AT_ONCE = 1024
-_COLUMNS = ("id", "custom_id", "response", "error", "attempts", "headrace")
+_COLUMNS = ("id", "custom_id", "response", "error", "attempts", "fingerprint", "headrace")
+_NOT_IN_ALL = ("fingerprint", "headrace")
 _JSON_COLUMNS = ("response", "error", "headrace")
 
 
@@ -177,6 +178,7 @@ class _ParquetEncoder:
                 pa.field("response", pa.string()),
                 pa.field("error", pa.string()),
                 pa.field("attempts", pa.int32(), nullable=False),
+                pa.field("fingerprint", pa.string()),
                 pa.field("headrace", pa.string()),
             ]
         )
@@ -216,7 +218,7 @@ def _parquet_lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _as_line(row: dict[str, Any]) -> bytes:
-    shown = {name: row[name] for name in _COLUMNS if name != "headrace" or row[name] is not None}
+    shown = {name: row[name] for name in _COLUMNS if name not in _NOT_IN_ALL or row[name] is not None}
     parts = {
         name: orjson.Fragment(value) if name in _JSON_COLUMNS and value is not None else value
         for name, value in shown.items()

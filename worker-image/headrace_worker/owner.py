@@ -33,18 +33,22 @@ def claim_output(store: Store, output_uri: str, batch: BatchIdentity) -> None:
 
 def check_owner(store: Store, output_uri: str, batch: BatchIdentity) -> None:
     """Raises `JobFailed` (`OutputInUse`) when the folder is another batch's; one that is nobody's is fine."""
+    owner = find_owner(store, output_uri)
+    if owner is not None:
+        same_batch(owner, batch, _uri(output_uri))
+
+
+def find_owner(store: Store, output_uri: str) -> BatchIdentity | None:
+    """The batch that a folder belongs to; None when it is nobody's. Raises `JobFailed` (`OutputInUse`) when its name cannot be read."""
     uri = _uri(output_uri)
     try:
-        raw = store.read(uri)
+        return BatchIdentity.model_validate_json(store.read(uri))
     except NotFound:
-        return
-    try:
-        owner = BatchIdentity.model_validate_json(raw)
+        return None
     except ValidationError as error:
         raise JobFailed(
             "OutputInUse", f"{uri} does not name a batch: output.uri must be a folder of its own"
         ) from error
-    same_batch(owner, batch, uri)
 
 
 def _uri(output_uri: str) -> str:

@@ -11,7 +11,7 @@ from math import ceil
 from time import monotonic
 
 from headrace.api.batchstatus import RecordCounts, Usage
-from headrace.api.records import RecordError, Request, error_line, result_line
+from headrace.api.records import RecordError, Request, error_line, fingerprinter, result_line
 from headrace.api.worker import Shard, ShardReport, WorkerConfig
 from headrace_worker.commit import ShardCommit
 from headrace_worker.drain import Drain
@@ -21,6 +21,7 @@ from headrace_worker.layout import record_id
 from headrace_worker.ledger import Entry, Used
 from headrace_worker.metrics import Metrics
 from headrace_worker.progress import Live, Speed
+from headrace_worker.sharing import Shared
 from headrace_worker.traces import NOT_TRACED, Playing, Traces
 
 LOG_SECONDS = 30.0
@@ -76,6 +77,7 @@ class Recorder:
     ) -> None:
         self._shard, self._journal, self._engine = shard, journal, engine
         self._gpus, self._batching = config.gpus, config.batching
+        self._fingerprint = fingerprinter(config.model, config.engine)
         self._around, self._live, self._metrics, self._traces = around, around.live, around.metrics, around.traces
         self._started = self._told = around.started
         self._before = replace(journal.ledger.used)
@@ -133,6 +135,14 @@ class Recorder:
         self._record([self._entry(outcome) for outcome in outcomes])
         self._traces.finish(outcomes)
 
+    def share(self, shared: Sequence[Shared]) -> None:
+        """Journal records that have the answer of another question which was the same. They were never worked on, and have used nothing."""
+        self._record([self._shared(one) for one in shared])
+
+    def resume(self, entries: Sequence[Entry]) -> None:
+        """Journal records that have their answer from an earlier batch."""
+        self._record(entries)
+
     def refuse(self, refused: Sequence[tuple[int, Request, RecordError]]) -> None:
         """Journal records that the engine would not take; they were never worked on, so they have no attempts."""
         self._record([self._error(*one, attempts=0) for one in refused])
@@ -156,10 +166,17 @@ class Recorder:
             error = self._error(work.position, work.request, outcome.error, attempts=work.attempt)
             return error._replace(prompt_tokens=outcome.prompt_tokens, completion_tokens=outcome.completion_tokens)
         record = record_id(self._shard, work.position)
-        line = result_line(record, work.request.custom_id, outcome.body or {}, work.attempt, outcome.about)
+        asked = self._fingerprint(work.request.body)
+        line = result_line(record, work.request.custom_id, outcome.body or {}, work.attempt, outcome.about, asked)
         return Entry(
             work.position, line, prompt_tokens=outcome.prompt_tokens, completion_tokens=outcome.completion_tokens
         )
+
+    def _shared(self, shared: Shared) -> Entry:
+        request, position = shared.work.request, shared.work.position
+        asked, record = self._fingerprint(request.body), record_id(self._shard, position)
+        line = result_line(record, request.custom_id, shared.body, 0, shared.about, asked)
+        return Entry(position, line, reused=shared.origin)
 
     def _error(self, position: int, request: Request, error: RecordError, *, attempts: int) -> Entry:
         self._metrics.errors.labels(error.code).inc()
@@ -175,6 +192,8 @@ class Recorder:
         self._metrics.failed.inc(failed)
         self._metrics.prompt_tokens.inc(sum(entry.prompt_tokens for entry in entries))
         self._metrics.completion_tokens.inc(sum(entry.completion_tokens for entry in entries))
+        for origin, counter in self._metrics.reused.items():
+            counter.inc(sum(entry.reused == origin for entry in entries))
 
     def _note(self, now: float) -> None:
         stats, seen, before = self._engine.stats, self._seen, self._before
@@ -219,6 +238,7 @@ class Recorder:
                 completion_tokens=durable.completion_tokens,
                 gpu_seconds=int(used.gpu_seconds),
             ),
+            reused=durable.reused,
             batches=used.batches,
             batched_records=used.batched_records,
             reprocessed=durable.reprocessed,
@@ -236,6 +256,7 @@ def committed_report(commit: ShardCommit, around: Surroundings | None = None) ->
         committed=True,
         records=commit.records,
         usage=commit.usage,
+        reused=commit.reused,
         batches=commit.batches,
         batched_records=commit.batched_records,
         reprocessed=commit.reprocessed,

@@ -38,7 +38,8 @@ class Base(NamedTuple):
             raise self._damaged(self.commit.errors.path)
         usage, counts = self.commit.usage, ledger.counts
         counts.prompt_tokens, counts.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-        counts.reprocessed = self.commit.reprocessed
+        counts.reprocessed, reused = self.commit.reprocessed, self.commit.reused
+        counts.resumed, counts.equal, counts.cached = reused.resumed, reused.equal, reused.cached
         ledger.used = Used(usage.gpu_seconds, self.commit.batches, self.commit.batched_records)
 
     def errors(self, shard: Shard) -> Iterator[Entry]:

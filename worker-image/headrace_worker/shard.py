@@ -12,14 +12,16 @@ from headrace.api.worker import ManifestHeader, Shard, ShardReport, WorkerConfig
 from headrace_worker import engines
 from headrace_worker.batcher import Batcher, BatchLimits
 from headrace_worker.commit import ShardCommit
-from headrace_worker.engines.base import Engine, Outcome
+from headrace_worker.engines.base import Engine, Outcome, Work
 from headrace_worker.errors import Drained, JobFailed, WorkerError
 from headrace_worker.formats.shards import read_shard, verify_shard
 from headrace_worker.intake import Intake
 from headrace_worker.journal import ShardJournal
 from headrace_worker.outputfiles import FileKind
 from headrace_worker.recorder import Activity, Recorder, Surroundings, committed_report
+from headrace_worker.resuming import resumed
 from headrace_worker.retry import RetryQueue
+from headrace_worker.sharing import Shared, Sharing
 from headrace_worker.stores import open_store
 
 LOOK_AHEAD_BATCHES = 16
@@ -74,6 +76,7 @@ class ShardRun:
         self._intake = Intake(records, journal.ledger, config.parameters, engine.prepare)
         self._batcher = Batcher(BatchLimits.of(config.batching))
         self._retries = RetryQueue(config.retries, seed=config.batch.uid)
+        self._sharing = Sharing.of(config)
         self._look_ahead = look_ahead(shard, config.batching.max_batch_size)
         self._loaded = False
         self._fence_due = self._clock() + FENCE_SECONDS
@@ -83,6 +86,7 @@ class ShardRun:
         self._greet()
         with self._drain.interrupting():
             verify_shard(self._input, self._shard, self._config.records)
+        self._resume()
         while not self._done:
             if self._fenced():
                 return self._journal.concede()
@@ -93,6 +97,8 @@ class ShardRun:
             self._recorder.keep(self._clock())
             self._step()
         self._obey_limit()
+        if self._sharing is not None:
+            self._sharing.close()
         self._recorder.close_books(self._clock())
         return self._journal.commit(FileKind.of(self._config))
 
@@ -102,7 +108,7 @@ class ShardRun:
 
     @property
     def _waiting(self) -> int:
-        return len(self._batcher) + len(self._retries)
+        return len(self._batcher) + len(self._retries) + (len(self._sharing) if self._sharing is not None else 0)
 
     def _greet(self) -> None:
         done, total = self._recorder.finished, self._shard.records
@@ -144,9 +150,30 @@ class ShardRun:
         room = self._look_ahead - self._waiting
         if room > 0 and not self._intake.exhausted:
             taken = self._intake.take(room)
-            for work in taken.work:
-                self._batcher.add(work, now)
             self._recorder.refuse(taken.refused)
+            if self._sharing is None:
+                self._queue(taken.work, now)
+            else:
+                self._share(self._sharing.sift(taken.work), now)
+
+    def _queue(self, works: Iterable[Work], now: float) -> None:
+        for work in works:
+            self._batcher.add(work, now)
+
+    def _share(self, sifted: tuple[list[Work], list[Shared]], now: float) -> None:
+        """What is to be asked waits for its turn; what has an answer is finished."""
+        ask, have = sifted
+        self._queue(ask, now)
+        self._recorder.share(have)
+
+    def _resume(self) -> None:
+        """Take over what an earlier batch has answered."""
+        config, ledger = self._config, self._journal.ledger
+        asked = read_shard(self._input, self._shard, config.records, config.model)
+        for entries in resumed(config, self._shard, asked, ledger):
+            self._obey()
+            self._recorder.resume(entries)
+            self._recorder.keep(self._clock())
 
     def _hand_over(self) -> None:
         """Give the engine as much as it has room for."""
@@ -200,3 +227,6 @@ class ShardRun:
             else:
                 finished.append(outcome)
         self._recorder.finish(finished)
+        if self._sharing is not None:
+            for outcome in finished:
+                self._share(self._sharing.settle(outcome), now)

@@ -10,6 +10,7 @@ from headrace.api.base import ApiModel, Count, ShortText, Time
 from headrace.api.evaluation import EvaluationStatus
 from headrace.api.meta import Conditions, WorkStatus
 from headrace.api.reasons import ConditionType
+from headrace.api.reuse import Reused
 
 
 class RecordCounts(ApiModel):
@@ -84,6 +85,7 @@ class CountedShards(ApiModel):
     reprocessed: Count = 0
     """Records that were begun again because an earlier attempt had lost them."""
     usage: Usage = Field(default_factory=Usage)
+    reused: Reused = Field(default_factory=Reused)
 
 
 class Batched(ApiModel):
@@ -181,6 +183,9 @@ class InferenceBatchStatus(WorkStatus):
     batched: Batched = Field(default_factory=Batched)
     """What the shards that have ended have run in batches; it grows only, through retries too."""
     usage: Usage = Field(default_factory=Usage)
+    resumed_from: Annotated[str, Field(max_length=4096)] | None = None
+    """The output folder of the batch that `resumeFrom` names."""
+    reused: Reused = Field(default_factory=Reused)
     batch_fill_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Records in a batch as a share of maxBatchSize, over all batches so far."""
     records_per_second: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")] | None = None

@@ -17,6 +17,7 @@ from headrace.api.input import WINDOW_KNOWN, Input, Output
 from headrace.api.meta import ObjectMeta
 from headrace.api.model import Model
 from headrace.api.reasons import ConditionType, Reason
+from headrace.api.reuse import Dedup, ResumeFrom
 
 MAX_NAME_LENGTH = 52
 """Children add a suffix, and a pod's host name ends at 63 characters; CronJob has the same limit."""
@@ -72,6 +73,7 @@ class Work(ApiModel):
     parameters: Parameters = Field(default_factory=dict)
     """Defaults of every request in OpenAI's names (`max_tokens`, `temperature`, …); a record's own body wins."""
     batching: Batching = Field(default_factory=Batching)
+    dedup: Dedup = Field(default_factory=Dedup)
     shards: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Into how many parts the input is cut. A shard always means the same records; one pod works on one shard at a time."""
     parallelism: Annotated[int, Field(ge=0, le=10_000)] = 1
@@ -110,6 +112,9 @@ class InferenceBatchSpec(Work):
 
     input: Input
     output: Output = Field(default_factory=Output)
+    resume_from: ResumeFrom | None = None
+    """An earlier batch whose results are kept: of a record with the `custom_id` and the content of one that has a result there. All other
+    records are worked on: new ones, changed ones, and those that had failed."""
     storage: Storage | None = None
     """Credentials and settings of the object stores; without it, what the pods' service account is given."""
     service_account_name: Name | None = None
@@ -125,6 +130,8 @@ IMMUTABLE = (
     "engine",
     "input",
     "output",
+    "resume_from",
+    "dedup",
     "storage",
     "service_account_name",
     "parameters",

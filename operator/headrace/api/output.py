@@ -12,6 +12,7 @@ from headrace.api.batchstatus import RecordCounts, Usage
 from headrace.api.engines import Engine
 from headrace.api.input import Input
 from headrace.api.model import Model
+from headrace.api.reuse import Reused
 from headrace.api.worker import BatchIdentity, JoinBranch
 
 MANIFEST_FILE = "manifest.json"
@@ -60,6 +61,9 @@ class BatchManifest(ApiModel):
     parameters: FreeObject
     records: RecordCounts
     usage: Usage
+    resumed_from: str | None = None
+    """The output folder of the batch whose results were kept; each of their lines says which batch has made it."""
+    reused: Reused = Field(default_factory=Reused)
     batches: _Count
     batched_records: _Count
     """Sum of the sizes of all batches: fill = batched_records / (batches · maxBatchSize)."""

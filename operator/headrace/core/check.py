@@ -44,6 +44,8 @@ def _uri_problems(batch: InferenceBatch, place: Installation) -> list[FieldError
     named = {
         "spec.input.uri": spec.input.uri,
         "spec.output.uri": output,
+        "spec.resumeFrom.uri": spec.resume_from.uri if spec.resume_from is not None else None,
+        "spec.dedup.cacheUri": spec.dedup.cache_uri,
     }
     schemes = ((field, urlsplit(uri).scheme) for field, uri in named.items() if uri)
     refused = place.unsupported_schemes

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from headrace.api.batchstatus import Batched, CountedShards, InferenceBatchStatus, RecordCounts, Usage
 from headrace.api.ranges import format_ranges, parse_ranges
+from headrace.api.reuse import Reused
 from headrace.api.worker import FinalizeReport, ShardReport
 
 
@@ -22,6 +23,7 @@ class Tally:
     """The most that final reports have ever said."""
     records: RecordCounts
     usage: Usage
+    reused: Reused
     batches: int
     batched_records: int
     records_per_second: float
@@ -45,6 +47,7 @@ def take_in(counted: CountedShards, reports: Iterable[ShardReport]) -> CountedSh
             batched_records=counted.batched_records + report.batched_records,
             reprocessed=counted.reprocessed + report.reprocessed,
             usage=counted.usage + report.usage,
+            reused=counted.reused + report.reused,
         )
     return counted.model_copy(update={"indexes": format_ranges(indexes)})
 
@@ -71,6 +74,7 @@ def tally(status: InferenceBatchStatus, reports: tuple[ShardReport, ...], total:
             total=total, succeeded=succeeded, failed=failed, pending=max(0, total - succeeded - failed)
         ),
         usage=_at_least(status.usage, sum((r.usage for r in live), counted.usage + failing.usage)),
+        reused=status.reused.at_least(sum((r.reused for r in live), counted.reused + failing.reused)),
         batches=counted.batches + failing.batches + sum(r.batches for r in live),
         batched_records=counted.batched_records + failing.batched_records + sum(r.batched_records for r in live),
         records_per_second=sum(float(r.records_per_second) for r in live),
@@ -83,6 +87,7 @@ def from_finalize(report: FinalizeReport, counts: Tally) -> Tally:
         counts,
         records=report.records,
         usage=report.usage,
+        reused=report.reused,
         batches=report.batches,
         batched_records=report.batched_records,
         records_per_second=0.0,

@@ -199,6 +199,8 @@ class Observed:
     """Pods of the Jobs of this round; none where pods always start at once."""
     kueue: KueueView | None = None
     """For a batch with a `queueName` in a cluster; elsewhere a queue means nothing, as a bulkhead does."""
+    earlier: InferenceBatch | None = None
+    """The batch that `spec.resumeFrom.name` names, if there is one."""
 
     @property
     def queued(self) -> bool:

@@ -27,6 +27,7 @@ from headrace.core.observed import Observed
 from headrace.core.plan import Plan
 from headrace.core.planning import planning
 from headrace.core.progress import summary
+from headrace.core.resuming import find_earlier
 from headrace.core.step import Step, failed, retrying
 from headrace.core.stopping import deadline, find_stop
 from headrace.core.working import closing, working
@@ -63,7 +64,7 @@ def _next_step(observed: Observed) -> Step:
     if stop is not None:
         return ending(observed, counts, stop, inline)
     if not batch.status.is_true(ConditionType.INPUT_VALIDATED):
-        return planning(observed, inline)
+        return find_earlier(observed) or planning(observed, inline)
     return working(observed, counts, inline)
 
 
@@ -162,4 +163,5 @@ def _opens_next_step(batch: InferenceBatch, after: InferenceBatchStatus) -> bool
     before, holds = batch.status, after.admission.pods if after.admission is not None else 0
     opening = (ConditionType.INPUT_VALIDATED, ConditionType.ADMITTED)
     changed = any(before.is_true(kind) != after.is_true(kind) for kind in opening)
-    return changed or holds > held_pods(batch) or before.retries != after.retries
+    found = before.resumed_from != after.resumed_from
+    return changed or found or holds > held_pods(batch) or before.retries != after.retries

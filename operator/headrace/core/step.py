@@ -130,6 +130,7 @@ def progress(observed: Observed, counts: Tally) -> dict[str, Any]:
         "failing_shards": counts.failing,
         "batched": counts.batched,
         "usage": counts.usage,
+        "reused": counts.reused,
         "batch_fill_percent": fill_percent(counts, observed.batch.spec.batching.max_batch_size),
         "records_per_second": f"{counts.records_per_second:.1f}" if moving else None,
         "estimated_completion_time": completion_estimate(counts, observed.now),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from headrace.api.aggregation import Aggregation
@@ -13,6 +13,7 @@ from headrace.api.input import Input
 from headrace.api.manifest import readable_here
 from headrace.api.model import Model, ModelSource
 from headrace.api.output import PLAN_FILE, PLAN_PATH
+from headrace.api.reuse import Dedup
 from headrace.core.observed import Installation
 
 RECORDS_FILE = "records.jsonl"
@@ -35,6 +36,8 @@ class Volumes:
     output_uri: str
     aggregation: Aggregation | None = None
     evaluation: Evaluation | None = None
+    resume_from: str | None = None
+    dedup: Dedup = field(default_factory=Dedup)
 
     @classmethod
     def of(cls, batch: InferenceBatch, place: Installation, aggregation: Aggregation | None = None) -> Volumes:
@@ -56,7 +59,13 @@ class Volumes:
         model = found.model(batch.spec.model)
         joined = aggregation.with_models(found.model) if aggregation is not None else None
         evaluation = found.evaluation(batch.spec.evaluation)
-        return cls(tuple(found.volumes), tuple(found.mounts), model, seen, plan, output, joined, evaluation)
+        earlier, cache = batch.status.resumed_from, batch.spec.dedup.cache_uri
+        resumed = found.visible(earlier) if earlier is not None else None
+        cached = found.visible(cache, writable=True) if cache is not None else None
+        dedup = batch.spec.dedup.model_copy(update={"cache_uri": cached})
+        return cls(
+            tuple(found.volumes), tuple(found.mounts), model, seen, plan, output, joined, evaluation, resumed, dedup
+        )
 
 
 class _Mounts:

@@ -28,6 +28,8 @@ def worker_config(
         output_uri=volumes.output_uri,
         output_format=spec.output.format,
         output_compression=spec.output.compression,
+        resume_from=volumes.resume_from,
+        dedup=volumes.dedup,
         parameters=spec.parameters,
         batching=spec.batching,
         shards=spec.shards,

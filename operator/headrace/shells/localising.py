@@ -12,7 +12,13 @@ from urllib.parse import quote
 from headrace.api.base import FieldError, JsonObject
 from headrace.api.scheduledgeneration import ScheduledGeneration
 
-_LOCAL_FIELDS = (("input", "uri"), ("output", "uri"), ("evaluation", "reference"))
+_LOCAL_FIELDS = (
+    ("input", "uri"),
+    ("output", "uri"),
+    ("evaluation", "reference"),
+    ("resumeFrom", "uri"),
+    ("dedup", "cacheUri"),
+)
 _GLOB_SAFE = "/*?"
 """Left as they are in a path that becomes a URI: the stars of a glob keep their meaning."""
 

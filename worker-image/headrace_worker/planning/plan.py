@@ -26,6 +26,7 @@ from headrace_worker.owner import check_owner, claim_output
 from headrace_worker.planning.carried import undone
 from headrace_worker.planning.problems import ProblemList
 from headrace_worker.planning.survey import Progress, PromptLimit, Survey
+from headrace_worker.resuming import check_earlier
 from headrace_worker.stores import join, open_store
 from headrace_worker.stores.base import AlreadyExists, NotFound, Store, StoredObject
 
@@ -53,6 +54,7 @@ def plan(
         if known is not None:
             claim_output(output, config.output_uri, config.batch)
             return known
+    check_earlier(config)
     if config.evaluation is not None and config.evaluation.reference is not None:
         read_reference(config.evaluation.reference, config.model.task)  # before anything costs a GPU
     limit = PromptLimit(check, context_tokens) if check is not None and context_tokens is not None else None

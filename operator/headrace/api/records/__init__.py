@@ -7,6 +7,7 @@ Everything here is pure and fast: it runs over a million lines on one core.
 from __future__ import annotations
 
 from headrace.api.records.errors import ErrorCode, RecordError
+from headrace.api.records.fingerprint import fingerprinter
 from headrace.api.records.lines import error_line, joined_line, result_line
 from headrace.api.records.reading import (
     MAX_CUSTOM_ID_LENGTH,
@@ -35,6 +36,7 @@ __all__ = [
     "Request",
     "error_line",
     "estimate_prompt_tokens",
+    "fingerprinter",
     "id_reader",
     "joined_line",
     "reader",

@@ -12,18 +12,34 @@ from headrace.api.records.errors import RecordError
 
 
 def result_line(
-    record_id: str, custom_id: str, body: JsonObject, attempts: int, about: Mapping[str, Any] | None = None
+    record_id: str,
+    custom_id: str,
+    body: JsonObject,
+    attempts: int,
+    about: Mapping[str, Any] | None = None,
+    fingerprint: str | None = None,
 ) -> bytes:
-    """One line of the results file, newline included: OpenAI's form plus `attempts`, and `headrace` where there is more to say."""
+    """One line of the results file, newline included: OpenAI's form, `attempts`, `fingerprint`, and `headrace` if there is more to say."""
     response = {"status_code": 200, "request_id": record_id, "body": body}
-    row = _line(record_id, custom_id, attempts, response, None)
-    return row if about is None else _with_about(row, about)
+    row: dict[str, Any] = {
+        "id": record_id,
+        "custom_id": custom_id,
+        "response": response,
+        "error": None,
+        "attempts": attempts,
+    }
+    if fingerprint is not None:
+        row["fingerprint"] = fingerprint
+    if about is not None:
+        row["headrace"] = about
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def error_line(record_id: str, custom_id: str, error: RecordError, attempts: int) -> bytes:
     """One line of the errors file, newline included; `attempts` is 0 for a record that was never worked on."""
     shown = {"code": error.code.value, "message": error.message, "param": error.param}
-    return _line(record_id, custom_id, attempts, None, shown)
+    row = {"id": record_id, "custom_id": custom_id, "response": None, "error": shown, "attempts": attempts}
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def joined_line(
@@ -39,12 +55,3 @@ def joined_line(
 
 def _with_about(row: bytes, about: Mapping[str, Any]) -> bytes:
     return row.removesuffix(b"}\n") + b',"headrace":' + orjson.dumps(about) + b"}\n"
-
-
-def _line(
-    record_id: str, custom_id: str, attempts: int, response: JsonObject | None, error: JsonObject | None
-) -> bytes:
-    return orjson.dumps(
-        {"id": record_id, "custom_id": custom_id, "response": response, "error": error, "attempts": attempts},
-        option=orjson.OPT_APPEND_NEWLINE,
-    )

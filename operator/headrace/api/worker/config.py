@@ -17,6 +17,7 @@ from headrace.api.fileformats import Compression, OutputFormat
 from headrace.api.input import Input, InputFormat
 from headrace.api.model import Model
 from headrace.api.ranges import parse_ranges
+from headrace.api.reuse import Dedup
 
 
 class Env(StrEnum):
@@ -159,6 +160,9 @@ class WorkerConfig(ApiModel):
     """The batch's own folder."""
     output_format: OutputFormat = OutputFormat.JSONL
     output_compression: Compression = Compression.NONE
+    resume_from: str | None = None
+    """The output folder of an earlier batch."""
+    dedup: Dedup = Field(default_factory=Dedup)
     parameters: FreeObject = Field(default_factory=dict)
     batching: Batching
     shards: Annotated[int, Field(ge=1)]

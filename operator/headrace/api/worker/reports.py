@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from headrace.api.base import ApiModel, Count, Time
 from headrace.api.batchstatus import RecordCounts, RecordProblem, Usage
 from headrace.api.evaluation import Decimal, Feature, Scores
+from headrace.api.reuse import Reused
 from headrace.api.window import DataWindow
 
 TERMINATION_MESSAGE_BYTES = 4096
@@ -71,6 +72,7 @@ class ShardReport(ApiModel):
     """Whether this is the last word."""
     records: RecordCounts = Field(default_factory=RecordCounts)
     usage: Usage = Field(default_factory=Usage)
+    reused: Reused = Field(default_factory=Reused)
     batches: Count = 0
     batched_records: Count = 0
     """Sum of the sizes of all batches: fill = batched_records / (batches · maxBatchSize)."""
@@ -115,6 +117,7 @@ class FinalizeReport(ApiModel):
     kind: Literal["finalize"] = "finalize"
     records: RecordCounts = Field(default_factory=RecordCounts)
     usage: Usage = Field(default_factory=Usage)
+    reused: Reused = Field(default_factory=Reused)
     batches: Count = 0
     batched_records: Count = 0
     evaluation: EvaluationReport | None = None

@@ -54,9 +54,19 @@ def observe(sight: Sight, batch: InferenceBatch, now: datetime) -> Observed:
         reports=work.reports,
         installation=sight.installation,
         kueue=kueue,
+        earlier=_earlier(sight.cache, batch),
     )
     verdict = sight.verdict(about_to_be(seen), now)
     return replace(seen, verdict=verdict if kueue is None else kueue_verdict(batch, run, kueue))
+
+
+def _earlier(cache: Cache, batch: InferenceBatch) -> InferenceBatch | None:
+    """The batch that another one names to be resumed."""
+    wanted = batch.spec.resume_from
+    if wanted is None or wanted.name is None:
+        return None
+    found = _parsed(cache.get(BATCHES, Parent(BATCHES, batch.metadata.namespace, wanted.name).key), BATCHES)
+    return found if isinstance(found, InferenceBatch) else None
 
 
 def observe_fan_out(sight: Sight, fan_out: FanOutJob, now: datetime) -> FanOutObserved:

@@ -136,7 +136,7 @@ class Converger(Drive):
     ) -> None:
         """Take over what an earlier process has left. It shares the machine with `companions`, itself included."""
         super().__init__(folder, clock)
-        self._place = place
+        self._state, self._place = state, place
         find = config_maps_of(state, folder.namespace)
         self.cluster = LocalCluster(folder, find, clock(), programs, companions)
 
@@ -173,4 +173,14 @@ class Converger(Drive):
     def _observe(self, batch: InferenceBatch, now: datetime) -> Observed:
         # A queue of Kueue is in a cluster: here it means nothing, as a bulkhead does.
         here = batch.model_copy(update={"spec": batch.spec.model_copy(update={"queue_name": None})})
-        return Observed(here, now, self.cluster.jobs(), self.cluster.reports(), installation=self._place)
+        jobs, reports = self.cluster.jobs(), self.cluster.reports()
+        return Observed(here, now, jobs, reports, installation=self._place, earlier=self._earlier(batch))
+
+    def _earlier(self, batch: InferenceBatch) -> InferenceBatch | None:
+        """The batch that this one names to be resumed."""
+        wanted = batch.spec.resume_from
+        if wanted is None or wanted.name is None:
+            return None
+        folder = self._state.batch(batch.metadata.namespace, wanted.name)
+        found = folder.load() if folder.exists else None
+        return found if isinstance(found, InferenceBatch) else None
