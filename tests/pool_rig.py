@@ -103,6 +103,8 @@ class PoolWorld:
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
+        self.processes: list[Pool] = []
+        """All that there have been: tasks of one that nobody holds any more would end whenever its garbage is collected."""
         self.process()
 
     def process(self) -> None:
@@ -110,6 +112,7 @@ class PoolWorld:
         self.workers = ScriptedWorkers()
         answers = Answers(self.store, MemoryPlace(), self.clock)
         self.pool = Pool(self.route, self.workers, self.clock)
+        self.processes.append(self.pool)
         lane = PoolLane(self.pool, "default", self.store, answers)
         self.windows = RouteWindows(self.route, SERVED, self.store, lane, self.clock)
 
