@@ -39,7 +39,9 @@ TROUBLE = Trouble("ModelNotFound", "no", 1, 20_000, final=True)
         pytest.param([], 1000, 0, Scaling(start=4), id="never more than at most"),
         pytest.param([IDLE, LATER], 0, 14_999, Scaling(), id="idle, but not for long enough"),
         pytest.param([IDLE, LATER], 0, 15_000, Scaling(stop=("idle",)), id="idle for long enough"),
-        pytest.param([LATER, IDLE], 0, 60_000, Scaling(stop=("idle",)), id="the one that was idle longest, and one stays"),
+        pytest.param(
+            [LATER, IDLE], 0, 60_000, Scaling(stop=("idle",)), id="the one that was idle longest, and one stays"
+        ),
         pytest.param([IDLE, LATER, BUSY], 16, 60_000, Scaling(stop=("idle",)), id="no more than are spared"),
         pytest.param([BUSY, BUSY], 0, 60_000, Scaling(), id="none that works"),
     ],
@@ -79,11 +81,13 @@ def test_what_no_retry_mends_is_said_at_once() -> None:
 
 
 def window(*names: str, **lost: int) -> ClosedWindow:
-    members = tuple(
-        QueuedRequest(id=f"req_chat_{name * 24}", accepted=0, tokens=1, body={"n": name}) for name in names
-    )
+    members = tuple(QueuedRequest(id=f"req_chat_{name * 24}", accepted=0, tokens=1, body={"n": name}) for name in names)
     return ClosedWindow(
-        batch="b", route="chat", closed=1, members=members, lost={f"req_chat_{name * 24}": n for name, n in lost.items()}
+        batch="b",
+        route="chat",
+        closed=1,
+        members=members,
+        lost={f"req_chat_{name * 24}": n for name, n in lost.items()},
     )
 
 
@@ -108,6 +112,8 @@ def test_batch_of_a_pool_has_the_model_and_nothing_to_read() -> None:
     served = ServedModel.parse({"model": {"name": "small"}, "parameters": {"max_tokens": 5}, "shards": 3})
     spec = pool_batch(route(), served, "default").spec
     assert (spec.model.name, spec.parameters, spec.shards) == ("small", {"max_tokens": 5}, 1)
+    assert spec.input.uri is not None
+    assert spec.input.uri.startswith("file:///dev/null/"), "where no URL of a caller leads to a file"
 
 
 def test_pool_object_says_what_its_workers_do() -> None:

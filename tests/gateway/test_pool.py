@@ -70,6 +70,29 @@ def test_pool_keeps_as_many_workers_as_it_must_have() -> None:
     told(story, min=2, max=3, idleSeconds=0)
 
 
+def test_worker_that_is_old_is_followed_by_one_that_looks_up_its_model_anew() -> None:
+    async def story(world: PoolWorld) -> None:
+        await world.ask(4)
+        await world.go()
+        first = world.workers.started[0]
+        first.free()
+        await world.go()
+        world.clock.milliseconds += 60_000
+        await world.go()
+        assert not first.ended.done(), "what it has begun it ends"
+        await world.ask(4)
+        await world.answer_all(first)
+        assert first.ended.done()
+        assert len(first.told) == 1
+        await world.go()
+        second = world.workers.started[1]
+        second.free()
+        await world.go()
+        await world.answer_all(second)
+
+    told(story, min=1, refreshSeconds=60).check()
+
+
 def test_requests_that_gather_are_one_micro_batch_of_a_model_that_stays_loaded() -> None:
     async def story(world: PoolWorld) -> None:
         for _ in range(2):

@@ -66,6 +66,9 @@ class WarmPool(ApiModel):
     """How long a worker has nothing to do before it is stopped."""
     target_queued_per_worker: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Requests that may wait for each worker; when there are more, another one is started."""
+    refresh_seconds: Annotated[int, Field(ge=60, le=31_536_000)] | None = None
+    """How old a worker may get: then another takes its place, which looks up anew what `model.source` names, and loads that. By default
+    as old as it likes."""
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
     """With so many workers that died over it a request has failed, and is a dead letter. The second time it is tried alone."""
 

@@ -29,6 +29,7 @@ from headrace.core.asking.pool import (
     chunks,
     expired,
     given_up,
+    is_stale,
     scaling,
 )
 from headrace.gateway.answers import Answers
@@ -67,6 +68,7 @@ class _Slot:
     """A worker, and the requests that it has not answered."""
 
     worker: Worker
+    since: int
     ready: bool = False
     stopped: bool = False
     idle_since: int | None = None
@@ -94,7 +96,7 @@ class Pool:
     def workers(self) -> Collection[PoolWorker]:
         """Those that have not ended."""
         live = (slot for slot in self._slots.values() if not slot.stopped)
-        return [PoolWorker(slot.worker.name, slot.idle_since, slot.ready) for slot in live]
+        return [PoolWorker(slot.worker.name, slot.idle_since, slot.ready, slot.since) for slot in live]
 
     def waiting(self, namespace: str) -> int:
         """Requests of a tenant in windows that no worker has been told of."""
@@ -165,7 +167,7 @@ class Pool:
         return self._route.target.warm_pool
 
     async def _start(self) -> None:
-        slot = _Slot(await self._workers.start())
+        slot = _Slot(await self._workers.start(), self._clock.now())
         self._slots[slot.worker.name] = slot
         task = asyncio.create_task(self._tend(slot))
         self._tending.add(task)
@@ -174,7 +176,8 @@ class Pool:
     def _hand_out(self) -> None:
         """Tell each worker that has nothing to do of the next micro-batch."""
         for slot in self._slots.values():
-            if self._todo and slot.idle_since is not None and not slot.stopped:
+            is_leaving = slot.stopped or is_stale(self._pool, slot.since, self._clock.now())
+            if self._todo and slot.idle_since is not None and not is_leaving:
                 chunk, slot.idle_since = self._todo.popleft(), None
                 slot.told |= {one.id: _Told(chunk.window, one, chunk.deadline) for one in chunk.members}
                 slot.worker.tell(self._micro_batch(chunk).line())

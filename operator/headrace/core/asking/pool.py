@@ -33,6 +33,8 @@ class PoolWorker:
     """Since when it has nothing to do; None while it starts or works."""
     ready: bool = False
     """Whether its model is loaded."""
+    since: int = 0
+    """When it was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,11 @@ def scaling(
     """Enough workers for those who wait, at least `min` and at most `max`; those with nothing to do for long enough are stopped.
 
     `waiting`: requests that no worker has been told of. One who waits is enough for a worker, however many may wait for each. After
-    `trouble` there is a pause, and then one worker alone, to see whether it is over.
+    `trouble` there is a pause, and then one worker alone, to see whether it is over. One that is stale is stopped as soon as it is free.
     """
+    stale = tuple(one.name for one in workers if one.idle_since is not None and is_stale(pool, one.since, now))
+    if stale:
+        return Scaling(stop=stale)
     wanted = min(pool.max, max(pool.min, ceil(waiting / pool.target_queued_per_worker)))
     if len(workers) < wanted:
         missing = wanted - len(workers)
@@ -81,6 +86,11 @@ def scaling(
     spare = len(workers) - wanted
     longest = sorted(idle, key=lambda one: (one.idle_since, one.name))
     return Scaling(stop=tuple(one.name for one in longest[:spare]))
+
+
+def is_stale(pool: WarmPool, since: int, now: int) -> bool:
+    """Whether a worker is told of nothing more: the model that it has loaded is to be looked up anew, by the one that follows it."""
+    return pool.refresh_seconds is not None and now >= since + pool.refresh_seconds * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,8 @@ def after_failed_start(before: Trouble | None, exit_code: int, failure: Failure 
 def pool_batch(route: RequestRoute, served: ServedModel, namespace: str) -> InferenceBatch:
     """The batch that a worker of the pool is told it works for: it has the model and its settings, and neither input nor output."""
     said = served.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
-    nothing = "file:///nothing"
+    nothing = (
+        "file:///dev/null/requests"  # below which nothing can be: a URL in a request that is relative leads nowhere
+    )
     spec = {**said, "shards": 1, "parallelism": 1, "input": {"uri": nothing}, "output": {"uri": nothing}}
     return InferenceBatch.parse({"metadata": {"name": f"pool-{route.name}", "namespace": namespace}, "spec": spec})
