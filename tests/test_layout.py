@@ -132,6 +132,7 @@ def test_no_code_that_comes_with_a_model_is_run() -> None:
             id="operator: only workers read and write objects, and ask endpoints",
         ),
         pytest.param("worker-image/Dockerfile", "worker", set(), id="worker"),
+        pytest.param("worker-image/Dockerfile", "vllm", set(), id="worker with vLLM"),
     ],
 )
 def test_images_have_what_the_package_depends_on(dockerfile: str, extra: str, spared: set[str]) -> None:

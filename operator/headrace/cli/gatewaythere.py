@@ -17,6 +17,7 @@ from headrace.api.base import FieldError
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.gateway import ServedModels
 from headrace.api.kinds import OurObject
+from headrace.api.tenancy import Tenant
 from headrace.cli.exits import BAD_INPUT, CliError
 from headrace.cli.gateway import (
     LOOPBACK,
@@ -27,7 +28,6 @@ from headrace.cli.gateway import (
     queue_server,
     tell,
     told_of_no_queue,
-    who_is_who,
 )
 from headrace.cli.signals import Signals
 from headrace.core.check import spec_problems
@@ -87,7 +87,6 @@ async def _serve(
     context = await _context(there)
     namespace = asked.namespace or context.namespace
     check_namespace(namespace)
-    identities = who_is_who(parts, asked, namespace, models.webhooks)
     settings = parts["cluster"].Settings(
         namespace=namespace,
         files=there.files,
@@ -102,10 +101,11 @@ async def _serve(
         renewal = asyncio.create_task(context.renew_credentials())
         stack.callback(renewal.cancel)
         opened = await stack.enter_async_context(parts["cluster"].cluster(context.configuration, models, settings))
+        everybody = Tenant(name="everybody", namespace=namespace)
         limits = parts["limits"].Limits(file_bytes=asked.max_file_bytes)
         hosts = LOOPBACK if asked.host in LOOPBACK else None
         nats = queue_server(asked, parts) or Path()  # a server is needed for routes alone
-        door = parts["door"].Door(opened.places, identities, limits, listener, hosts, nats, _no_workers, opened.owner)
+        door = parts["door"].Door(opened.places, everybody, limits, listener, hosts, nats, _no_workers, opened.owner)
         await parts["door"].keep_open(door, signals, lambda: tell(listener))
 
 

@@ -20,6 +20,7 @@ _MODULES = {
     EngineName.MOCK: "headrace_worker.engines.mock",
     EngineName.OPENAI: "headrace_worker.engines.openai",
     EngineName.TRANSFORMERS: "headrace_worker.engines.transformers",
+    EngineName.VLLM: "headrace_worker.engines.vllm",
 }
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from headrace.api import engines
-from headrace.api.base import JsonObject
 from headrace.api.model import Task
 from headrace.api.records import Request
 from headrace.api.worker import WorkerConfig
@@ -20,11 +19,11 @@ from headrace_worker.engines.transformers.fused import FusedDecoder
 from headrace_worker.engines.transformers.generation import Generation, StepLimits
 from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.engines.transformers.memory import release_memory
-from headrace_worker.engines.transformers.parameters import invalid, sampling
-from headrace_worker.engines.transformers.pooling import read_longest_input, read_pooling
+from headrace_worker.engines.transformers.parameters import sampling
+from headrace_worker.engines.transformers.pooling import read_pooling
+from headrace_worker.engines.transformers.preparing import read_prompts, wants_base64
 from headrace_worker.engines.transformers.responses import Responses
 from headrace_worker.engines.transformers.sequences import Prompt
-from headrace_worker.engines.transformers.tokens import Prompts
 from headrace_worker.errors import JobFailed
 
 _TASKS = (Task.CHAT, Task.COMPLETION, Task.EMBEDDING)
@@ -45,7 +44,7 @@ class TransformersEngine:
         self._config = config
         self._responses = Responses(config, created)
         self._files = weights.find_files(self._model)
-        self._prompts = self._read_prompts()
+        self._prompts = read_prompts(self._model, self._files)
         self._runner: Generation | Embedding | None = None
 
     @property
@@ -56,7 +55,7 @@ class TransformersEngine:
     def prepare(self, position: int, request: Request) -> Work:
         """Check and tokenise one record. Raises `RecordError`."""
         if self._task == Task.EMBEDDING:
-            inputs = Inputs(self._prompts.inputs(request.body), _wants_base64(request.body))
+            inputs = Inputs(self._prompts.inputs(request.body), wants_base64(request.body))
             return Work(position, request, sum(map(len, inputs.ids)), prepared=inputs)
         read = self._prompts.chat if self._task == Task.CHAT else self._prompts.completion
         ids = read(request.body)
@@ -109,30 +108,9 @@ class TransformersEngine:
         assert self._runner is not None, "load() comes before the first submit"
         return self._runner
 
-    def _read_prompts(self) -> Prompts:
-        config = weights.load_config(self._model, self._files)
-        context = weights.context_tokens(self._model, config)
-        embeds = self._task == Task.EMBEDDING
-        if embeds and self._model.context_tokens is None:
-            context = min(context, read_longest_input(self._files) or context)
-        tokenizer = weights.load_tokenizer(self._model, self._files)
-        prompts = Prompts(tokenizer, context=context, answer=0 if embeds else 1, vocabulary=config.vocab_size)
-        if self._task == Task.CHAT:
-            _ = prompts.chat_template  # a model without one cannot chat, and that is known now
-        return prompts
-
     def _end_tokens(self, generation: object) -> frozenset[int]:
         """The ids that end an answer, as the model's generation settings say, else its tokeniser."""
         found = getattr(generation, "eos_token_id", None)
         if found is None:
             found = self._prompts.tokenizer.eos_token_id
         return frozenset(() if found is None else found if isinstance(found, list) else [found])
-
-
-def _wants_base64(body: JsonObject) -> bool:
-    wanted = body.get("encoding_format", "float")
-    if wanted not in ("float", "base64"):
-        raise invalid("encoding_format", "must be float or base64")
-    if body.get("dimensions") is not None:
-        raise invalid("dimensions", "must be absent: the engine transformers does not shorten embeddings")
-    return bool(wanted == "base64")

@@ -70,16 +70,16 @@ def sampling(request: Request, task: Task, room: int) -> Sampling:
     """The parameters of one request, with `room` tokens left in the context. Raises `RecordError` (invalid_request)."""
     body = request.body
     _refuse_unsupported(body)
-    seed = _number(body, "seed", whole=True)
+    seed = number(body, "seed", whole=True)
     default = COMPLETION_MAX_TOKENS if task == Task.COMPLETION else room
-    top_k = _number(body, "top_k", at_least=-1, whole=True)
+    top_k = number(body, "top_k", at_least=-1, whole=True)
     return Sampling(
-        max_tokens=min(room, _max_tokens(body) or default),
-        temperature=_or(_number(body, "temperature", at_least=0, at_most=2), 1.0),
-        top_p=_or(_number(body, "top_p", above=0, at_most=1), 1.0),
+        max_tokens=min(room, wanted_tokens(body) or default),
+        temperature=_or(number(body, "temperature", at_least=0, at_most=2), 1.0),
+        top_p=_or(number(body, "top_p", above=0, at_most=1), 1.0),
         top_k=max(0, int(_or(top_k, 0))),
         seed=f"id:{request.custom_id}" if seed is None else f"seed:{int(seed)}",
-        stop=_stop(body),
+        stop=stop_texts(body),
         ignore_eos=_flag(body, "ignore_eos"),
     )
 
@@ -91,7 +91,7 @@ def invalid(param: str, message: str) -> RecordError:
 
 def whole_number(body: JsonObject, name: str, *, at_least: int) -> int | None:
     """The whole number of that name; None when it is absent. Raises `RecordError` (invalid_request)."""
-    found = _number(body, name, at_least=at_least, whole=True)
+    found = number(body, name, at_least=at_least, whole=True)
     return None if found is None else int(found)
 
 
@@ -103,15 +103,17 @@ def _refuse_unsupported(body: JsonObject) -> None:
             raise invalid(name, f"must be {shown} or absent: the engine transformers can do nothing else")
 
 
-def _max_tokens(body: JsonObject) -> int | None:
+def wanted_tokens(body: JsonObject) -> int | None:
+    """How many tokens an answer may have, if that is said. Raises `RecordError`."""
     for name in ("max_completion_tokens", "max_tokens"):
-        number = _number(body, name, at_least=1, whole=True)
-        if number is not None:
-            return int(number)
+        found = number(body, name, at_least=1, whole=True)
+        if found is not None:
+            return int(found)
     return None
 
 
-def _stop(body: JsonObject) -> tuple[str, ...]:
+def stop_texts(body: JsonObject) -> tuple[str, ...]:
+    """The texts that end an answer. Raises `RecordError`."""
     given = body.get("stop")
     if given is None:
         return ()
@@ -128,7 +130,7 @@ def _flag(body: JsonObject, name: str) -> bool:
     return bool(given)
 
 
-def _number(
+def number(
     body: JsonObject,
     name: str,
     *,

@@ -65,11 +65,8 @@ def load_model(model: Model, files: ModelFiles, dtype: str, device: torch.device
     A model `to_generate` with has its projections joined where `FusedDecoder` can then run it.
     """
     kind = _KINDS.get(model.task, AutoModelForCausalLM)
-    if files.remote is not None:
-        files.remote.fetch_weights()
+    fetch(model, files)
     with model_errors(model.name):
-        if files.gguf is not None:
-            gguf.unpack_weights(files.gguf)
         loaded, report = kind.from_pretrained(
             files.location, dtype=choose_dtype(dtype, device), output_loading_info=True, **files.options
         )
@@ -86,6 +83,15 @@ def load_model(model: Model, files: ModelFiles, dtype: str, device: torch.device
             join_projections(loaded)
         pack_linear_layers(loaded)
     return loaded
+
+
+def fetch(model: Model, files: ModelFiles) -> None:
+    """Bring the weights to where the files are, those of a GGUF file unpacked."""
+    if files.remote is not None:
+        files.remote.fetch_weights()
+    if files.gguf is not None:
+        with model_errors(model.name):
+            gguf.unpack_weights(files.gguf)
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

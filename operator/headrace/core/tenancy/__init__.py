@@ -1,1 +1,0 @@
-"""Who may have what of a gateway."""

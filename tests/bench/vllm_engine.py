@@ -1,0 +1,183 @@
+"""Generated tokens a second of the engine `vllm`, beside vLLM's own `LLM.generate`. To be run where vLLM is installed.
+
+    python tests/bench/vllm_engine.py [--records 256] [--batch-size 64] [--rounds 3] [--dtype float32] [--json FILE]
+
+One vLLM is loaded, and the contenders take turns with it; answers are greedy, each with its own `max_tokens`, and compared. Prefixes are
+not cached, or the second one would find the prompts of the first.
+
+- headrace: a whole shard, from the input file to the commit: records read, checked, batched, answered, journaled and counted
+- generate: `LLM.generate` with all prompts at once, as token ids; the answers are thrown away
+
+The bar is 0.97.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import orjson
+
+from headrace.api.worker import PlanReport, WorkerConfig
+from headrace_worker import engines
+from headrace_worker.drain import Drain
+from headrace_worker.engines.base import Engine
+from headrace_worker.engines.vllm import VllmEngine, library
+from headrace_worker.manifest import read_header, read_shard_entry
+from headrace_worker.planning.plan import plan
+from headrace_worker.progress import Live
+from headrace_worker.recorder import Surroundings
+from headrace_worker.shard import run_shard
+from headrace_worker.stores.local import LocalStore
+from tiny_models import save_llama
+from worker_rig import CREATED, Folder
+
+BAR = 0.97
+Answers = dict[str, str]
+
+
+class Shared:
+    """A vLLM that is not ended when an engine is."""
+
+    def __init__(self, core: library.Core) -> None:
+        self._core = core
+        self.add, self.step, self.abort = core.add, core.step, core.abort
+
+    def close(self) -> None:
+        """It goes on."""
+
+
+class Subject:
+    """One vLLM, and the records."""
+
+    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
+        sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
+        shape = {"vocab_size": 8192, "num_key_value_heads": 4, "max_position_embeddings": 1024}
+        save_llama(folder / "model", **sizes, **shape, tie_word_embeddings=True, initializer_range=0.08)
+        self._given, self._folder, self._turns = given, folder, 0
+        rng = random.Random(1)
+        self.prompts = [[rng.randrange(1, 8192) for _ in range(lognormal(rng, 16, 256))] for _ in range(given.records)]
+        self.lengths = [lognormal(rng, 8, 128) for _ in self.prompts]
+        library.known_arguments()  # sets the environment as a worker does
+        self._llm = self._load()
+        self._core = Shared(library.running(self._llm.llm_engine, pooling=False))
+
+    def _load(self) -> Any:
+        from vllm import LLM  # noqa: PLC0415
+
+        return LLM(
+            model=str(self._folder / "model"),
+            dtype=self._given.dtype,
+            max_num_seqs=self._given.batch_size,
+            enable_prefix_caching=False,
+            max_model_len=1024,
+        )
+
+    def by_generate(self) -> Answers:
+        """The loop of vLLM itself."""
+        from vllm import SamplingParams  # noqa: PLC0415
+
+        parameters = [SamplingParams(temperature=0, max_tokens=most) for most in self.lengths]
+        prompts = [{"prompt_token_ids": ids} for ids in self.prompts]
+        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        return {f"r{number}": output.outputs[0].text for number, output in enumerate(outputs)}
+
+    def by_headrace(self) -> Answers:
+        """A shard, of a batch that is planned beforehand."""
+        self._turns += 1
+        fields = {
+            "model": {"name": "m", "task": "completion", "source": {"path": str(self._folder / "model")}},
+            "engine": {"name": "vllm"},
+            "batching": {"maxBatchSize": self._given.batch_size},
+        }
+        path = self._folder / f"turn-{self._turns}"
+        path.mkdir()
+        folder = Folder(path, fields)
+        folder.write_input(*(self._line(number) for number in range(len(self.prompts))))
+        config, around = folder.config(), Surroundings(Live(PlanReport()), Drain())
+        plan(config, None, CREATED, lambda _: None)
+        header = read_header(LocalStore(), config.plan_uri)
+        shard = read_shard_entry(LocalStore(), config.plan_uri, 0)
+        self.began = time.perf_counter()
+        run_shard(config, header, shard, around)
+        self.ended = time.perf_counter()
+        lines = folder.lines("results")
+        return {line["custom_id"]: line["response"]["body"]["choices"][0]["text"] for line in lines}
+
+    def engine(self, config: WorkerConfig, created: int) -> Engine:
+        """The engine, with the vLLM that is there."""
+
+        def start(_: Mapping[str, Any], *, pooling: bool) -> library.Core:
+            assert not pooling
+            return self._core
+
+        return VllmEngine(config, created, start)
+
+    def _line(self, number: int) -> bytes:
+        body = {"prompt": self.prompts[number], "max_tokens": self.lengths[number], "temperature": 0}
+        record = {"custom_id": f"r{number}", "method": "POST", "url": "/v1/completions", "body": body}
+        return orjson.dumps(record) + b"\n"
+
+
+def lognormal(rng: random.Random, low: int, high: int) -> int:
+    """A length between two bounds: most are short, few are long."""
+    return min(high, max(low, round(rng.lognormvariate(math.log(math.sqrt(low * high)), 0.6))))
+
+
+def turns(it: Subject, rounds: int) -> tuple[dict[str, list[float]], dict[str, Answers]]:
+    """Seconds and answers of each contender."""
+    seconds: dict[str, list[float]] = {"headrace": [], "generate": []}
+    answers: dict[str, Answers] = {}
+    contenders: Sequence[tuple[str, Callable[[], Answers]]] = (
+        ("headrace", it.by_headrace),
+        ("generate", it.by_generate),
+    )
+    for turn in range(rounds + 1):
+        for name, contender in contenders:
+            began = time.perf_counter()
+            answers[name] = contender()
+            took = it.ended - it.began if name == "headrace" else time.perf_counter() - began
+            if turn:  # the first is for warming up
+                seconds[name].append(round(took, 3))
+                print(f"  {name}: {took:.2f} s", file=sys.stderr)
+    return seconds, answers
+
+
+def main() -> int:
+    """Measure; the exit code is 1 below the bar, or when float32 answers differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        it = Subject(given, Path(folder))
+        engines.create = it.engine
+        seconds, answers = turns(it, given.rounds)
+    tokens = sum(it.lengths)
+    ratio = statistics.median(seconds["generate"]) / statistics.median(seconds["headrace"])
+    equal = sum(answers["headrace"][name] == text for name, text in answers["generate"].items())
+    for name, found in seconds.items():
+        print(f"{name:10} {tokens / statistics.median(found):9,.1f} tokens/s  median of {found} s")
+    print(f"headrace is at {ratio:.3f} of generate; {equal} of {given.records} answers are equal")
+    if given.json:
+        figures = {"seconds": seconds, "tokens": tokens, "ratio": ratio, "equal": equal, "records": given.records}
+        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return int(ratio < BAR or (given.dtype == "float32" and equal < given.records))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
