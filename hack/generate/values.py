@@ -83,10 +83,10 @@ class Budget(ApiModel):
 
 
 class ServiceAccount(ApiModel):
-    """Whom the operator runs as."""
+    """Whom the pods run as."""
 
     name: str = ""
-    """By default the release's full name."""
+    """By default the release's full name, with -gateway for the gateway."""
     annotations: Labels = Field(default_factory=dict)
     """For clouds that bind identities to service accounts."""
 
@@ -216,17 +216,85 @@ class WorkersPolicy(ApiModel):
     """NetworkPolicy egress rules besides the name service; by default HTTPS to public addresses."""
 
 
+class GatewayPolicy(ApiModel):
+    """The NetworkPolicy of the gateway. The API server is reached by what is said of it for the operator."""
+
+    create: bool = False
+    """Whether to make it."""
+    clients: FreeObjects = ()
+    """NetworkPolicy peers that may call it; by default anybody in the cluster may."""
+    egress: FreeObjects = (
+        {"to": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": 4222}]},
+        *WorkersPolicy().egress,
+    )
+    """NetworkPolicy egress rules besides the name service and the API server; by default NATS anywhere in the cluster, and HTTPS to public
+    addresses, for object stores and webhooks."""
+
+
 class NetworkPolicy(ApiModel):
     """Who may talk to whom, where the cluster's network enforces it."""
 
     operator: OperatorPolicy = Field(default_factory=OperatorPolicy)
     workers: WorkersPolicy = Field(default_factory=WorkersPolicy)
+    gateway: GatewayPolicy = Field(default_factory=GatewayPolicy)
     dns: FreeObjects = ({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},)
     """NetworkPolicy peers that resolve names."""
     scrapers: FreeObjects = ()
     """NetworkPolicy peers that may read metrics; by default anybody in the cluster may."""
     collector: FreeObjects = ()
-    """NetworkPolicy egress rules that lead to the collector of traces, for the operator and for the workers."""
+    """NetworkPolicy egress rules that lead to the collector of traces, for the operator, the gateway and the workers."""
+
+
+class GatewayNats(ApiModel):
+    """The NATS server that keeps single requests; it must have JetStream. Needed where the models have routes."""
+
+    url: Annotated[str, Field(pattern=r"^((nats|tls)://.+)?$")] = ""
+    """For example nats://nats.nats:4222."""
+    credentials_secret: str = ""
+    """A Secret beside the gateway: token, or username and password, or nats.creds; ca.crt; tls.crt and tls.key. Empty: it is open."""
+
+
+class GatewayService(ApiModel):
+    """The Service that clients call."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """Who reaches it may use it: mind what you open."""
+    port: Port = 80
+    """Its port."""
+    annotations: Labels = Field(default_factory=dict)
+    """For load balancers that go by annotations."""
+
+
+class Gateway(ApiModel):
+    """The second door: OpenAI's Files and Batches, and single requests."""
+
+    enabled: bool = False
+    """Whether there is one."""
+    replicas: Annotated[int, Field(ge=0, le=10)] = 2
+    """All of them accept; one at a time makes batches of requests."""
+    namespace: str = ""
+    """Where its batches are; by default the release's own namespace."""
+    namespaces: tuple[Name, ...] = ()
+    """Further namespaces in which it may make batches."""
+    models: FreeObject = Field(default_factory=dict)
+    """What `headrace gateway --models` reads: models, routes, webhooks. Must be set where it is enabled."""
+    files: Annotated[str, Field(pattern=r"^((s3|gs|az|claim)://.+)?$")] = ""
+    """Where uploads are kept: s3://BUCKET/PREFIX and the like, or claim://CLAIM/PATH. Must be set where it is enabled."""
+    claims: tuple[Name, ...] = ()
+    """PersistentVolumeClaims of the release's namespace that it mounts, to keep files there and to read outputs."""
+    storage_secret: str = ""
+    """A Secret beside the gateway whose keys become environment variables, as with spec.storage.secretRef of a batch."""
+    webhook_keys_secret: str = ""
+    """A Secret beside the gateway with the keys of webhooks; webhooks.keysFile is /etc/headrace/webhooks/KEY then."""
+    max_file_bytes: Annotated[int, Field(ge=1)] = 2 * 2**30
+    """Largest file that may be uploaded."""
+    nats: GatewayNats = Field(default_factory=GatewayNats)
+    service: GatewayService = Field(default_factory=GatewayService)
+    service_account: ServiceAccount = Field(default_factory=ServiceAccount)
+    resources: FreeObject = Field(
+        default_factory=lambda: {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+    )
+    """Requests and limits, as in a container."""
 
 
 class Values(ApiModel):
@@ -250,23 +318,24 @@ class Values(ApiModel):
     )
     """Requests and limits of the operator, as in a container."""
     node_selector: Labels = Field(default_factory=dict)
-    """Of the operator's pods."""
+    """Of the pods of the operator and of the gateway."""
     tolerations: FreeObjects = ()
-    """Of the operator's pods."""
+    """Of the pods of the operator and of the gateway."""
     affinity: FreeObject = Field(default_factory=dict)
     """Of the operator's pods."""
     pod_annotations: Labels = Field(default_factory=dict)
-    """Of the operator's pods."""
+    """Of the pods of the operator and of the gateway."""
     pod_labels: Labels = Field(default_factory=dict)
-    """Of the operator's pods."""
+    """Of the pods of the operator and of the gateway."""
     priority_class_name: str = ""
-    """Of the operator's pods."""
+    """Of the pods of the operator and of the gateway."""
     service_account: ServiceAccount = Field(default_factory=ServiceAccount)
     rbac: Rbac = Field(default_factory=Rbac)
     crds: Crds = Field(default_factory=Crds)
     metrics: Metrics = Field(default_factory=Metrics)
     tracing: Tracing = Field(default_factory=Tracing)
     network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy)
+    gateway: Gateway = Field(default_factory=Gateway)
     global_: Annotated[FreeObject, Field(alias="global")] = Field(default_factory=dict)
     """Values of a chart that has this one as a part; none of them is looked at."""
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from builders import PLACE, a_batch
 from cluster import binaries
@@ -19,13 +21,17 @@ from generate.values import Values
 from headrace.api.base import JsonObject
 from headrace.api.bulkhead import DEFAULT_BULKHEAD, Bulkhead
 from headrace.api.crd import render_crds
+from headrace.api.gateway import ServedModels
+from headrace.cli.app import app
 from headrace.core.children import run_job
 from headrace.core.tracing.settings import tracing_of
+from headrace.gateway.leading import LEASE_NAME
 from headrace.shells.kube import rbac
 
 CHART = Path(__file__).parents[2] / "charts" / "headrace"
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
 ON_BY_DEFAULT = {"crds.install", "defaultBulkhead.create", "podDisruptionBudget.create", "metrics.service.create"}
+GATEWAY = "gateway.enabled=true,gateway.models.models[0].model.name=a,gateway.files=s3://bucket/uploads"
 USER_ROLES = {"headrace-admin", "headrace-edit", "headrace-view"}
 
 
@@ -47,6 +53,13 @@ def render(helm: Path, *settings: str) -> list[JsonObject]:
 
 def of_kind(objects: list[JsonObject], kind: str) -> Iterator[JsonObject]:
     return (found for found in objects if found["kind"] == kind)
+
+
+def deployment(objects: list[JsonObject], component: str = "operator") -> JsonObject:
+    """The Deployment of one component."""
+    found = of_kind(objects, "Deployment")
+    (one,) = (it for it in found if it["metadata"]["labels"]["app.kubernetes.io/component"] == component)
+    return one
 
 
 def rights(rules: list[JsonObject]) -> set[tuple[str, str, str, str]]:
@@ -137,6 +150,10 @@ def shown_defaults() -> JsonObject:
         pytest.param("tracing.endpoint=collector:4318", "/tracing/endpoint", id="no URL"),
         pytest.param("tracing.recordRatio=2", "/tracing/recordRatio", id="more than all records"),
         pytest.param("networkPolicy.workers.create=true", "networkPolicy.workers.namespaces", id="no namespaces"),
+        pytest.param("gateway.enabled=true", "gateway.models", id="a gateway to no models"),
+        pytest.param(f"{GATEWAY},gateway.files=", "gateway.files", id="a gateway without a place for files"),
+        pytest.param(f"{GATEWAY},gateway.models.routes[0].name=a", "gateway.nats.url", id="a gateway without a queue"),
+        pytest.param(f"{GATEWAY},gateway.files=file:///uploads", "/gateway/files", id="files that no pod sees"),
     ],
 )
 def test_chart_refuses_a_value_and_names_it(helm: Path, setting: str, said: str) -> None:
@@ -194,8 +211,7 @@ def test_chart_alerts_and_dashboards_are_those_of_the_files(helm: Path) -> None:
 
 def test_chart_images_are_pinned_by_a_digest_where_one_is_given(helm: Path) -> None:
     objects = render(helm, f"--values={VALUES[-1]}")
-    (deployment,) = of_kind(objects, "Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (container,) = deployment(objects)["spec"]["template"]["spec"]["containers"]
     assert container["image"].startswith("registry.example/headrace-operator@sha256:0123")
     assert environment(objects)["HEADRACE_WORKER_IMAGE"]["value"] == "registry.example/headrace-worker:v1"
 
@@ -204,8 +220,7 @@ def test_chart_network_policies_select_the_pods_that_there_are(helm: Path) -> No
     objects = render(helm, f"--values={VALUES[-1]}")
     policies = {it["metadata"]["namespace"]: it["spec"] for it in of_kind(objects, "NetworkPolicy")}
     assert policies.keys() == {"headrace-system", "blue", "green"}
-    (deployment,) = of_kind(objects, "Deployment")
-    operator = deployment["spec"]["template"]["metadata"]["labels"]
+    operator = deployment(objects)["spec"]["template"]["metadata"]["labels"]
     batch = a_batch().validated().build()
     worker = run_job(batch, PLACE, suspend=False)["spec"]["template"]
     assert policies["headrace-system"]["podSelector"]["matchLabels"].items() <= operator.items()
@@ -232,9 +247,8 @@ def test_chart_for_some_namespaces_grants_elsewhere_only_what_is_in_none(helm: P
     assert environment(objects)["HEADRACE_NAMESPACES"]["value"] == "blue green"
 
 
-def environment(objects: list[JsonObject]) -> dict[str, Any]:
-    (deployment,) = of_kind(objects, "Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+def environment(objects: list[JsonObject], component: str = "operator") -> dict[str, Any]:
+    (container,) = deployment(objects, component)["spec"]["template"]["spec"]["containers"]
     return {variable["name"]: variable for variable in container["env"]}
 
 
@@ -252,11 +266,13 @@ def test_chart_tells_the_operator_of_a_collector_in_words_that_it_understands(he
     of_operator = variables["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"]["secretKeyRef"]
     assert of_workers == {**of_operator, "optional": True}
     assert not any(name.startswith("OTEL_") for name in environment(render(helm)))
+    told = {name: it for name, it in variables.items() if not name.startswith("HEADRACE_") or "TRACE" in name}
+    assert environment(render(helm, f"--values={VALUES[0]}"), "gateway") == told
 
 
 def test_chart_lets_spans_through_where_network_policies_are_made(helm: Path) -> None:
     policies = list(of_kind(render(helm, f"--values={VALUES[0]}"), "NetworkPolicy"))
-    assert len(policies) == 3
+    assert len(policies) == 4
     for policy in policies:
         assert policy["spec"]["egress"][-1]["ports"] == [{"protocol": "TCP", "port": 4318}]
 
@@ -278,9 +294,11 @@ def test_chart_ships_a_default_bulkhead_unless_it_is_unwanted(helm: Path) -> Non
     assert not list(of_kind(render(helm, "--set", "defaultBulkhead.create=false"), "Bulkhead"))
 
 
-def test_chart_operator_passes_pod_security_restricted(helm: Path) -> None:
-    (deployment,) = of_kind(render(helm), "Deployment")
-    pod = deployment["spec"]["template"]["spec"]
+@pytest.mark.parametrize(
+    ("component", "settings"), [("operator", ()), ("gateway", (f"--values={VALUES[0]}",))], ids=["operator", "gateway"]
+)
+def test_chart_pods_pass_pod_security_restricted(helm: Path, component: str, settings: tuple[str, ...]) -> None:
+    pod = deployment(render(helm, *settings), component)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -297,3 +315,57 @@ def test_chart_replicas_beyond_one_are_protected_from_a_drain(helm: Path) -> Non
     (budget,) = of_kind(render(helm), "PodDisruptionBudget")
     assert budget["spec"]["maxUnavailable"] == 1
     assert not list(of_kind(render(helm, "--set", "replicas=1"), "PodDisruptionBudget")), "it would forbid every drain"
+
+
+def test_chart_has_a_gateway_only_where_it_is_enabled(helm: Path) -> None:
+    assert not [it for it in render(helm) if "gateway" in it["metadata"]["name"]]
+    kinds = {
+        it["kind"] for it in render(helm, "--set", GATEWAY) if it["metadata"]["name"].startswith("headrace-gateway")
+    }
+    assert kinds == {
+        *("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Deployment", "Service", "PodDisruptionBudget"),
+    }
+
+
+def test_chart_starts_the_gateway_with_words_that_it_understands(helm: Path) -> None:
+    (container,) = deployment(render(helm, f"--values={VALUES[0]}"), "gateway")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    command = get_command(app)
+    word, *words = container["args"]
+    assert isinstance(command, TyperGroup)
+    asked = command.commands[word].make_context(word, words).params
+    assert (asked["local"], asked["namespace"], asked["port"]) == (
+        False,
+        "blue",
+        container["ports"][0]["containerPort"],
+    )
+    assert (asked["files"], asked["max_file_bytes"]) == ("s3://results/uploads/", 2**30)
+    assert (asked["nats"], asked["nats_credentials"]) == ("nats://nats.nats:4222", Path("/etc/headrace/nats"))
+    assert list(asked["mount"]) == ["data=/claims/data"]
+    mounts = {it["mountPath"] for it in container["volumeMounts"]}
+    assert mounts == {"/etc/headrace/config", "/etc/headrace/nats", "/etc/headrace/webhooks", "/tmp", "/claims/data"}
+
+
+def test_chart_hands_the_gateway_its_models_as_they_are_written(helm: Path, tmp_path: Path) -> None:
+    objects = render(helm, f"--values={VALUES[0]}")
+    (config,) = (it for it in of_kind(objects, "ConfigMap") if it["metadata"]["name"] == "headrace-gateway")
+    said = yaml.safe_load(config["data"]["models.yaml"])
+    assert said == read(VALUES[0])["gateway"]["models"]
+    assert ServedModels.parse(said).routes[0].name == "chat"
+
+
+def test_chart_grants_the_gateway_what_it_needs_and_no_more(helm: Path) -> None:
+    objects = render(helm, f"--values={VALUES[0]}")
+    roles = {
+        (role["metadata"]["namespace"], role["metadata"]["name"]): rights(role["rules"])
+        for role in of_kind(objects, "Role")
+        if role["metadata"]["labels"]["app.kubernetes.io/component"] == "gateway"
+    }
+    assert roles == {
+        ("blue", "headrace-gateway"): rights(rbac.gateway_rules()),
+        ("green", "headrace-gateway"): rights(rbac.gateway_rules()),
+        ("headrace-system", "headrace-gateway-lease"): rights(rbac.lease_rules(LEASE_NAME)),
+    }
+    bound = [it for it in of_kind(objects, "RoleBinding") if it["metadata"]["name"].startswith("headrace-gateway")]
+    assert {subject["name"] for it in bound for subject in it["subjects"]} == {"door"}

@@ -19,7 +19,7 @@ from headrace.api.worker import Role
 from headrace.core.children import run_job, single_job
 from network import Peer, lets_through
 
-from .test_chart import VALUES, helm, of_kind, render
+from .test_chart import GATEWAY, VALUES, deployment, helm, of_kind, render
 
 __all__ = ["helm"]
 
@@ -61,7 +61,7 @@ def workers() -> Iterator[Peer]:
 
 
 class Net(NamedTuple):
-    """The policies of a release, and its operator."""
+    """The policies of a release, and its operator, or another component."""
 
     policies: list[JsonObject]
     operator: Peer
@@ -70,10 +70,10 @@ class Net(NamedTuple):
         return lets_through(self.policies, source, destination, port, protocol)
 
 
-def net(helm: Path, *settings: str) -> Net:
+def net(helm: Path, *settings: str, component: str = "operator") -> Net:
     objects = render(helm, *settings)
-    (deployment,) = of_kind(objects, "Deployment")
-    return Net(list(of_kind(objects, "NetworkPolicy")), pod("10.1.0.8", SYSTEM, deployment["spec"]["template"]))
+    made = deployment(objects, component)["spec"]["template"]
+    return Net(list(of_kind(objects, "NetworkPolicy")), pod("10.1.0.8", SYSTEM, made))
 
 
 RUN = next(it for it in workers() if it.ports)
@@ -162,3 +162,21 @@ def test_a_pod_of_another_namespace_that_looks_like_the_operator_reads_no_progre
     here = net(helm, WITH_ALL)
     lookalike = Peer("10.1.0.66", "shop", here.operator.labels, here.operator.ports)
     assert not here.lets(lookalike, RUN, METRICS)
+
+
+SHOP, NATS = Peer("10.1.0.99", "shop", {"app": "shop"}), Peer("10.1.0.93", "nats", {"app": "nats"})
+TO_GATEWAY = (f"--set={GATEWAY},networkPolicy.gateway.create=true",)
+
+
+@pytest.mark.parametrize("settings", [TO_GATEWAY, (WITH_ALL,)], ids=["default", "everything"])
+def test_the_gateway_reaches_names_the_api_server_and_its_queue_and_is_called_by_its_clients(
+    helm: Path, settings: tuple[str, ...]
+) -> None:
+    here = net(helm, *settings, component="gateway")
+    assert here.lets(SHOP, here.operator, here.operator.ports["http"])
+    assert here.lets(MONITORING, here.operator, 8080) == (settings == TO_GATEWAY), "by default anybody may call it"
+    assert here.lets(here.operator, API_SERVER, 6443)
+    assert here.lets(here.operator, NATS, 4222)
+    assert here.lets(here.operator, PUBLIC, 443) == (settings == TO_GATEWAY), "object stores, and webhooks"
+    assert not [port for port in (22, 80, 8080, 9400) if here.lets(here.operator, SHOP, port)]
+    assert not [address for address in METADATA if here.lets(here.operator, Peer(address), 80)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -11,18 +10,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import orjson
 import yaml
 
+from gateway_outputs import write_output
 from gateway_rig import REPOSITORY, Gateway, environment
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.gateway.leading import LEASE_NAME
 from headrace.gateway.natsserver import Address, nats_server
+from headrace.shells.kube.rbac import gateway_rules, lease_rules
 
 from .operator_rig import Rig
 from .proxy import Proxy, write_kubeconfig
 
 CLAIM = "data"
 MODELS: list[dict[str, Any]] = [{"model": {"name": "small"}, "engine": {"name": "mock"}}]
+_ACCOUNT = "gateway"
 ROUTES: list[dict[str, Any]] = [
     {"name": "chat", "model": "small", "window": {"maxBatchSize": 1}, "maxOpenBatches": 1},
 ]
@@ -41,6 +43,7 @@ class GatewayRig:
         credentials = folder / "credentials"
         credentials.mkdir()
         (credentials / "token").write_text(f"{self._nats.token}\n")
+        self._token = _granted(rig)
 
     def close(self) -> None:
         """End all of them, and the server."""
@@ -54,7 +57,7 @@ class GatewayRig:
     def start(self, name: str = "gateway") -> tuple[Gateway, Proxy]:
         """A gateway that listens, and the proxy that stands before its API server."""
         proxy, url = self.rig.another_proxy()
-        kubeconfig = write_kubeconfig(self._folder / f"{name}.kubeconfig", url)
+        kubeconfig = write_kubeconfig(self._folder / f"{name}.kubeconfig", url, self._token)
         words = ["gateway", f"--kubeconfig={kubeconfig}", f"--namespace={self.rig.namespace}", "--port=0"]
         words += [f"--models={self._folder / 'models.yaml'}", f"--mount={CLAIM}={self.claim}"]
         words += [f"--files=claim://{CLAIM}/uploads", f"--nats={self._nats.url}"]
@@ -83,25 +86,9 @@ class GatewayRig:
         self.rig.eventually(lambda: " leads" in self.log(name).read_text(), f"{name} leads")
 
     def answer(self, batch: InferenceBatch) -> None:
-        """Leave what the workers of a batch would: an answer to each of its records, as its one shard commits them."""
-        ids = [line["custom_id"] for line in self._records(batch)]
-        output = self.claim / "out" / batch.metadata.namespace / batch.metadata.name
-        identity = {key: getattr(batch.metadata, key) for key in ("namespace", "name", "uid")}
-        lines = b"".join(map(_line, range(len(ids)), ids))
-        commit = {
-            "batch": identity,
-            "shard": 0,
-            "attempt": 1,
-            "results": _written(output, "results/00000.a1.jsonl", lines, len(ids)),
-            "errors": _written(output, "errors/00000.a1.jsonl", b"", 0),
-            "records": {"total": len(ids), "succeeded": len(ids)},
-            "usage": {},
-            "batches": 1,
-            "batchedRecords": len(ids),
-            "reprocessed": 0,
-        }
-        _written(output, "_headrace/owner.json", orjson.dumps(identity), 0)
-        _written(output, "_headrace/shards/00000/commit.json", orjson.dumps(commit), 0)
+        """Leave what the workers of a batch would: an answer to each of its records."""
+        folder = self.claim / "out" / batch.metadata.namespace / batch.metadata.name
+        write_output(folder, batch, [line["custom_id"] for line in self._records(batch)])
 
     def _records(self, batch: InferenceBatch) -> list[dict[str, Any]]:
         if batch.spec.input.inline is not None:
@@ -112,13 +99,16 @@ class GatewayRig:
         return [json.loads(line) for line in (self.claim / parts.path.lstrip("/")).read_bytes().splitlines()]
 
 
-def _line(number: int, custom_id: str) -> bytes:
-    response = {"status_code": 200, "request_id": f"r{number}", "body": {"asked": custom_id}}
-    line = {"id": f"batch_req_{number:012}", "custom_id": custom_id, "response": response, "error": None}
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _written(output: Path, path: str, data: bytes, records: int) -> dict[str, Any]:
-    (output / path).parent.mkdir(parents=True, exist_ok=True)
-    (output / path).write_bytes(data)
-    return {"path": path, "records": records, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def _granted(rig: Rig) -> str:
+    """A service account with the rights that the chart gives a gateway, and no others; returns its token."""
+    api, group = "rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io"
+    subject = {"kind": "ServiceAccount", "name": _ACCOUNT, "namespace": rig.namespace}
+    rules = [*gateway_rules(), *lease_rules(LEASE_NAME)]
+    bound = {"roleRef": {"apiGroup": group, "kind": "Role", "name": _ACCOUNT}, "subjects": [subject]}
+    rig.kubectl.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": _ACCOUNT}},
+        {"apiVersion": api, "kind": "Role", "metadata": {"name": _ACCOUNT}, "rules": rules},
+        {"apiVersion": api, "kind": "RoleBinding", "metadata": {"name": _ACCOUNT}, **bound},
+        namespace=rig.namespace,
+    )
+    return rig.kubectl("create", "token", _ACCOUNT, "--namespace", rig.namespace).strip()

@@ -16,6 +16,28 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{- /* The same for the gateway. */ -}}
+{{- define "headrace.gatewayName" -}}
+{{ include "headrace.fullname" . }}-gateway
+{{- end }}
+
+{{- define "headrace.gatewaySelector" -}}
+app.kubernetes.io/name: headrace
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gateway
+{{- end }}
+
+{{- define "headrace.gatewayLabels" -}}
+{{ include "headrace.gatewaySelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "headrace.gatewayServiceAccount" -}}
+{{ .Values.gateway.serviceAccount.name | default (include "headrace.gatewayName" .) }}
+{{- end }}
+
 {{- define "headrace.serviceAccount" -}}
 {{ .Values.serviceAccount.name | default (include "headrace.fullname" .) }}
 {{- end }}
@@ -81,4 +103,40 @@ app.kubernetes.io/part-of: headrace
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- end }}
+
+{{- /* What the gateway may do with objects, in each namespace where it makes batches; tests/charts holds it against the calls that it makes. */ -}}
+{{- define "headrace.gatewayRules" -}}
+- apiGroups: [headrace.dev]
+  resources: [inferencebatches]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [headrace.dev]
+  resources: [fanoutjobs]
+  verbs: [get, list, watch, create, patch]
+{{- end }}
+
+{{- /* Where spans go, and which. */ -}}
+{{- define "headrace.tracingEnv" -}}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: {{ .sampler }}
+{{- with .samplerRatio }}
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ . | quote }}
+{{- end }}
+- name: HEADRACE_TRACE_RECORD_RATIO
+  value: {{ .recordRatio | quote }}
+{{- with .headersSecret }}
+{{- if .name }}
+- name: HEADRACE_TRACE_HEADERS_SECRET
+  value: {{ printf "%s/%s" .name .key | quote }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key | quote }}}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}

@@ -87,8 +87,9 @@ async def _serve(
     context = await _context(there)
     namespace = asked.namespace or context.namespace
     check_namespace(namespace)
+    in_pod = there.context is None and there.kubeconfig is None
     settings = parts["cluster"].Settings(
-        namespace=namespace,
+        namespace=context.namespace if in_pod else namespace,
         files=there.files,
         mounted=_mounted(there.mount),
         identity=f"{socket.gethostname()}-{secrets.token_hex(3)}",

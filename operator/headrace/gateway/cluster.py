@@ -44,7 +44,7 @@ class Settings:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise `StateError` when the files have no place."""
+    """Raise `StateError` when the files have no place at all."""
     found = _files(settings, settings.namespace)
     if isinstance(found, NoFiles):
         raise found.error

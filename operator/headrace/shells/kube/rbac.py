@@ -59,9 +59,14 @@ def namespaced_rules() -> list[JsonObject]:
     ]
 
 
-def lease_rules() -> list[JsonObject]:
+def gateway_rules() -> list[JsonObject]:
+    """For a Role of the gateway in each namespace where it makes batches."""
+    return [_rule(work, "get", "list", "watch", "create", "patch") for work in (BATCHES, FAN_OUTS)]
+
+
+def lease_rules(name: str = LEASE_NAME) -> list[JsonObject]:
     """For a Role in the namespace of the Lease."""
-    return [_rule(LEASES, "create"), _rule(LEASES, "get", "update") | {"resourceNames": [LEASE_NAME]}]
+    return [_rule(LEASES, "create"), _rule(LEASES, "get", "update") | {"resourceNames": [name]}]
 
 
 def _rule(resource: Resource, *verbs: str, part: str = "") -> JsonObject:
