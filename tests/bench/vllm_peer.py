@@ -27,7 +27,7 @@ def load(job: dict[str, Any]) -> tuple[Any, list[Any], list[Any]]:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "HF_HUB_OFFLINE": "1",
     }
-    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]  # noqa: PLC0415  # reads the environment
+    from vllm import LLM, SamplingParams  # noqa: PLC0415  # reads the environment
 
     engine = LLM(
         model=job["model"],
