@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore, MemoryStores
 from headrace.api.answers import RequestObject
 from headrace.api.gateway import ServedModels
+from headrace.api.tenancy import Tenant
 from headrace.core.asking.pressure import Left
 from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
@@ -108,7 +109,7 @@ async def at_socket(app: Starlette) -> AsyncIterator[str]:
         listener.close()
 
 
-def at_desk(story: Callable[[Desk], Awaitable[Told]]) -> Told:
+def at_desk(story: Callable[[Desk], Awaitable[Told]], tenant: Tenant = EVERYBODY) -> Told:
     """Tell a story of callers."""
     clock, place = FakeClock(), MemoryPlace(models=MODELS)
     stores = MemoryStores(clock)
@@ -121,7 +122,7 @@ def at_desk(story: Callable[[Desk], Awaitable[Told]]) -> Told:
         places: Places = MemoryPlaces(place)  # type: ignore[assignment]
         rooms = Rooms(places, stores, HandTakers(windows), clock)
         served = [*Requests(rooms, Limits(), clock).served, *DeadLetters(rooms, clock).served]
-        app = gateway_app(places, Limits(), Everybody(EVERYBODY), None, served)
+        app = gateway_app(places, Limits(), Everybody(tenant), None, served)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://here") as client:
             return await story(Desk(client, store, place, windows, app))
 

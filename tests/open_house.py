@@ -71,13 +71,15 @@ class House:
             found.setdefault(route.path, set()).update(methods - {"HEAD"})
         return found
 
-    def batch(self, made: BatchBuilder) -> None:
+    def batch(self, made: BatchBuilder, namespace: str = EVERYBODY.namespace) -> None:
         """There is such a batch."""
-        batch, folder = made.build(), StateDir(self.folder).batch(EVERYBODY.namespace, made.build().metadata.name)
+        batch, folder = made.build(), StateDir(self.folder).batch(namespace, made.build().metadata.name)
         folder.write_object(batch)
         folder.write_status(batch.status)
 
-    def ended(self, state: RequestState, number: int, route: str = "quick") -> str:
+    def ended(
+        self, state: RequestState, number: int, route: str = "quick", namespace: str = EVERYBODY.namespace
+    ) -> str:
         """A request that has ended like this; returns its id."""
         name = f"req_{route}_{number:0{NAME_DIGITS}x}"
         is_dead = state in (RequestState.FAILED, RequestState.EXPIRED)
@@ -90,9 +92,10 @@ class House:
             error=RequestError(code="mock_error", message="the model said no") if is_dead else None,
             body={"model": route, "messages": [{"role": "user", "content": "hello"}]} if is_dead else None,
         )
-        self.store.records[name] = Kept(record, next(self.stores.revisions))
+        store = self.stores.of(namespace)
+        store.records[name] = Kept(record, next(self.stores.revisions))
         if is_dead:
-            self.store.dead.setdefault(name)
+            store.dead.setdefault(name)
         return name
 
 

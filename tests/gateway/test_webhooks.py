@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,15 +15,15 @@ from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from asking_desk import Desk, at_desk, body
-from asking_rig import FakeClock
+from asking_rig import EVERYBODY, FakeClock
 from headrace.api.asking import RequestRecord, RequestState, Webhooks
-from headrace.core.asking.hooks import keys_in, pause_after, policy, signed, target
+from headrace.core.asking.hooks import keys_in, pause_after, signed, target
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.hookqueue import Due, JetStreamHooks
 from headrace.gateway.jetstream import connected
 from headrace.gateway.natsserver import nats_server
 from headrace.gateway.store import Change, Kept
-from headrace.gateway.webhooks import Callers, _client
+from headrace.gateway.webhooks import Callers, Clients
 from laptop import PATIENCE_SECONDS
 
 OLD, NEW = (f"whsec_{base64.b64encode(bytes([number]) * 24).decode()}" for number in (1, 2))
@@ -108,11 +108,11 @@ def called(
     told = webhooks.model_copy(update={"keys_file": str(tmp_path / "keys")})
 
     async def story() -> MemoryHooks:
-        async with listening(receiver), _client(policy(told)) as client:
+        async with listening(receiver), AsyncExitStack() as stack:
             queue = MemoryHooks(ended(url or receiver.url))
-            callers = Callers(told, queue, FakeClock(int(datetime.now(UTC).timestamp() * 1000)))
+            callers = Callers(lambda _: told, queue, FakeClock(int(datetime.now(UTC).timestamp() * 1000)))
             while not queue.is_done:
-                await callers.step(client)
+                await callers.step(Clients(stack))
             return queue
 
     return asyncio.run(story())
@@ -179,8 +179,8 @@ def test_what_has_not_ended_and_what_nobody_wants_to_hear_of_is_not_called() -> 
     async def story() -> None:
         for record in (ended(None), ended("http://localhost:1", RequestState.IN_PROGRESS)):
             queue = MemoryHooks(record)
-            async with _client(policy(LOCAL)) as client:
-                await Callers(LOCAL, queue, FakeClock()).step(client)
+            async with AsyncExitStack() as stack:
+                await Callers(lambda _: LOCAL, queue, FakeClock()).step(Clients(stack))
             assert (queue.is_done, queue.pauses) == (True, [])
 
     asyncio.run(story())
@@ -222,12 +222,7 @@ def test_signature_is_of_the_moment_of_the_call() -> None:
 
 
 def at_desk_with_webhooks(story: Callable[[Desk], Awaitable[None]]) -> None:
-    async def tell(desk: Desk) -> None:
-        assert desk.place.models is not None
-        desk.place.models = desk.place.models.model_copy(update={"webhooks": PUBLIC})
-        await story(desk)
-
-    at_desk(tell)
+    at_desk(story, EVERYBODY.model_copy(update={"webhooks": PUBLIC}))
 
 
 def test_webhook_of_a_request_is_kept_with_it_and_counts_for_its_key() -> None:

@@ -316,9 +316,15 @@ def gateway(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the batches.")] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen at. There are no keys: who reaches it may use it.")
-    ] = "127.0.0.1",
+    tenants: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="HEADRACE_TENANTS",
+            help="YAML that says who may use it, by which keys; without it whoever reaches it may.",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any.")] = 8080,
     max_runs: Annotated[
         int, typer.Option(min=1, max=64, help="Batches that are worked on at a time on this machine.")
@@ -368,6 +374,7 @@ def gateway(
         "max_file_bytes": max_file_bytes,
         "nats": nats,
         "nats_credentials": nats_credentials,
+        "tenants": tenants,
     }
     if local:
         if files is not None or mount:
@@ -375,6 +382,12 @@ def gateway(
         return _call("gateway.gateway", options, {"state_dir": state_dir, "max_runs": max_runs})
     cluster = {"context": context, "kubeconfig": kubeconfig, "files": files, "mount": mount or ()}
     return _call("gatewaythere.gateway", options, cluster)
+
+
+@app.command()
+def key() -> int:
+    """Make a key for a tenant of a gateway, and print it with the hash of it that its file is to have."""
+    return _call("key.key")
 
 
 dlq = typer.Typer(help="Requests that a gateway could not get answered.", no_args_is_help=True, rich_markup_mode=None)

@@ -12,10 +12,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from headrace.api.asking import Webhooks
 from headrace.api.tenancy import Tenant
 from headrace.cli.exits import BAD_INPUT, FAILED, CliError
 from headrace.cli.signals import Signals
-from headrace.cli.text import say
+from headrace.cli.text import remark, say
 from headrace.shells.local.containers import ASIDE
 from headrace.shells.local.files import Busy, locked
 from headrace.shells.local.place import problems
@@ -39,6 +40,7 @@ class Options:
     max_file_bytes: int
     nats: str | None
     nats_credentials: Path | None
+    tenants: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def gateway(options: Mapping[str, Any], local: Mapping[str, Any]) -> int:
     check_namespace(namespace)
     state = StateDir(here.state_dir)
     models = load_models(asked.models, lambda batch: problems(batch, state))
+    identities = who_is_who(parts, asked, namespace, models.webhooks)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with ExitStack() as stack:
         _only_one(stack, state)
@@ -65,12 +68,11 @@ def gateway(options: Mapping[str, Any], local: Mapping[str, Any]) -> int:
         places = parts["here"].Heres(state, models, runs)
         places.take_over()
         hosts = LOOPBACK if asked.host in LOOPBACK else None
-        everybody = Tenant(name="everybody", namespace=namespace)
         limits = parts["limits"].Limits(file_bytes=asked.max_file_bytes)
         nats = queue_server(asked, parts) or state.root / "nats"
         door = parts["door"].Door(
             places,
-            everybody,
+            identities,
             limits,
             listener,
             hosts,
@@ -84,7 +86,21 @@ def gateway(options: Mapping[str, Any], local: Mapping[str, Any]) -> int:
 
 Parts = Mapping[str, Any]
 """Modules of the gateway by name."""
-_EVERYWHERE = ("door", "limits", "natsserver", "serving")
+_EVERYWHERE = ("door", "identities", "keyfile", "limits", "natsserver", "serving")
+
+
+def who_is_who(parts: Parts, asked: Options, namespace: str, webhooks: Webhooks | None) -> Any:
+    """The `Identities`; `webhooks` are those of the file of the models. Raises `CliError` and `ManifestError`."""
+    if asked.tenants is None:
+        if asked.host not in LOOPBACK:
+            remark(f"there are no keys: whoever reaches {asked.host} may use it; say --tenants FILE")
+        return parts["identities"].Everybody(Tenant(name="everybody", namespace=namespace, webhooks=webhooks))
+    if webhooks is not None:
+        message = (
+            f"{asked.models} has webhooks, whose keys all tenants would share: give each its own in {asked.tenants}"
+        )
+        raise CliError("InvalidSpec", message, BAD_INPUT)
+    return parts["keyfile"].KeyFile(asked.tenants)
 
 
 def load_parts(*names: str) -> Parts:

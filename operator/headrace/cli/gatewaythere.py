@@ -17,7 +17,6 @@ from headrace.api.base import FieldError
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.gateway import ServedModels
 from headrace.api.kinds import OurObject
-from headrace.api.tenancy import Tenant
 from headrace.cli.exits import BAD_INPUT, CliError
 from headrace.cli.gateway import (
     LOOPBACK,
@@ -28,6 +27,7 @@ from headrace.cli.gateway import (
     queue_server,
     tell,
     told_of_no_queue,
+    who_is_who,
 )
 from headrace.cli.signals import Signals
 from headrace.core.check import spec_problems
@@ -88,6 +88,7 @@ async def _serve(
     namespace = asked.namespace or context.namespace
     check_namespace(namespace)
     in_pod = there.context is None and there.kubeconfig is None
+    identities = who_is_who(parts, asked, namespace, models.webhooks)
     settings = parts["cluster"].Settings(
         namespace=context.namespace if in_pod else namespace,
         files=there.files,
@@ -102,11 +103,10 @@ async def _serve(
         renewal = asyncio.create_task(context.renew_credentials())
         stack.callback(renewal.cancel)
         opened = await stack.enter_async_context(parts["cluster"].cluster(context.configuration, models, settings))
-        everybody = Tenant(name="everybody", namespace=namespace)
         limits = parts["limits"].Limits(file_bytes=asked.max_file_bytes)
         hosts = LOOPBACK if asked.host in LOOPBACK else None
         nats = queue_server(asked, parts) or Path()  # a server is needed for routes alone
-        door = parts["door"].Door(opened.places, everybody, limits, listener, hosts, nats, _no_workers, opened.owner)
+        door = parts["door"].Door(opened.places, identities, limits, listener, hosts, nats, _no_workers, opened.owner)
         await parts["door"].keep_open(door, signals, lambda: tell(listener))
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from headrace.api.asking import RequestRoute
-from headrace.api.tenancy import Tenant
 from headrace.gateway.answers import Answers
 from headrace.gateway.app import gateway_app
 from headrace.gateway.clocks import Clock, WallClock
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.hookqueue import JetStreamHooks
-from headrace.gateway.identities import Everybody
+from headrace.gateway.identities import Identities
 from headrace.gateway.itself import Itself
 from headrace.gateway.jetstream import JetStream, connected
 from headrace.gateway.lanes import Lanes
@@ -50,8 +49,7 @@ class Door:
     """What is opened, and to where."""
 
     places: Places
-    only: Tenant
-    """Who everybody is."""
+    identities: Identities
     limits: Limits
     listener: socket.socket
     hosts: frozenset[str] | None
@@ -70,7 +68,7 @@ async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]
         asking = _Asking(Itself().served, lambda: None)
         if door.places.models.routes:  # without any nothing is queued, and no server is needed
             asking = await stack.enter_async_context(_asking(door, interrupt))
-        app = gateway_app(door.places, door.limits, Everybody(door.only), door.hosts, asking.served)
+        app = gateway_app(door.places, door.limits, door.identities, door.hosts, asking.served)
         opened()
         await serve(app, door.listener, interrupt, asking.stop)
 
@@ -104,8 +102,8 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
         )
         rooms = Rooms(door.places, stores, takers, clock)
         work += [pushes.run, *(partial(one.run, lambda: interrupt.requested > 1) for one in pools.values())]
-        if models.webhooks is not None:
-            work.append(Callers(models.webhooks, JetStreamHooks(stores.js), clock).run)
+        if door.identities.may_call:
+            work.append(Callers(door.identities.webhooks, JetStreamHooks(stores.js), clock).run)
         tasks = [asyncio.create_task(run()) for run in work]
         requests, letters = Requests(rooms, door.limits, clock, watch), DeadLetters(rooms, clock)
         try:

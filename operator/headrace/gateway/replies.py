@@ -22,6 +22,8 @@ def refusal(error: ApiError) -> Response:
     headers = {"x-should-retry": str(error.retry_helps).lower()}  # what OpenAI's clients go by
     if error.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
     return JSONResponse(error.to_object(), status_code=error.status, headers=headers)

@@ -57,7 +57,7 @@ class Requests:
         route = route_of(body, models.routes, request.query_params.get("route"))
         name = request_id(route.name, secrets.token_hex(_DIGITS // 2))
         asked = queued_request(name, body, models.served(route), self._clock.now())
-        webhook = target(request.headers.get("headrace-webhook"), models.webhooks)
+        webhook = target(request.headers.get("headrace-webhook"), tenant_of(request).webhooks)
         asked = asked.model_copy(update={"webhook": webhook, "traceparent": traceparent_of(request)})
         key = request.headers.get("idempotency-key")
         if key is not None:

@@ -14,6 +14,7 @@ from headrace.core.asking.push import refused, server_sent, stream_message
 from headrace.core.httpapi.operation import EVENTS
 from headrace.core.httpapi.single import STREAM_EVENTS, STREAM_SOCKET
 from headrace.core.openai.errors import ApiError, bad_request, no_such
+from headrace.core.tenancy.keys import PROTOCOL
 from headrace.gateway.entrance import tenant_of
 from headrace.gateway.listening import Listener
 from headrace.gateway.pushing import Pushes
@@ -68,7 +69,7 @@ class Streams:
             ids = dict.fromkeys(socket.query_params.getlist("id"), socket.query_params.get("after"))
             for name in await listener.add(ids):
                 listener.say_unknown(name)
-            await socket.accept()
+            await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
             code = await _talk(socket, listener)
         except ApiError as error:
             await socket.send_denial_response(refusal(error))

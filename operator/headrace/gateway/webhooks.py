@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Never
@@ -39,27 +39,29 @@ class Refused(Exception):
 class Callers:
     """Calls those who have asked for it."""
 
-    def __init__(self, webhooks: Webhooks, queue: HookQueue, clock: Clock) -> None:
+    def __init__(self, webhooks: Callable[[str], Webhooks | None], queue: HookQueue, clock: Clock) -> None:
+        """`webhooks`: those of the tenant who has a namespace; what they say may change at any time."""
         self._webhooks, self._queue, self._clock = webhooks, queue, clock
 
     async def run(self) -> Never:
         """Call until cancelled."""
         await keep_on("webhooks", self._call_on, self._clock)
 
-    async def step(self, client: aiohttp.ClientSession) -> None:
+    async def step(self, clients: Clients) -> None:
         """Make the calls that are due."""
-        await together(self._see_to(due, client) for due in await self._queue.take(AT_ONCE, _WAIT_MILLISECONDS))
+        await together(self._see_to(due, clients) for due in await self._queue.take(AT_ONCE, _WAIT_MILLISECONDS))
 
     async def _call_on(self) -> Never:
-        async with _client(policy(self._webhooks)) as client:
+        async with AsyncExitStack() as stack:
+            clients = Clients(stack)
             while True:
-                await self.step(client)
+                await self.step(clients)
 
-    async def _see_to(self, due: Due, client: aiohttp.ClientSession) -> None:
+    async def _see_to(self, due: Due, clients: Clients) -> None:
         record = due.change.kept.record
         if record.webhook is not None and has_ended(record):
             try:
-                await self._call(record, record.webhook, client)
+                await self._call(record, record.webhook, self._webhooks(due.change.namespace), clients)
             except Refused as refused:
                 pause = pause_after(due.calls)
                 logger.warning("webhook of %s, call %d: %s", record.id, due.calls, refused)
@@ -68,20 +70,24 @@ class Callers:
                     return
         await self._queue.done(due)
 
-    async def _call(self, record: RequestRecord, url: str, client: aiohttp.ClientSession) -> None:
+    async def _call(self, record: RequestRecord, url: str, webhooks: Webhooks | None, clients: Clients) -> None:
         """Make one call. Raises `Refused`."""
+        if webhooks is None:
+            raise Refused("there are no webhooks for this tenant any more")
         now = datetime.fromtimestamp(self._clock.now() / 1000, UTC)
         try:
-            target(url, self._webhooks)  # what is allowed may have changed since it was accepted
-            keys = keys_in(await asyncio.to_thread(Path(self._webhooks.keys_file).read_text))
+            target(url, webhooks)  # what is allowed may have changed since it was accepted
+            keys = keys_in(await asyncio.to_thread(Path(webhooks.keys_file).read_text))
         except ApiError as error:
             raise Refused(error.message) from error
         except (OSError, ValueError) as error:
-            raise Refused(f"{self._webhooks.keys_file}: {error}") from error
+            raise Refused(f"{webhooks.keys_file}: {error}") from error
         text = message(record_object(record), now)
         headers = signed(record.id, text, keys, now)
         try:
-            async with client.post(url, data=text.encode(), headers=headers, allow_redirects=False) as answer:
+            async with clients.of(webhooks).post(
+                url, data=text.encode(), headers=headers, allow_redirects=False
+            ) as answer:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Refused(str(error) or type(error).__name__) from error
@@ -89,12 +95,23 @@ class Callers:
             raise Refused(f"it answered {status}")
 
 
-@asynccontextmanager
-async def _client(allowed: AddressPolicy) -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(resolver=_Resolver(allowed), use_dns_cache=False)
-    timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as client:
-        yield client
+class Clients:
+    """A client for each list of what may be called."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        """`stack` closes them."""
+        self._stack = stack
+        self._known: dict[Webhooks, aiohttp.ClientSession] = {}
+
+    def of(self, webhooks: Webhooks) -> aiohttp.ClientSession:
+        """The one that reaches what they allow, and nothing else."""
+        if webhooks not in self._known:
+            connector = aiohttp.TCPConnector(resolver=_Resolver(policy(webhooks)), use_dns_cache=False)
+            timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
+            client = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False)
+            self._stack.push_async_callback(client.close)
+            self._known[webhooks] = client
+        return self._known[webhooks]
 
 
 class _Resolver(AbstractResolver):

@@ -29,7 +29,7 @@ def load_models(file: Path, judge: Judge) -> ServedModels:
     document = _document(file)
     try:
         models = ServedModels.parse(_localised(document))
-        faults = [*model_faults(models), *route_faults(models), *_key_faults(models.webhooks)] or _unusable(
+        faults = [*model_faults(models), *route_faults(models), *key_faults(models.webhooks)] or _unusable(
             models, judge
         )
     except InvalidSpec as error:
@@ -67,7 +67,7 @@ def _localised(document: Document) -> dict[str, Any]:
     return data
 
 
-def _key_faults(webhooks: Webhooks | None) -> list[FieldError]:
+def key_faults(webhooks: Webhooks | None) -> list[FieldError]:
     """What is wrong with the keys that calls are signed with; they are looked at here so that the first call is not the one to fail."""
     if webhooks is None:
         return []

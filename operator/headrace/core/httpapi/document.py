@@ -15,9 +15,10 @@ from headrace.core.httpapi.operation import JSON, Answer, Operation, Parameter
 _REFERENCE = "#/components/schemas/{model}"
 _REFUSALS: Mapping[int, tuple[str, str]] = {
     400: ("BadRequest", "What is asked for must change; `param` names the field."),
+    401: ("Unknown", "There is no key, or one that is not known here."),
     403: (
         "Forbidden",
-        "It may not be asked for from there: a page of another site, or a name that this gateway does not go by.",
+        "It may not be asked for from there, such as a page of another site, or not by this user.",
     ),
     404: ("NotFound", "There is no such object."),
     408: ("BodyStopped", "Nothing more of the body has come for a minute."),
@@ -32,13 +33,15 @@ _REFUSALS: Mapping[int, tuple[str, str]] = {
 }
 """Name and meaning of each refusal, by its status."""
 _ANYWHERE = (403, 500)
+_OF_TENANTS = (401, 429, 503)
+"""Of what is not answered to anybody."""
 _WITH_RETRY_AFTER = (429, 503)
 
 
 def document(operations: Sequence[Operation], version: str) -> JsonObject:
     """The document of these operations."""
     schemas, definitions = _schemas(operations)
-    refusals = sorted({*_ANYWHERE, *(status for one in operations for status in one.refusals)})
+    refusals = sorted({*(status for one in operations for status in _refusals(one))})
     paths: dict[str, JsonObject] = {}
     for one in operations:
         if not one.is_socket:
@@ -58,6 +61,7 @@ def document(operations: Sequence[Operation], version: str) -> JsonObject:
         "tags": [{"name": tag} for tag in dict.fromkeys(one.tag.value for one in operations)],
         "paths": paths,
         "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": definitions,
             "responses": {_REFUSALS[status][0]: _refusal(status, schemas[Refused]) for status in refusals},
         },
@@ -66,6 +70,8 @@ def document(operations: Sequence[Operation], version: str) -> JsonObject:
 
 def _operation(one: Operation, schemas: Mapping[type[BaseModel], JsonObject]) -> JsonObject:
     said: JsonObject = {"operationId": one.name, "tags": [one.tag.value], "summary": one.about}
+    if not one.is_open:
+        said["security"] = [{"key": []}, {}]  # a gateway without tenants asks for none
     if one.parameters:
         said["parameters"] = [_parameter(parameter) for parameter in one.parameters]
     if one.body is not None:
@@ -73,11 +79,14 @@ def _operation(one: Operation, schemas: Mapping[type[BaseModel], JsonObject]) ->
     said["responses"] = {
         **{str(answer.status): _answer(answer, schemas) for answer in one.answers},
         **{
-            str(status): {"$ref": f"#/components/responses/{_REFUSALS[status][0]}"}
-            for status in sorted({*one.refusals, *_ANYWHERE})
+            str(status): {"$ref": f"#/components/responses/{_REFUSALS[status][0]}"} for status in sorted(_refusals(one))
         },
     }
     return said
+
+
+def _refusals(one: Operation) -> set[int]:
+    return {*one.refusals, *_ANYWHERE, *(() if one.is_open else _OF_TENANTS)}
 
 
 def _tell_of_socket(path: JsonObject, one: Operation, schemas: Mapping[type[BaseModel], JsonObject]) -> None:
