@@ -20,6 +20,7 @@ from headrace.core.httpapi.batchwise import LIST_MODELS
 from headrace.core.openai.errors import ApiError
 from headrace.core.openai.models import model_objects
 from headrace.gateway.batches import Batches
+from headrace.gateway.clocks import Clock, WallClock
 from headrace.gateway.entrance import Entrance
 from headrace.gateway.files import Files
 from headrace.gateway.identities import Identities
@@ -42,6 +43,7 @@ def gateway_app(
     identities: Identities,
     hosts: frozenset[str] | None = None,
     more: Sequence[Served] = (),
+    clock: Clock | None = None,
 ) -> Starlette:
     """The gateway to places. `hosts`: the only names that requests may call it by, where it is for one machine alone.
 
@@ -64,7 +66,10 @@ def gateway_app(
             _handler(Exception, _bug),
         )
     )
-    middleware = [Middleware(Guard, hosts=hosts), Middleware(Entrance, identities=identities)]
+    middleware = [
+        Middleware(Guard, hosts=hosts),
+        Middleware(Entrance, identities=identities, clock=clock or WallClock()),
+    ]
     return Starlette(routes=routes_of(served), exception_handlers=handlers, middleware=middleware)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 
@@ -9,13 +10,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from headrace.api.inferencebatch import InferenceBatch
+from headrace.api.tenancy import TenantLimits
 from headrace.api.tracing import TraceContext
 from headrace.core.httpapi import batchwise as operations
 from headrace.core.openai.batches import batch_object
 from headrace.core.openai.errors import bad_request, no_input, no_such
 from headrace.core.openai.ids import NAME_DIGITS, batch_id, batch_name, is_uploaded, name_for_key
 from headrace.core.openai.pages import page, page_object, window
-from headrace.core.openai.request import Destination, batch_request, new_batch, served_model
+from headrace.core.openai.request import Destination, batch_request, made_by_request, new_batch, served_model
+from headrace.core.tenancy.bounds import check_open_batches
 from headrace.gateway.bodies import json_body
 from headrace.gateway.entrance import tenant_of
 from headrace.gateway.limits import Limits
@@ -30,6 +33,8 @@ class Batches:
 
     def __init__(self, places: Places, limits: Limits) -> None:
         self._places, self._limits = places, limits
+        self._making: dict[str, asyncio.Lock] = {}
+        """Held while a batch is made in a namespace."""
 
     @property
     def served(self) -> Sequence[Served]:
@@ -52,7 +57,9 @@ class Batches:
         served = served_model(asked, await place.first_line(file), place.models)
         context = TraceContext.parse(request.headers.get("traceparent", ""))
         where = Destination(place.namespace, _name(request), place.uri(file.id), context)
-        batch = await place.create_batch(new_batch(asked, served, where))
+        new = new_batch(asked, served, where)
+        limits = tenant_of(request).limits
+        batch = await (place.create_batch(new) if limits is None else self._created(place, new, limits))
         return JSONResponse(batch_object(batch))
 
     async def list_page(self, request: Request) -> Response:
@@ -70,6 +77,14 @@ class Batches:
         place = self._place(request)
         batch = await _find(place, request.path_params["batch_id"])
         return JSONResponse(batch_object(await place.cancel_batch(batch.metadata.name)))
+
+    async def _created(self, place: Place, new: InferenceBatch, limits: TenantLimits) -> InferenceBatch:
+        """The batch, when its tenant may have it: those of one tenant are made one after the other. Raises `ApiError`."""
+        async with self._making.setdefault(place.namespace, asyncio.Lock()):
+            if await place.find_batch(new.metadata.name) is None:
+                unfinished = [one for one in await place.batches() if made_by_request(one) and not one.status.finished]
+                check_open_batches(len(unfinished), limits)
+            return await place.create_batch(new)
 
     def _place(self, request: Request) -> Place:
         return self._places.of(tenant_of(request).namespace)

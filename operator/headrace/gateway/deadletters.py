@@ -13,6 +13,7 @@ from headrace.core.asking.requests import queued_object, queued_request, record_
 from headrace.core.httpapi.single import LETTERS_LISTED, LIST_LETTERS, MOST_LETTERS, REPLAY_LETTER
 from headrace.core.openai.errors import conflict, no_such
 from headrace.core.openai.pages import page, page_object, window
+from headrace.core.tenancy.bounds import bounded
 from headrace.gateway.bodies import traceparent_of
 from headrace.gateway.clocks import Clock
 from headrace.gateway.entrance import tenant_of
@@ -58,7 +59,7 @@ class DeadLetters:
         asked = asked.model_copy(update={"webhook": record.webhook, "traceparent": traceparent_of(request)})
         known = await room.known.look(asked.id)
         if known is None:
-            await room.queue.add(route, asked)
+            await room.queue.add(bounded(route, tenant_of(request).limits), asked)
         await room.store.drop_letter(wanted)
         return accepted(queued_object(asked) if known is None else await room.known.shown(known), 202)
 

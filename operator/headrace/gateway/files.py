@@ -29,6 +29,7 @@ from headrace.gateway.limits import Limits
 from headrace.gateway.place import Place, Places
 from headrace.gateway.receiving import receive
 from headrace.gateway.routing import Answered, Served
+from headrace.gateway.stocks import Stocks
 from headrace.gateway.streamed import Streamed
 from headrace.shells.local.state import StateError
 
@@ -37,7 +38,7 @@ class Files:
     """The answers to requests about files."""
 
     def __init__(self, places: Places, limits: Limits) -> None:
-        self._places, self._limits = places, limits
+        self._places, self._limits, self._stocks = places, limits, Stocks()
 
     @property
     def served(self) -> Sequence[Served]:
@@ -52,7 +53,12 @@ class Files:
 
     async def create(self, request: Request) -> Response:
         """`POST /v1/files`."""
-        kept = await receive(request, self._place(request), self._limits.file_bytes, self._limits.patience_seconds)
+        tenant, place, most = tenant_of(request), self._place(request), self._limits.file_bytes
+        if tenant.limits is not None:
+            most = min(most, tenant.limits.max_file_bytes)
+        async with self._stocks.share(tenant, place) as share:
+            kept = await receive(request, place, most, self._limits.patience_seconds, share.add)
+            share.keep()
         return JSONResponse(uploaded_object(kept))
 
     async def list_page(self, request: Request) -> Response:

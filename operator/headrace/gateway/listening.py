@@ -65,6 +65,11 @@ class Listener:
         """Nothing more will come on this connection, though there may be more to tell."""
 
     @property
+    def namespace(self) -> str:
+        """Of the tenant who listens."""
+        return self._room.namespace
+
+    @property
     def waits(self) -> bool:
         """Whether there is anything to wait for."""
         return bool(self._heard or self._said)

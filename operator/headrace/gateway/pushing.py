@@ -6,11 +6,14 @@ out: the reader has come to some revision when a listener begins, all up to that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Never
 
 from cachetools import LRUCache
 
+from headrace.api.tenancy import TenantLimits
+from headrace.core.tenancy.bounds import check_streams
 from headrace.gateway.clocks import Clock
 from headrace.gateway.endless import keep_on
 from headrace.gateway.listening import Listener, Whose
@@ -32,6 +35,8 @@ class Pushes:
         """Records that somebody waits for, as they were written: not all who wait need read them again."""
         self._listeners: dict[Whose, set[Listener]] = {}
         self._all: set[Listener] = set()
+        self._of_tenants: Counter[str] = Counter()
+        """How many of them each has, by its namespace."""
         self._is_stopped = False
 
     async def begin(self) -> None:
@@ -54,10 +59,12 @@ class Pushes:
                     listener.note(kept.record.id, kept.revision)
         self.at = Position(self.at.epoch, changes.revision)
 
-    def listen(self, room: Room) -> Listener:
-        """A new listener to the requests of a tenant, which must be closed."""
+    def listen(self, room: Room, limits: TenantLimits | None = None) -> Listener:
+        """A new listener to the requests of a tenant, which must be closed. Raises `ApiError` when it may have no more."""
+        check_streams(self._of_tenants[room.namespace], limits)
         listener = Listener(self, room)
         self._all.add(listener)
+        self._of_tenants[room.namespace] += 1
         if self._is_stopped:
             listener.end()
         return listener
@@ -82,7 +89,11 @@ class Pushes:
 
     def forget(self, listener: Listener) -> None:
         """It has gone."""
-        self._all.discard(listener)
+        if listener in self._all:
+            self._all.discard(listener)
+            self._of_tenants[listener.namespace] -= 1
+            if not self._of_tenants[listener.namespace]:
+                del self._of_tenants[listener.namespace]
 
     async def _follow(self) -> Never:
         now = await self._stores.position()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -18,10 +19,15 @@ _FORM_BYTES = 64 * 1024
 """What a form may have around its file."""
 
 
-async def receive(request: Request, place: Place, most_bytes: int, patience_seconds: float) -> UploadedFile:
-    """The file that a client uploads; of one that is cut off, or refused, nothing is left. Raises `ApiError`."""
+async def receive(
+    request: Request, place: Place, most_bytes: int, patience_seconds: float, took: Callable[[int], None]
+) -> UploadedFile:
+    """The file that a client uploads; of one that is cut off, or refused, nothing is left. Raises `ApiError`.
+
+    `took` is told of all that is written, and may refuse it.
+    """
     check_announced(request, most_bytes + _FORM_BYTES)
-    form, upload = Form(request.headers.get("content-type", "")), _Upload(place, most_bytes)
+    form, upload = Form(request.headers.get("content-type", "")), _Upload(place, most_bytes, took)
     try:
         async for piece in pieces(request, patience_seconds):
             for event in form.feed(piece):
@@ -38,6 +44,7 @@ class _Upload:
 
     place: Place
     most_bytes: int
+    took: Callable[[int], None]
     draft: Draft | None = None
     filename: str = ""
     size: int = 0
@@ -89,6 +96,7 @@ class _Upload:
         self.size += len(data)
         if self.size > self.most_bytes:
             raise too_large(self.most_bytes)
+        self.took(len(data))
         await self.draft.write(data)
 
     def _collect(self, data: bytes) -> None:

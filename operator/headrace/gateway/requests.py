@@ -22,6 +22,7 @@ from headrace.core.asking.requests import (
 )
 from headrace.core.httpapi.single import CANCEL_REQUEST, CREATE_REQUEST, RETRIEVE_REQUEST
 from headrace.core.openai.errors import ApiError
+from headrace.core.tenancy.bounds import bounded
 from headrace.gateway.bodies import json_body, traceparent_of
 from headrace.gateway.clocks import Clock
 from headrace.gateway.entrance import tenant_of
@@ -64,7 +65,7 @@ class Requests:
             asked = await _remembered(room, key, asked, route)
             if asked.id != name and (known := await room.known.look(asked.id)) is not None:
                 return accepted(await room.known.shown(known), 200)
-        await room.queue.add(route, asked)
+        await room.queue.add(bounded(route, tenant_of(request).limits), asked)
         return accepted(queued_object(asked), 202)
 
     async def retrieve(self, request: Request) -> Response:

@@ -64,7 +64,11 @@ class Streams:
 
     async def socket(self, socket: WebSocket) -> None:
         """`WS /v1/stream`: any number of requests, which the client says and takes back as it likes."""
-        listener = self._listen(socket)
+        try:
+            listener = self._listen(socket)
+        except ApiError as error:
+            await socket.send_denial_response(refusal(error))
+            return
         try:
             ids = dict.fromkeys(socket.query_params.getlist("id"), socket.query_params.get("after"))
             for name in await listener.add(ids):
@@ -83,7 +87,8 @@ class Streams:
             await socket.close(code)
 
     def _listen(self, connection: HTTPConnection) -> Listener:
-        return self._pushes.listen(self._rooms.of(tenant_of(connection).namespace))
+        tenant = tenant_of(connection)
+        return self._pushes.listen(self._rooms.of(tenant.namespace), tenant.limits)
 
 
 async def _talk(socket: WebSocket, listener: Listener) -> int | None:

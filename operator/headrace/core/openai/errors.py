@@ -32,9 +32,9 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
     return ApiError(400, message, param, code)
 
 
-def too_many(message: str, retry_after_seconds: int) -> ApiError:
+def too_many(message: str, retry_after_seconds: int, code: str = "queue_full") -> ApiError:
     """There is no room for the request now."""
-    error = ApiError(429, message, None, "queue_full")
+    error = ApiError(429, message, None, code)
     error.retry_after_seconds = retry_after_seconds
     return error
 
