@@ -324,6 +324,19 @@ def gateway(
             help="YAML that says who may use it, by which keys; without it whoever reaches it may.",
         ),
     ] = None,
+    token_review: Annotated[
+        bool,
+        typer.Option(
+            "--token-review",
+            help="With a cluster: let in who has a token of it, to the namespaces where that user may create batches.",
+        ),
+    ] = False,
+    audience: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="With --token-review: tokens must be meant for this, not for the API server."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any.")] = 8080,
     max_runs: Annotated[
@@ -379,8 +392,17 @@ def gateway(
     if local:
         if files is not None or mount:
             raise typer.BadParameter("--files and --mount are for a cluster: on this machine files are in --state-dir")
+        if token_review or audience:
+            raise typer.BadParameter("--token-review is for a cluster: on this machine there is --tenants")
         return _call("gateway.gateway", options, {"state_dir": state_dir, "max_runs": max_runs})
-    cluster = {"context": context, "kubeconfig": kubeconfig, "files": files, "mount": mount or ()}
+    cluster = {
+        "context": context,
+        "kubeconfig": kubeconfig,
+        "files": files,
+        "mount": mount or (),
+        "token_review": token_review,
+        "audience": audience or (),
+    }
     return _call("gatewaythere.gateway", options, cluster)
 
 

@@ -49,6 +49,8 @@ class ClusterOptions:
     kubeconfig: Path | None
     files: str | None
     mount: Sequence[str]
+    token_review: bool
+    audience: Sequence[str]
 
 
 def gateway(options: Mapping[str, Any], cluster: Mapping[str, Any]) -> int:
@@ -88,7 +90,6 @@ async def _serve(
     namespace = asked.namespace or context.namespace
     check_namespace(namespace)
     in_pod = there.context is None and there.kubeconfig is None
-    identities = who_is_who(parts, asked, namespace, models.webhooks)
     settings = parts["cluster"].Settings(
         namespace=context.namespace if in_pod else namespace,
         files=there.files,
@@ -103,11 +104,32 @@ async def _serve(
         renewal = asyncio.create_task(context.renew_credentials())
         stack.callback(renewal.cancel)
         opened = await stack.enter_async_context(parts["cluster"].cluster(context.configuration, models, settings))
+        identities = await _identities((asked, there), context.configuration, namespace, models, parts, stack)
         limits = parts["limits"].Limits(file_bytes=asked.max_file_bytes)
         hosts = LOOPBACK if asked.host in LOOPBACK else None
         nats = queue_server(asked, parts) or Path()  # a server is needed for routes alone
         door = parts["door"].Door(opened.places, identities, limits, listener, hosts, nats, _no_workers, opened.owner)
         await parts["door"].keep_open(door, signals, lambda: tell(listener))
+
+
+async def _identities(
+    said: tuple[Options, ClusterOptions],
+    configuration: Any,
+    namespace: str,
+    models: ServedModels,
+    parts: Parts,
+    stack: AsyncExitStack,
+) -> Any:
+    """Who is who: everybody, those in a file, or those whom the cluster knows. Raises `CliError`."""
+    asked, there = said
+    if not there.token_review:
+        return who_is_who(parts, asked, namespace, models.webhooks)
+    if asked.tenants is not None:
+        raise CliError("UsageError", "tenants are known by --tenants or by --token-review, not by both", BAD_INPUT)
+    if models.webhooks is not None:
+        message = f"{asked.models} has webhooks, whose keys all tenants would share: leave them out with --token-review"
+        raise CliError("UsageError", message, BAD_INPUT)
+    return await stack.enter_async_context(parts["cluster"].reviewed(configuration, tuple(there.audience)))
 
 
 def _no_workers(route: RequestRoute) -> Never:

@@ -12,13 +12,16 @@ from urllib.parse import unquote, urlsplit
 from kubernetes.aio import client
 
 from headrace.api.gateway import ServedModels
+from headrace.api.tenancy import TenantLimits
 from headrace.core.election import Candidacy, LeaseTerms
 from headrace.gateway.bucketfiles import BucketFiles
 from headrace.gateway.buckets import is_bucket, joined
+from headrace.gateway.clocks import WallClock
 from headrace.gateway.filestore import ABANDONED_SECONDS, FileStore, NoFiles
 from headrace.gateway.folderfiles import FolderFiles
 from headrace.gateway.leading import Leader, leader
 from headrace.gateway.outputs import Outputs
+from headrace.gateway.reviewed import Reviewed
 from headrace.gateway.there import FIELD_MANAGER, There
 from headrace.shells.kube.api import Api
 from headrace.shells.local.converge import utc_now
@@ -96,6 +99,17 @@ async def cluster(
         candidacy = Candidacy(settings.identity, settings.lease_terms)
         owner = await stack.enter_async_context(leader(configuration, settings.namespace, candidacy))
         yield Cluster(places, owner)
+
+
+@asynccontextmanager
+async def reviewed(configuration: client.Configuration, audiences: tuple[str, ...]) -> AsyncIterator[Reviewed]:
+    """Those who are known by tokens of the cluster, each with the limits that are the default."""
+    api_client = client.ApiClient(configuration)
+    try:
+        api = Api(api_client, REQUEST_TIMEOUT_SECONDS, manager=FIELD_MANAGER)
+        yield Reviewed(api, WallClock(), audiences, TenantLimits())
+    finally:
+        await api_client.close()
 
 
 def _files(settings: Settings, namespace: str) -> FileStore:
