@@ -3,7 +3,7 @@
     python tests/bench/gateway_sockets.py HOST PORT COUNT
 
 It says `open` once all are open. Then each line that it reads is a JSON list of ids, which it has the sockets wait for in turn; it says
-`waiting` once the gateway has told that all of them wait, and, when all are completed, when each was: seconds since the epoch, by id.
+`waiting` once the gateway has told something of each of them, and, when all are completed, when each was: seconds since the epoch, by id.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ class Told:
         """Take one message."""
         now, said = time.time(), json.loads(message)
         name, status = said["request"]["id"], said["request"]["status"]
-        if status == "queued":
-            self.waiting.add(name)
-        elif status == "completed":
+        self.waiting.add(name)
+        if status == "completed":
             self.completed[name] = now
         self.something.set()
 
@@ -77,6 +76,10 @@ class Socket(asyncio.Protocol):
                 self._told.note(payload)
             else:  # a ping, which is answered with the same words
                 self._send(0x8A, payload)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nobody may hang up."""
+        raise SystemExit(f"a socket was closed: {error}")
 
     def ask(self, **message: object) -> None:
         """Say something."""

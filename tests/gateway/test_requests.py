@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
 import pytest
@@ -146,7 +147,8 @@ def test_store_that_is_away_is_told_from_a_fault_of_the_caller(monkeypatch: pyte
     [
         pytest.param("POST", "", b"", 400, "not JSON", id="an empty body"),
         pytest.param("POST", "", b"[]", 400, "must be a JSON object", id="no object"),
-        pytest.param("POST", "", b'{"a":' * 5000, 400, "not JSON", id="too deep"),
+        pytest.param("POST", "", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "not JSON", id="too deep"),
+        pytest.param("POST", "", b'{"a":' + b"[" * 300 + b"]" * 300 + b"}", 400, "more than 100 levels", id="deep"),
         pytest.param("POST", "", b" " * 300_000, 413, "too large", id="a huge body"),
         pytest.param("POST", "", b"{}", 400, "model must name", id="no model"),
         pytest.param("POST", "", b'{"model": "large"}', 404, "routes to small", id="unknown model"),
@@ -170,6 +172,17 @@ def test_request_that_is_refused_leaves_nothing(
         assert answer.status_code == status, answer.text
         assert says in answer.json()["error"]["message"]
         assert (desk.store.seen, desk.store.records) == (set(), {})
+
+    at_desk(story)
+
+
+def test_request_as_deep_as_is_taken_is_answered() -> None:
+    async def story(desk: Desk) -> None:
+        sent = {**body(), "extra": json.loads("[" * 98 + "1" + "]" * 98)}
+        answer = await desk.client.post("/v1/requests", json=sent, headers={KEY: "deep"})
+        assert answer.status_code == 202, answer.text
+        await desk.finish()
+        assert (await desk.show(answer.json()["id"]))["status"] == "completed"
 
     at_desk(story)
 

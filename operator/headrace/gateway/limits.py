@@ -12,4 +12,4 @@ class Limits:
     file_bytes: int = 2 * 2**30
     """Largest file that is taken."""
     patience_seconds: float = 60.0
-    """How long a client may let the next piece of a body wait."""
+    """How long a client is waited for that sends next to nothing of a body."""

@@ -12,6 +12,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
+from headrace.gateway.heads import Connection, raise_descriptors
 from headrace.shells.local.converge import Interrupt
 
 _LOOK_SECONDS = 0.2
@@ -29,6 +30,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Do all of a gateway's work. A request is many small turns of the loop, and this one takes more than twice as many a second."""
+    raise_descriptors()
     uvloop.run(work)
 
 
@@ -44,6 +46,7 @@ async def serve(
         lifespan="off",
         log_config=None,
         access_log=False,
+        http=Connection,
         timeout_graceful_shutdown=GRACE_SECONDS,
         ws="websockets-sansio",
         ws_max_size=MAX_MESSAGE_BYTES,
