@@ -16,6 +16,7 @@ from headrace.api.gateway import ServedModels
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import kind_named
 from headrace.api.reasons import Reason
+from headrace.api.records import ErrorCode
 from headrace.core.asking.requests import route_faults
 from headrace.core.openai.models import model_faults
 
@@ -76,3 +77,8 @@ def test_reference_has_every_field_of_a_batch() -> None:
     text = (ROOT / "docs/reference.md").read_text()
     for field in InferenceBatch.model_fields["spec"].annotation.model_fields.values():  # type: ignore[union-attr]
         assert f"`{field.alias}`" in text
+
+
+def test_each_error_code_of_a_record_is_documented() -> None:
+    page = (ROOT / "docs" / "inferencebatch.md").read_text()
+    assert [code for code in ErrorCode if f"`{code}`" not in page] == []

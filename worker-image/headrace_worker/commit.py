@@ -124,7 +124,7 @@ def _windows(ledger: Ledger) -> Iterator[range]:
 
 def _by_place(window: range, ledger: Ledger) -> list[int]:
     """The positions that have a line in a journal, in the order of these lines, so that each journal is read forwards."""
-    return sorted((position for position in window if not ledger.is_kept(position)), key=ledger.place)
+    return sorted((position for position in window if not ledger.is_kept(position)), key=ledger.order)
 
 
 class _Journals:
@@ -133,15 +133,19 @@ class _Journals:
     def __init__(self, store: Store, folder: ShardFolder, stack: ExitStack) -> None:
         self._store, self._folder, self._stack = store, folder, stack
         self._open: dict[int, BinaryIO] = {}
+        self._at: dict[int, int] = {}
+        """Where each stream stands: to ask it costs more than to read a line."""
 
     def entry(self, position: int, place: Place) -> Entry:
         journal = self._open.get(place.attempt)
         if journal is None:
             journal = self._stack.enter_context(self._store.read_log(self._folder.journal(place.attempt)))
             self._open[place.attempt] = journal
-        if journal.tell() != place.offset:
+        if self._at.get(place.attempt) != place.offset:
             journal.seek(place.offset)
-        entry = entry_of(journal.readline())
+        line = journal.readline()
+        self._at[place.attempt] = place.offset + len(line)
+        entry = entry_of(line)
         if entry is None or entry.position != position:
             raise ShardFailed(
                 "JournalDamaged",

@@ -173,6 +173,10 @@ class Ledger:
         packed = self._places[position]
         return Place(packed >> _OFFSET_BITS, packed & ((1 << _OFFSET_BITS) - 1))
 
+    def order(self, position: int) -> int:
+        """A number that grows with the place of a record's line, by attempt and then by byte."""
+        return self._places[position]
+
     def begin(self, positions: Iterable[int]) -> None:
         """Note that an attempt begins work on these records; once an attempt and record."""
         for position in positions:

@@ -44,7 +44,7 @@ def run_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, around
         log.info("shard %d is done: attempt %d has committed it", shard.index, claimed.attempt)
         return committed_report(claimed)
     with claimed as journal:
-        engine = engines.create(config, header.created)
+        engine = engines.create(config, header.dated)
         try:
             commit = ShardRun(config, shard, journal, engine, around).run()
         finally:

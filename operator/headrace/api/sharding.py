@@ -88,17 +88,18 @@ class ShardCutter:
             self._digest.update(raw)
 
     def manifest(
-        self, batch: BatchIdentity, created: int, prompt_tokens: int, carried: int = 0
+        self, batch: BatchIdentity, created: int, prompt_tokens: int, carried: int = 0, modified: int | None = None
     ) -> tuple[ManifestHeader, bytes]:
         """There are no more records: the header of the shard manifest, and the whole of it.
 
-        `created` is in seconds since the epoch; `prompt_tokens` is an estimate of all prompts together; `carried` records are of an
-        earlier batch.
+        `created`, and `modified` of the input, are in seconds since the epoch; `prompt_tokens` is an estimate of all prompts together;
+        `carried` records are of an earlier batch.
         """
         self._close_shard()
         header = ManifestHeader(
             batch=batch,
             created=created,
+            modified=modified,
             records=self.records,
             parents=self.parents or None,
             carried=carried or None,

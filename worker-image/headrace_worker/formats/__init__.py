@@ -16,6 +16,8 @@ from headrace_worker.formats.lines import Line, lines, whole
 from headrace_worker.formats.unpacking import DAMAGES, skip, unpacked
 from headrace_worker.stores.base import Store, StoredObject
 
+_LINES = (InputFormat.OPENAI, InputFormat.JSONL)
+
 
 def extent(store: Store, found: StoredObject, spec: Input) -> int:
     """The size of what is in an object, in the measure of `records_in`; of one that is damaged, some number."""
@@ -42,6 +44,10 @@ def records_in(
     Of the format text the whole object is one record; of CSV and Parquet, rows are lines of JSON. A file that is damaged is an
     error where the damage is, and the last thing that is found in it.
     """
+    if spec.format in _LINES and compression_of(uri) == Compression.NONE:  # the usual case has nothing in its way
+        with store.open(uri, start) as stream:
+            yield from lines(stream, start, number, end)
+        return
     at, line = start, number
     try:
         for found in _records(store, uri, spec, start, number, end):

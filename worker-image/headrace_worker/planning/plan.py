@@ -157,7 +157,7 @@ def _publish(config: WorkerConfig, survey: Survey, now: int) -> PlanReport:
     claim_output(output, config.output_uri, config.batch)
     output.delete(join(config.output_uri, "_headrace", VALIDATION_FILE))  # of a batch that was refused here
     cutter = survey.parts.cut(survey.cutter.parents) if survey.parts.wanted else survey.cutter
-    header, manifest = cutter.manifest(config.batch, now, survey.prompt_tokens, survey.carried)
+    header, manifest = cutter.manifest(config.batch, now, survey.prompt_tokens, survey.carried, survey.modified)
     try:
         plans.put(config.plan_uri, manifest, if_absent=True)
     except AlreadyExists:  # another pod of this role was faster

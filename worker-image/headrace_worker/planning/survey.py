@@ -76,6 +76,9 @@ class Survey:
         self.seen = SeenIds(suspects)
         self.parts = PartsFile(config)
         """Where the parts of images go."""
+        times = [int(found.modified.timestamp()) for found in objects if found.modified is not None]
+        self.modified = max(times, default=None)
+        """When the newest of the objects was last modified, in seconds since the epoch."""
         size = sum(found.size for found in objects) + sum(segment.end - segment.start for segment in carried)
         self.cutter = ShardCutter(config.shards, size, config.input.limit)
         self._input, self._objects, self._limit, self._suspects = config.input, objects, limit, suspects

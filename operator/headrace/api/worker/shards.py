@@ -44,7 +44,9 @@ class ManifestHeader(ApiModel):
     version: Literal[1] = 1
     batch: BatchIdentity
     created: Count
-    """Seconds since the epoch; every result carries it as its `created`, so that a rerun gives the same bytes."""
+    """Seconds since the epoch."""
+    modified: Count | None = None
+    """The same of when the input was last modified, where that is known."""
     records: Count
     parents: Count | None = None
     """When the input is split: the records that it has. All other counts are of their parts."""
@@ -53,3 +55,8 @@ class ManifestHeader(ApiModel):
     shards: Count
     input_bytes: Count
     estimated_prompt_tokens: Count = 0
+
+    @property
+    def dated(self) -> int:
+        """What every result carries as its `created`: the same in each run over the same input, so that a rerun gives the same bytes."""
+        return self.created if self.modified is None else self.modified

@@ -22,7 +22,6 @@ class Responses:
 
     def __init__(self, config: WorkerConfig, created: int) -> None:
         self._model, self._task = config.model.name, config.model.task
-        self._uid = config.batch.uid
         self._created = created
 
     def generated(self, custom_id: str, text: str, finish_reason: str, usage: tuple[int, int]) -> JsonObject:
@@ -65,7 +64,7 @@ class Responses:
         return {"object": "list", "data": data, "model": self._model}
 
     def _digest(self, custom_id: str) -> str:
-        return hashlib.sha256(f"{self._uid}/{custom_id}".encode()).hexdigest()[:24]
+        return hashlib.sha256(f"{self._model}/{custom_id}".encode()).hexdigest()[:24]
 
 
 def _base64(vector: Tensor) -> str:
