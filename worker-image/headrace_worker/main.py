@@ -41,6 +41,7 @@ from headrace_worker.manifest import read_header, read_shard_entry, write_batch_
 from headrace_worker.metrics import MetricsServer, write_port
 from headrace_worker.owner import claim_output
 from headrace_worker.planning.plan import plan
+from headrace_worker.profile import open_profile
 from headrace_worker.progress import Live
 from headrace_worker.recorder import Surroundings
 from headrace_worker.serving import serve
@@ -183,7 +184,12 @@ def _run(config: WorkerConfig, env: Mapping[str, str], around: Surroundings) -> 
         output = open_store(config.output_uri)
         # Inline records were planned without a look at the folder.
         claim_output(output, config.output_uri, config.batch)
-        around.live.report = run_shard(config, header, shard, around)
+        around.profile = open_profile(env, index)
+        try:
+            around.live.report = run_shard(config, header, shard, around)
+        finally:
+            if around.profile is not None:
+                around.profile.close()
         write_batch_manifest_if_complete(output, config)
 
 

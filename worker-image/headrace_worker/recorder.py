@@ -20,6 +20,7 @@ from headrace_worker.journal import ShardJournal
 from headrace_worker.layout import record_id
 from headrace_worker.ledger import Entry, Used
 from headrace_worker.metrics import Metrics
+from headrace_worker.profile import Profile
 from headrace_worker.progress import Live, Speed
 from headrace_worker.sharing import Shared
 from headrace_worker.traces import NOT_TRACED, Playing, Traces
@@ -61,6 +62,7 @@ class Surroundings:
     first_record_time: datetime | None = None
     """When this worker has begun its first record."""
     traces: Traces = NOT_TRACED
+    profile: Profile | None = None
     playing: Playing | None = None
     """What this worker does, once it has been told."""
 
@@ -117,6 +119,8 @@ class Recorder:
 
     def held(self, activity: Activity, now: float) -> None:
         """The GPUs were held for this since it was last said what they were held for."""
+        if self._around.profile is not None:
+            self._around.profile.span(activity, self._told, now)
         if activity in _STEPS:
             self._traces.step(_STEPS[activity], self._told, now)
         self._metrics.gpu_seconds.labels(activity).inc((now - self._told) * self._gpus)
@@ -129,6 +133,9 @@ class Recorder:
     def waiting(self, records: int) -> None:
         """So many records wait in this worker."""
         self._metrics.queue_depth.set(records)
+        if self._around.profile is not None:
+            now = self._around.clock()
+            self._around.profile.count(now, waiting=records, running=self._engine.running, finished=self.finished)
 
     def finish(self, outcomes: Sequence[Outcome]) -> None:
         """Journal what will not be tried again."""

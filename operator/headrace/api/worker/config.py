@@ -39,6 +39,8 @@ class Env(StrEnum):
     """The first moment after it."""
     DRAIN_ON_EOF = "HEADRACE_DRAIN_ON_EOF"
     """`1`: the end of standard input means the same as SIGTERM, so that no worker outlives the shell that started it."""
+    PROFILE = "HEADRACE_PROFILE"
+    """Folder on this machine for a trace of what the role `run` does, step by step; absent means none."""
     THREADS = "HEADRACE_THREADS"
     """Threads for arithmetic; by default what the cgroup allows."""
     NATIVE = "HEADRACE_NATIVE"
