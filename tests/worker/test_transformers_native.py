@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from headrace.api.records import Request
+from headrace.api.worker import Env
 from headrace_worker.engines.transformers import TransformersEngine, native
 from headrace_worker.engines.transformers.fused import FusedDecoder, join_projections
 from headrace_worker.engines.transformers.native import build
@@ -27,6 +28,12 @@ COLUMNS = 112
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03}
 
 pytestmark = pytest.mark.skipif(native.LIBRARY is None, reason="no kernels were compiled for this machine")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(Env.THREADS, "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["avx512", "avx2"])
@@ -106,7 +113,9 @@ def test_attention_is_that_of_torch_sequence_by_sequence(
         heads=heads, key_heads=key_heads, size=size, length=COLUMNS, window=window, scaling=size**-0.5,
         **{f"{name}_{of}": step for name in ("query", "key", "value") for of, step in (("token", qkv.stride(0)), ("head", size))},
     )  # fmt: skip
+    torch.set_num_threads(2)
     kernels.attention(arguments, dtype)
+    torch.set_num_threads(1)
     for row, (start, end) in enumerate(pairwise(starts)):
         length = LENGTHS[row]
         positions = torch.arange(length - (end - start), length)

@@ -84,8 +84,6 @@ def test_prepare_reads_parameters(folder: Path, given: dict[str, Any], field: st
     [
         ("n", 2, "n must be 1 or absent"),
         ("stream", True, "stream must be false or absent"),
-        ("logprobs", True, "logprobs must be false or absent"),
-        ("logprobs", 0, "logprobs must be false or absent"),
         ("frequency_penalty", 0.5, "frequency_penalty must be 0 or absent"),
         ("logit_bias", {"5": 1}, "logit_bias must be {} or absent"),
         ("tools", [{"type": "function"}], "tools must be [] or absent"),

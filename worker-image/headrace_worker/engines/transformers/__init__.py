@@ -6,7 +6,7 @@ From a record to its answer:
 - `parameters` and `tokens` turn a request into token ids and sampling settings, with no weights loaded
 - `generation` decides which sequences run in each step, and puts them back when memory is short
 - `decoder` makes one forward pass over all of them through `attention` and `kv_cache`; `packed`, `native` and `fused` make it fast on a CPU
-- `sampling` draws the next tokens; `answers` and `responses` end a sequence and write its response
+- `sampling` draws the next tokens, `logprobs` says how likely they were; `answers` and `responses` end a sequence and write its response
 - `embedding` and `pooling` do the same for embeddings
 - `classification` is an engine of its own for images and sounds: `readings` fetches them, `classifiers` and `architectures` are the models
 - `likelihood` says how likely a model finds texts that are there already

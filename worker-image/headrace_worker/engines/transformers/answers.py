@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from headrace.api.base import JsonObject
 from headrace.api.model import Task
 from headrace_worker.engines.base import Outcome
+from headrace_worker.engines.transformers.logprobs import of_chat, of_completion
 from headrace_worker.engines.transformers.responses import Responses
 from headrace_worker.engines.transformers.sequences import Sequence
 from headrace_worker.engines.transformers.tokens import Prompts
@@ -35,9 +37,22 @@ class Answers:
     def _finished(self, sequence: Sequence, text: str, reason: str) -> Outcome:
         usage = (len(sequence.prompt), sequence.generated)
         body = self._responses.generated(sequence.work.request.custom_id, text, reason, usage)
+        if sequence.sampling.logprobs is not None:
+            body["choices"][0]["logprobs"] = self._logprobs(sequence)
         return Outcome(
             sequence.work, body, prompt_tokens=usage[0], completion_tokens=usage[1], first_token=sequence.first_token
         )
+
+    def _logprobs(self, sequence: Sequence) -> JsonObject:
+        """How likely the tokens were, without the one that says the end."""
+        places, tokens = sequence.logprobs, sequence.tokens
+        if tokens[-1] in self._end_tokens and not sequence.sampling.ignore_eos:
+            places = places[:-1]
+
+        def reads(place: int, token: int) -> str:
+            return self._prompts.continuation(tokens[: len(sequence.prompt) + place], [token])
+
+        return of_chat(places, reads) if self._task == Task.CHAT else of_completion(places, reads)
 
     def _stopped(self, sequence: Sequence) -> str | None:
         """The text before the first stop text; None when there is none. Looks at the last tokens before it decodes all of them."""

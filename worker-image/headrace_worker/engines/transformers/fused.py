@@ -22,6 +22,8 @@ from headrace_worker.engines.transformers.packed import PackedLinear, PackedPart
 MODEL_TYPES = frozenset({"llama", "mistral", "qwen2"})
 _FIXED_ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})
 """Kinds of rotary positions whose angle depends on the position alone, not on how long a sequence is."""
+_ROW_STEP = 16
+"""Rows of matrix products are a multiple of this, as they are inside of the processor's own; fewer are left as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +65,18 @@ class FusedDecoder:
         """The logits after the last token of each sequence, of shape [sequences, vocabulary]."""
         kernels = native.LIBRARY
         assert kernels is not None
-        residual = nn.functional.embedding(torch.tensor(tokens), self._embedding)
+        residual = nn.functional.embedding(torch.tensor(_padded(tokens)), self._embedding)
         arguments, delta = self._arguments(step), None
         for layer in self._layers:
             normed = kernels.add_rms_norm(residual, delta, layer.before_attention, self._epsilon)
             attended = self._attend(step, layer, arguments, layer.qkv(normed))
             if layer.index == len(self._layers) - 1 and len(step.lengths) < len(tokens):
-                attended, residual = attended[step.last_tokens], residual[step.last_tokens]
+                last = torch.tensor(_padded([end - 1 for end in step.starts[1:]]))
+                attended, residual = attended[last], residual[last]
             normed = kernels.add_rms_norm(residual, layer.out(attended), layer.before_mlp, self._epsilon)
             delta = layer.down(kernels.silu_multiply(layer.gate_up(normed)))
         logits: Tensor = self._head(kernels.add_rms_norm(residual, delta, self._norm, self._epsilon))
-        return logits
+        return logits[: len(step.lengths)]
 
     def _arguments(self, step: Step) -> native.Attention:
         """What the attention of this step is told, as far as it is the same in every layer."""
@@ -93,7 +96,7 @@ class FusedDecoder:
         """From queries, keys and values side by side to what the heads have found, [tokens, heads * size]."""
         assert native.LIBRARY is not None
         held = step.cache.layer_like(layer.index, qkv, self._key_heads, self._size)
-        out = qkv.new_empty(qkv.shape[0], self._heads * self._size)
+        out = qkv.new_zeros(qkv.shape[0], self._heads * self._size)  # rows of padding are nobody's and stay so
         begin, bytes_per_head = qkv.data_ptr(), self._size * qkv.element_size()
         arguments.query = begin
         arguments.key = begin + self._heads * bytes_per_head
@@ -102,6 +105,12 @@ class FusedDecoder:
         arguments.window = layer.window or 0
         native.LIBRARY.attention(arguments, qkv.dtype)
         return out
+
+
+def _padded(rows: Sequence[int]) -> list[int]:
+    """Zeros at the end: oneDNN prepares a kernel for each number of rows, which takes longer than a few rows too many."""
+    exact = len(rows) <= _ROW_STEP
+    return [*rows, *([0] * (0 if exact else -len(rows) % _ROW_STEP))]
 
 
 def join_projections(model: Any) -> bool:

@@ -17,6 +17,7 @@ from time import monotonic
 
 from headrace.api.records import ErrorCode, RecordError
 from headrace_worker.engines.base import EngineStats, Outcome, Work
+from headrace_worker.engines.transformers import logprobs
 from headrace_worker.engines.transformers.answers import Answers
 from headrace_worker.engines.transformers.decoder import PackedDecoder
 from headrace_worker.engines.transformers.memory import is_out_of_memory, release_memory
@@ -121,7 +122,10 @@ class Generation:
         began = monotonic()
         try:
             logits = self._decoder.forward([one.tokens for one in self._running], [one.tokens for one in admitted])
-            return next_tokens(logits, [*self._running, *admitted])
+            sequences = [*self._running, *admitted]
+            tokens = next_tokens(logits, sequences)
+            logprobs.note(logits, tokens, sequences)
+            return tokens
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -21,6 +21,8 @@ from headrace.api.records import ErrorCode, RecordError, Request
 
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for the completions endpoint."""
+MOST_LOGPROBS = 20
+"""The most likeliest tokens that OpenAI's chat endpoint says, and vLLM's."""
 
 _ONLY: dict[str, Any] = {
     "n": 1,
@@ -28,8 +30,6 @@ _ONLY: dict[str, Any] = {
     "stream": False,
     "echo": False,
     "suffix": "",
-    "logprobs": False,
-    "top_logprobs": 0,
     "prompt_logprobs": False,
     "frequency_penalty": 0,
     "presence_penalty": 0,
@@ -64,6 +64,8 @@ class Sampling:
     """The answer ends before the first of these texts."""
     ignore_eos: bool = False
     """Go on to `max_tokens`, also when the model says that it is finished."""
+    logprobs: int | None = None
+    """Say how likely each token was, and so many of the likeliest in its place; None: say nothing."""
 
 
 def sampling(request: Request, task: Task, room: int) -> Sampling:
@@ -81,6 +83,9 @@ def sampling(request: Request, task: Task, room: int) -> Sampling:
         seed=f"id:{request.custom_id}" if seed is None else f"seed:{int(seed)}",
         stop=stop_texts(body),
         ignore_eos=_flag(body, "ignore_eos"),
+        logprobs=_chat_logprobs(body)
+        if task == Task.CHAT
+        else whole_number(body, "logprobs", at_least=0, at_most=MOST_LOGPROBS),
     )
 
 
@@ -89,9 +94,9 @@ def invalid(param: str, message: str) -> RecordError:
     return RecordError(ErrorCode.INVALID_REQUEST, f"{param} {message}", f"body.{param}")
 
 
-def whole_number(body: JsonObject, name: str, *, at_least: int) -> int | None:
+def whole_number(body: JsonObject, name: str, *, at_least: int, at_most: int | None = None) -> int | None:
     """The whole number of that name; None when it is absent. Raises `RecordError` (invalid_request)."""
-    found = number(body, name, at_least=at_least, whole=True)
+    found = number(body, name, at_least=at_least, at_most=at_most, whole=True)
     return None if found is None else int(found)
 
 
@@ -121,6 +126,15 @@ def stop_texts(body: JsonObject) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         raise invalid("stop", "must be a text or a list of texts, none of them empty")
     return tuple(texts)
+
+
+def _chat_logprobs(body: JsonObject) -> int | None:
+    count = whole_number(body, "top_logprobs", at_least=0, at_most=MOST_LOGPROBS)
+    if _flag(body, "logprobs"):
+        return count or 0
+    if count:
+        raise invalid("top_logprobs", "must come with logprobs: true")
+    return None
 
 
 def _flag(body: JsonObject, name: str) -> bool:

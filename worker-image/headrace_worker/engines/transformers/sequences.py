@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from headrace_worker.engines.base import Work
+from headrace_worker.engines.transformers.logprobs import TokenLogprobs
 from headrace_worker.engines.transformers.parameters import Sampling
 
 
@@ -26,6 +27,8 @@ class Sequence:
     sampling: Sampling
     tokens: list[int]
     """Prompt and answer so far."""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Of the tokens generated so far, where they are wanted."""
     first_token: float | None = None
     """When the first token of the answer was there, by the monotonic clock."""
 
