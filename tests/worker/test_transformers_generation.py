@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, MptConfig, MptForCausalLM
 
 from headrace.api.records import ErrorCode, Request
 from headrace.api.worker import Env
-from headrace_worker.engines.transformers import TransformersEngine, limits
+from headrace_worker.engines.transformers import TransformersEngine, limits, native
 from headrace_worker.engines.transformers.decoder import PackedDecoder
+from headrace_worker.engines.transformers.prefixes import Shared, common_length, longest_shared
 from headrace_worker.errors import JobFailed
 from tiny_models import (
     VOCABULARY,
@@ -254,6 +255,42 @@ def test_ignore_eos_goes_on_to_max_tokens(llama: Known, tmp_path: Path) -> None:
     assert text(outcome) == f" {words(tokens)}"
 
 
+# Prompts that begin alike
+
+
+@pytest.mark.parametrize("with_kernels", [True, False], ids=["kernels", "torch"])
+@pytest.mark.parametrize("model", ["llama", "gpt2", "mistral"])
+def test_common_beginning_is_computed_once_and_changes_no_answer(
+    model: str, with_kernels: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it: Known = request.getfixturevalue(model)
+    if not with_kernels:
+        monkeypatch.setattr(native, "LIBRARY", None)
+    rng = random.Random(3)
+    system = [rng.randrange(VOCABULARY) for _ in range(40)]
+    alike = [
+        a_request(f"a{i}", [*system, *(rng.randrange(VOCABULARY) for _ in range(1 + i % 20))], 1 + i % 9)
+        for i in range(30)
+    ]
+    alike.append(a_request("same", alike[-1].body["prompt"], 5))
+    reference = AutoModelForCausalLM.from_pretrained(it.folder).eval()
+    spy = Spy(monkeypatch, lambda _decoding, _prompts: False)
+    outcomes = drive(it.engine(maxBatchSize=16), [*alike[:20], *it.requests[:10], *alike[20:]])
+    for one in alike:
+        assert text(outcomes[one.custom_id]) == f" {words(alone(reference, one))}"
+    assert all(text(outcomes[one.custom_id]) == f" {words(it.answers[one.custom_id])}" for one in it.requests[:10])
+    assert sum(length >= len(system) for length in spy.shared) >= len(alike) - 3
+
+
+def test_longest_shared_leaves_a_token_to_compute_and_takes_what_is_cached() -> None:
+    twenty = list(range(20))
+    assert longest_shared([*twenty, 7, 8], [[1] * 30, [*twenty, 1], [*twenty, 7]]) == Shared(1, 20)
+    assert longest_shared(twenty, [twenty]) == Shared(0, 19)
+    assert longest_shared(twenty, [[*twenty[:15], 99, 99]]).length == 0
+    assert longest_shared([1, 2], [[1, 2, 3]]).length == 0
+    assert common_length(twenty, [*twenty[:17], 0, 0, 0], 19) == 17
+
+
 # Memory
 
 
@@ -264,16 +301,18 @@ class Spy:
         self.prompts: list[list[int]] = []
         self.sizes: list[int] = []
         self.refused: list[int] = []
+        self.shared: list[int] = []
         forward = PackedDecoder.forward
 
-        def scarce(decoder: PackedDecoder, decoding: Ids, prompts: Ids) -> Tensor:
+        def scarce(decoder: PackedDecoder, decoding: Ids, prompts: Ids, shared: Sequence[Shared] = ()) -> Tensor:
             size = len(decoding) + len(prompts)
             if too_much(decoding, prompts):
                 self.refused.append(size)
                 raise torch.OutOfMemoryError("no memory")
             self.sizes.append(size)
             self.prompts += map(list, prompts)
-            return forward(decoder, decoding, prompts)
+            self.shared += [prefix.length for prefix in shared]
+            return forward(decoder, decoding, prompts, shared)
 
         monkeypatch.setattr(PackedDecoder, "forward", scarce)
 

@@ -53,7 +53,7 @@ def expected(folder: Path, answer: list[int]) -> torch.Tensor:
     """What the model by itself says at each place of an answer."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     with torch.inference_mode():
-        whole = model(torch.tensor([PROMPT + answer])).logits[0].log_softmax(-1)
+        whole: torch.Tensor = model(torch.tensor([PROMPT + answer])).logits[0].log_softmax(-1)
     return whole[len(PROMPT) - 1 : -1]
 
 

@@ -4,7 +4,7 @@ From a record to its answer:
 
 - `source`, `gguf`, `weights` find and load the model; `limits` says how many threads and how much memory there are
 - `parameters` and `tokens` turn a request into token ids and sampling settings, with no weights loaded
-- `generation` decides which sequences run in each step, and puts them back when memory is short
+- `generation` decides which sequences run in each step, and puts them back when memory is short; `prefixes` finds those that begin alike
 - `decoder` makes one forward pass over all of them through `attention` and `kv_cache`; `packed`, `native` and `fused` make it fast on a CPU
 - `sampling` draws the next tokens, `logprobs` says how likely they were; `answers` and `responses` end a sequence and write its response
 - `embedding` and `pooling` do the same for embeddings

@@ -29,21 +29,25 @@ _COLUMN_STEP = 16
 
 
 class Step:
-    """How one packed row is cut: one token of each decoding sequence, then whole prompts; sequence i has row i of the cache."""
+    """How one packed row is cut: one token of each decoding sequence, then prompts; sequence i has row i of the cache."""
 
-    def __init__(self, cache: KVCache, decoding: Sequence[int], prompts: Sequence[int], device: torch.device) -> None:
-        """`decoding` are lengths including the new token, `prompts` are lengths."""
+    def __init__(
+        self, cache: KVCache, decoding: Sequence[int], prompts: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
+        """`decoding` are lengths including the new token, `prompts` are lengths and how much of them is in the cache already."""
         self.cache = cache
         self.decoding = len(decoding)
-        self.lengths = [*decoding, *prompts]
-        self.starts = list(accumulate([1] * len(decoding) + list(prompts), initial=0))
+        self.lengths = [*decoding, *(length for length, _ in prompts)]
+        self.starts = list(
+            accumulate([*([1] * len(decoding)), *(length - known for length, known in prompts)], initial=0)
+        )
         self.device = device
 
     @cached_property
-    def prompts(self) -> list[tuple[int, int, int]]:
-        """Cache row, first token and end of each prompt in the packed row."""
-        cuts = list(pairwise(self.starts))[self.decoding :]
-        return [(self.decoding + i, start, end) for i, (start, end) in enumerate(cuts)]
+    def prompts(self) -> list[tuple[int, int, int, int]]:
+        """Of each prompt: cache row, first token and end in the packed row, and how much of it has been cached before."""
+        cuts = enumerate(pairwise(self.starts))
+        return [(i, start, end, self.lengths[i] - (end - start)) for i, (start, end) in cuts if i >= self.decoding]
 
     @cached_property
     def last_tokens(self) -> Tensor:
@@ -120,10 +124,11 @@ def packed_attention(
     attended = query.new_empty(query.shape[2], query.shape[1], value.shape[3])
     if step.decoding:
         attended[: step.decoding] = _decode(step, layer, query[0, :, : step.decoding], scaling, window)
-    for _, start, end in step.prompts:
-        attended[start:end] = _prompt(
-            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], scaling, window
-        )
+    for row, start, end, known in step.prompts:
+        keys, values = key[:, :, start:end], value[:, :, start:end]
+        if known:
+            keys, values = (kept[row : row + 1, :, : step.lengths[row]] for kept in (layer.keys, layer.values))
+        attended[start:end] = _prompt(query[:, :, start:end], keys, values, scaling, window)
     return attended[None], None
 
 
@@ -187,9 +192,10 @@ def _store(step: Step, layer: LayerCache, key: Tensor, value: Tensor) -> None:
     if step.decoding:
         layer.keys[step.rows, :, step.slots] = key[0, :, : step.decoding].transpose(0, 1)
         layer.values[step.rows, :, step.slots] = value[0, :, : step.decoding].transpose(0, 1)
-    for row, start, end in step.prompts:
-        layer.keys[row, :, : end - start] = key[0, :, start:end]
-        layer.values[row, :, : end - start] = value[0, :, start:end]
+    for row, start, end, known in step.prompts:
+        columns = slice(known, known + end - start)
+        layer.keys[row, :, columns] = key[0, :, start:end]
+        layer.values[row, :, columns] = value[0, :, start:end]
 
 
 def _decode(step: Step, layer: LayerCache, query: Tensor, scaling: float, window: int | None) -> Tensor:
@@ -209,13 +215,14 @@ def _decode(step: Step, layer: LayerCache, query: Tensor, scaling: float, window
 
 
 def _prompt(query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Tensor:
-    """Causal attention within one prompt: [1, heads, tokens, size] to [tokens, heads, size]."""
-    tokens = query.shape[2]
+    """Causal attention of the last tokens of one prompt to all of it: [1, heads, tokens, size] to [tokens, heads, size]."""
+    tokens, length = query.shape[2], key.shape[2]
     band = None
-    if window is not None and tokens > window:
-        place = torch.arange(tokens, device=query.device)
-        distance = place[:, None] - place
-        band = (distance >= 0) & (distance < window)
+    if tokens < length or (window is not None and tokens > window):
+        distance = torch.arange(length - tokens, length, device=query.device)[:, None] - torch.arange(
+            length, device=query.device
+        )
+        band = (distance >= 0) & (distance < (window or length))
     attended = scaled_dot_product_attention(
         query, key, value, attn_mask=band, is_causal=band is None, scale=scaling, enable_gqa=True
     )

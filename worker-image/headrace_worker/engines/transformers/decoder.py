@@ -12,6 +12,7 @@ from torch import Tensor
 from headrace_worker.engines.transformers.attention import NAME, Step
 from headrace_worker.engines.transformers.fused import FusedDecoder
 from headrace_worker.engines.transformers.kv_cache import KVCache
+from headrace_worker.engines.transformers.prefixes import Shared
 from headrace_worker.errors import JobFailed
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
@@ -45,19 +46,30 @@ class PackedDecoder:
             raise _not_supported(model, f"packed sequences give other results (relative difference {error:.2g})")
 
     @torch.inference_mode()
-    def forward(self, decoding: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]) -> Tensor:
+    def forward(
+        self,
+        decoding: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
+        shared: Sequence[Shared] = (),
+    ) -> Tensor:
         """The logits after the last token of each sequence, of shape [sequences, vocabulary].
 
-        All sequences are given whole. Of `decoding`, whose rows of the cache come first, all but the last token is cached.
+        All sequences are given whole. Of `decoding`, whose rows of the cache come first, all but the last token is cached. The beginning
+        of each of the `prompts` may be `shared` with one of `decoding`; it is not computed again.
         """
         whole = [*decoding, *prompts]
         self.cache.reserve(len(whole), max(map(len, whole)))
-        step = Step(self.cache, [len(ids) for ids in decoding], [len(ids) for ids in prompts], self._device)
+        known = [prefix.length for prefix in shared] or [0] * len(prompts)
+        for row, prefix in enumerate(shared, start=len(decoding)):
+            if prefix.length:
+                self.cache.share(prefix.row, row, prefix.length)
+        lengths = list(zip(map(len, prompts), known, strict=True))
+        step = Step(self.cache, [len(ids) for ids in decoding], lengths, self._device)
         tokens = [ids[-1] for ids in decoding]
         positions = [len(ids) - 1 for ids in decoding]
-        for ids in prompts:
-            tokens += ids
-            positions += range(len(ids))
+        for ids, begin in zip(prompts, known, strict=True):
+            tokens += ids[begin:]
+            positions += range(begin, len(ids))
         if self._fused is not None:
             return self._fused.forward(tokens, step)
         logits: Tensor = self._model(

@@ -21,6 +21,7 @@ from headrace_worker.engines.transformers import logprobs
 from headrace_worker.engines.transformers.answers import Answers
 from headrace_worker.engines.transformers.decoder import PackedDecoder
 from headrace_worker.engines.transformers.memory import is_out_of_memory, release_memory
+from headrace_worker.engines.transformers.prefixes import Shared, longest_shared
 from headrace_worker.engines.transformers.sampling import next_tokens
 from headrace_worker.engines.transformers.sequences import Sequence
 
@@ -58,6 +59,8 @@ class Generation:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         """Row i of the cache belongs to the i-th; all but its last token is there."""
+        self._shared: list[Shared] = []
+        """What each of those admitted in this step takes from a running one."""
 
     @property
     def room(self) -> int:
@@ -85,6 +88,7 @@ class Generation:
         self._stats.batches += 1
         self._stats.batched_records += len(tokens)
         self._stats.batched_tokens += len(self._running) + sum(len(one.tokens) for one in admitted)
+        self._stats.batched_tokens -= sum(shared.length for shared in self._shared)
         self._recover()
         self._running += admitted
         return outcomes + self._advance(tokens)
@@ -103,12 +107,18 @@ class Generation:
         """Take from those that wait, in their order, while they fit; a prompt that is longer than a step comes alone."""
         admitted: list[Sequence] = []
         tokens = self._limits.max_tokens - len(self._running)
+        self._shared = []
         while self._waiting and len(self._running) + len(admitted) < self._limits.max_sequences:
             sequence = self._waiting[0]
-            tokens -= len(sequence.tokens)
+            shared = longest_shared(sequence.tokens, (one.tokens for one in self._running))
+            # One that begins like another of this step waits for it: in the next step that beginning is there.
+            if longest_shared(sequence.tokens, (one.tokens for one in admitted)).length > shared.length:
+                break
+            tokens -= len(sequence.tokens) - shared.length
             if (admitted and tokens < 0) or not self._fits([*self._running, *admitted, sequence]):
                 break
             admitted.append(self._waiting.popleft())
+            self._shared.append(shared)
         return admitted
 
     def _fits(self, sequences: list[Sequence]) -> bool:
@@ -121,7 +131,8 @@ class Generation:
         """
         began = monotonic()
         try:
-            logits = self._decoder.forward([one.tokens for one in self._running], [one.tokens for one in admitted])
+            decoding, prompts = ([one.tokens for one in some] for some in (self._running, admitted))
+            logits = self._decoder.forward(decoding, prompts, self._shared)
             sequences = [*self._running, *admitted]
             tokens = next_tokens(logits, sequences)
             logprobs.note(logits, tokens, sequences)

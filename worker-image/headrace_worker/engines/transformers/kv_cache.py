@@ -61,9 +61,7 @@ class KVCache:
         if held is None:
             held = LayerCache(self._no_keys(key, value), self._empty(value))
             self._token_bytes += key[0, :, 0].nbytes + value[0, :, 0].nbytes
-        elif (held.values.shape[0], held.values.shape[2]) != (self.rows, self.length):
-            held = LayerCache(self._resized(held.keys), self._resized(held.values))
-        self._layers[index] = held
+        held = self._layers[index] = self._fitting(held)
         return held
 
     def layer_like(self, index: int, like: Tensor, heads: int, size: int) -> LayerCache:
@@ -73,6 +71,12 @@ class KVCache:
             return held
         shape = like.new_empty(1, heads, 1, size)
         return self.layer(index, shape, shape)
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Let a new row begin with the first `length` tokens of another; room has been reserved."""
+        for index, held in self._layers.items():
+            self._layers[index] = self._fitting(held)
+        self.move(source, target, length)
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
@@ -88,6 +92,13 @@ class KVCache:
         for layer in self._layers.values():
             layer.keys, layer.values = layer.keys[:0, :, :0].clone(), layer.values[:0, :, :0].clone()
         self.rows = self.length = 0
+
+    @torch.inference_mode()
+    def _fitting(self, held: LayerCache) -> LayerCache:
+        """As large as reserved: what there is if it is, else a copy."""
+        if (held.values.shape[0], held.values.shape[2]) == (self.rows, self.length):
+            return held
+        return LayerCache(self._resized(held.keys), self._resized(held.values))
 
     def _no_keys(self, key: Tensor, value: Tensor) -> Tensor:
         _, heads, _, size = key.shape
