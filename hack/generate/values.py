@@ -265,6 +265,17 @@ class GatewayService(ApiModel):
     """For load balancers that go by annotations."""
 
 
+class GatewayTenants(ApiModel):
+    """Who may use it; without either, whoever reaches it may."""
+
+    secret: str = ""
+    """A Secret beside the gateway whose tenants.yaml says who they are and by which keys, and has what it names beside it."""
+    token_review: bool = False
+    """Who has a token of the cluster is the tenant of a namespace in which he may create batches."""
+    audiences: tuple[str, ...] = ()
+    """What such tokens must be meant for; by default the API server."""
+
+
 class Gateway(ApiModel):
     """The second door: OpenAI's Files and Batches, and single requests."""
 
@@ -275,7 +286,7 @@ class Gateway(ApiModel):
     namespace: str = ""
     """Where its batches are; by default the release's own namespace."""
     namespaces: tuple[Name, ...] = ()
-    """Further namespaces in which it may make batches."""
+    """Further namespaces in which it may make batches: those of tenants."""
     models: FreeObject = Field(default_factory=dict)
     """What `headrace gateway --models` reads: models, routes, webhooks. Must be set where it is enabled."""
     files: Annotated[str, Field(pattern=r"^((s3|gs|az|claim)://.+)?$")] = ""
@@ -288,6 +299,7 @@ class Gateway(ApiModel):
     """A Secret beside the gateway with the keys of webhooks; webhooks.keysFile is /etc/headrace/webhooks/KEY then."""
     max_file_bytes: Annotated[int, Field(ge=1)] = 2 * 2**30
     """Largest file that may be uploaded."""
+    tenants: GatewayTenants = Field(default_factory=GatewayTenants)
     nats: GatewayNats = Field(default_factory=GatewayNats)
     service: GatewayService = Field(default_factory=GatewayService)
     service_account: ServiceAccount = Field(default_factory=ServiceAccount)

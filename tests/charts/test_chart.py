@@ -153,6 +153,9 @@ def shown_defaults() -> JsonObject:
         pytest.param("gateway.enabled=true", "gateway.models", id="a gateway to no models"),
         pytest.param(f"{GATEWAY},gateway.files=", "gateway.files", id="a gateway without a place for files"),
         pytest.param(f"{GATEWAY},gateway.models.routes[0].name=a", "gateway.nats.url", id="a gateway without a queue"),
+        pytest.param(
+            f"{GATEWAY},gateway.tenants.secret=a,gateway.tenants.tokenReview=true", "gateway.tenants", id="two doormen"
+        ),
         pytest.param(f"{GATEWAY},gateway.files=file:///uploads", "/gateway/files", id="files that no pod sees"),
     ],
 )
@@ -343,6 +346,7 @@ def test_chart_starts_the_gateway_with_words_that_it_understands(helm: Path) -> 
     assert (asked["files"], asked["max_file_bytes"]) == ("s3://results/uploads/", 2**30)
     assert (asked["nats"], asked["nats_credentials"]) == ("nats://nats.nats:4222", Path("/etc/headrace/nats"))
     assert list(asked["mount"]) == ["data=/claims/data"]
+    assert (asked["token_review"], list(asked["audience"])) == (True, ["headrace-gateway"])
     mounts = {it["mountPath"] for it in container["volumeMounts"]}
     assert mounts == {"/etc/headrace/config", "/etc/headrace/nats", "/etc/headrace/webhooks", "/tmp", "/claims/data"}
 
@@ -367,5 +371,14 @@ def test_chart_grants_the_gateway_what_it_needs_and_no_more(helm: Path) -> None:
         ("green", "headrace-gateway"): rights(rbac.gateway_rules()),
         ("headrace-system", "headrace-gateway-lease"): rights(rbac.lease_rules(LEASE_NAME)),
     }
+    (asks,) = (role for role in of_kind(objects, "ClusterRole") if role["metadata"]["name"] == "headrace-gateway")
+    assert rights(asks["rules"]) == rights(rbac.review_rules())
     bound = [it for it in of_kind(objects, "RoleBinding") if it["metadata"]["name"].startswith("headrace-gateway")]
     assert {subject["name"] for it in bound for subject in it["subjects"]} == {"door"}
+
+
+def test_chart_gives_the_gateway_its_tenants_by_a_secret(helm: Path) -> None:
+    pod = deployment(render(helm, f"--values={VALUES[-1]}"), "gateway")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert "--tenants=/etc/headrace/tenants/tenants.yaml" in container["args"]
+    assert {"name": "tenants", "secret": {"secretName": "tenants"}} in pod["volumes"]

@@ -19,6 +19,8 @@ from headrace.shells.kube.resources import (
     PARENTS,
     PODS,
     SCHEDULES,
+    SUBJECT_ACCESS_REVIEWS,
+    TOKEN_REVIEWS,
     WORKLOADS,
     Resource,
 )
@@ -62,6 +64,11 @@ def namespaced_rules() -> list[JsonObject]:
 def gateway_rules() -> list[JsonObject]:
     """For a Role of the gateway in each namespace where it makes batches."""
     return [_rule(work, "get", "list", "watch", "create", "patch") for work in (BATCHES, FAN_OUTS)]
+
+
+def review_rules() -> list[JsonObject]:
+    """For a ClusterRole of a gateway whose tenants are known by tokens of the cluster."""
+    return [_rule(TOKEN_REVIEWS, "create"), _rule(SUBJECT_ACCESS_REVIEWS, "create")]
 
 
 def lease_rules(name: str = LEASE_NAME) -> list[JsonObject]:
