@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -248,3 +251,19 @@ def test_client_in_the_documentation_does_what_it_says(
     said = capsys.readouterr().out
     assert said.startswith("completed BatchRequestCounts(completed=3")
     assert '"custom_id":"r2"' in said
+
+
+def test_example_of_the_client_runs_as_it_is(served: Gateway) -> None:
+    script = REPOSITORY / "manifests/examples/gateway/openai_batch.py"
+    variables = {**os.environ, "OPENAI_BASE_URL": served.base_url, "OPENAI_API_KEY": "none"}
+    done = subprocess.run(
+        [sys.executable, str(script), "slow"], env=variables, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *answers, cancelled, batches, files, deleted = done.stdout.splitlines()
+    assert " completed " in first
+    assert [json.loads(line)["custom_id"] for line in answers] == ["question-0", "question-1", "question-2"]
+    assert cancelled.endswith(" cancelled")
+    assert {first.split()[0], cancelled.split()[0]} <= {*batches.split()}
+    assert files.startswith("files: file-")
+    assert deleted == "deleted: True"

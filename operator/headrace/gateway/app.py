@@ -26,9 +26,9 @@ from headrace.gateway.files import Files
 from headrace.gateway.identities import Identities
 from headrace.gateway.limits import Limits
 from headrace.gateway.place import PlaceAway, Places
-from headrace.gateway.replies import place_away, refusal, store_away
+from headrace.gateway.replies import place_away, refusal, store_away, store_full
 from headrace.gateway.routing import Answered, Served, routes_of
-from headrace.gateway.store import StoreAway
+from headrace.gateway.store import StoreAway, StoreFull
 from headrace.shells.local.state import StateError
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ async def _refused(_: Request, error: ApiError) -> Response:
 
 async def _away(request: Request, error: StoreAway) -> Response:
     logger.error("%s %s: %s", request.method, request.url.path, error)
-    return refusal(store_away())
+    return refusal(store_full() if isinstance(error, StoreFull) else store_away())
 
 
 async def _place_away(request: Request, error: PlaceAway) -> Response:

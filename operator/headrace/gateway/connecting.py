@@ -10,13 +10,16 @@ from contextlib import asynccontextmanager, contextmanager
 import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.js.errors import APIError
 
 from headrace.gateway.natscredentials import opening
 from headrace.gateway.natsserver import PATIENCE_SECONDS, Address, NoServer
-from headrace.gateway.store import StoreAway
+from headrace.gateway.store import StoreAway, StoreFull
 
 logger = logging.getLogger(__name__)
 
+_FULL = (10023, 10047)
+"""Error codes of a server that keeps as much as it may."""
 _RECONNECT_SECONDS = 0.25
 
 
@@ -44,9 +47,13 @@ async def connection(address: Address, patience_seconds: float = PATIENCE_SECOND
 
 @contextmanager
 def away() -> Iterator[None]:
-    """What a server that does not answer raises, as one thing: `StoreAway`."""
+    """What a server that does not answer raises, as one thing: `StoreAway`; `StoreFull` where it says that this is why."""
     try:
         yield
+    except APIError as error:
+        if error.err_code in _FULL or "no space" in (error.description or ""):
+            raise StoreFull(f"NATS has no room: {error.description}") from error
+        raise StoreAway(f"NATS does not answer: {error}") from error
     except (TimeoutError, NatsError, OSError) as error:
         raise StoreAway(f"NATS does not answer: {str(error) or type(error).__name__}") from error
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from headrace.gateway.natsroom import has_grown, room
 from headrace.shells.local.files import Busy, take_lock, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ _PORTS_TRIED = 5
 _NOT_CHOSEN_BY_THE_KERNEL = range(20_000, 30_000)
 """Below what systems give to connections that go out: one of those could have the port before the server, or while it is started again."""
 _RESTART_SECONDS = 0.5
+_ROOM_SECONDS = 5.0
+"""How often it is looked whether there is more room than the server knows of."""
 
 
 class NoServer(Exception):
@@ -63,7 +66,7 @@ async def nats_server(folder: Path) -> AsyncIterator[Address]:
     program, token = _program(), secrets.token_hex(16)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     process, port = await _first_start(program, folder, token)
-    keeping = asyncio.create_task(_keep(process, program, folder, port))
+    keeping = asyncio.create_task(_keep(process, program, folder, port, token))
     try:
         yield Address(f"nats://127.0.0.1:{port}", token)
     finally:
@@ -81,13 +84,13 @@ def _program() -> str:
     return found
 
 
-def _config(folder: Path, port: int, token: str) -> str:
+def _config(folder: Path, port: int, token: str, room: int) -> str:
     """Each write is on the disk before it is acknowledged: an id that was given out survives the power."""
     store = json.dumps(str((folder / "data").absolute()))
     return (
         f'listen: "127.0.0.1:{port}"\n'
         f"authorization {{ token: {json.dumps(token)} }}\n"
-        f"jetstream {{ store_dir: {store}, sync_interval: always }}\n"
+        f"jetstream {{ store_dir: {store}, sync_interval: always, max_file_store: {room} }}\n"
     )
 
 
@@ -95,14 +98,21 @@ async def _first_start(program: str, folder: Path, token: str) -> tuple[asyncio.
     """A server, and its port. Somebody else may have taken the port meanwhile: then another is tried. Raises `NoServer`."""
     for last in [False] * (_PORTS_TRIED - 1) + [True]:
         port = _free_port()
-        write_atomically(folder / "server.conf", _config(folder, port, token).encode())
-        os.chmod(folder / "server.conf", 0o600)
+        await _configure(folder, port, token)
         try:
             return await _start(program, folder, port), port
         except NoServer:
             if last or not _is_taken(port):
                 raise
     raise AssertionError("the last try has raised")
+
+
+async def _configure(folder: Path, port: int, token: str) -> int:
+    """Write down what the next server is to know; returns how many bytes it may keep."""
+    limit = await asyncio.to_thread(room, folder)
+    write_atomically(folder / "server.conf", _config(folder, port, token, limit).encode())
+    os.chmod(folder / "server.conf", 0o600)
+    return limit
 
 
 def _free_port() -> int:
@@ -186,14 +196,22 @@ async def _answers(port: int) -> bool:
         writer.close()
 
 
-async def _keep(process: asyncio.subprocess.Process, program: str, folder: Path, port: int) -> None:
-    """Start it again whenever it dies; end it when this is cancelled."""
+async def _keep(process: asyncio.subprocess.Process, program: str, folder: Path, port: int, token: str) -> None:
+    """Start it again whenever it dies, or is full and has come to have room; end it when this is cancelled."""
+    limit = await asyncio.to_thread(room, folder)
     try:
         while True:
-            code = await process.wait()
-            logger.error("nats-server has ended with %s; it is started again", code)
+            try:
+                async with asyncio.timeout(_ROOM_SECONDS):
+                    logger.error("nats-server has ended with %s; it is started again", await process.wait())
+            except TimeoutError:
+                if not await asyncio.to_thread(has_grown, folder, limit):
+                    continue
+                logger.warning("nats-server was full, and there is room now: it is started again")
+                await _end(process)
             await asyncio.sleep(_RESTART_SECONDS)
             try:
+                limit = await _configure(folder, port, token)
                 process = await _start(program, folder, port)
             except (NoServer, OSError) as error:
                 logger.error("%s", error)

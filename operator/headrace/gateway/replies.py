@@ -10,6 +10,7 @@ from headrace.api.base import JsonObject
 from headrace.core.openai.errors import ApiError, unavailable
 
 _AWAY_SECONDS = 2
+_FULL_SECONDS = 30
 
 
 def accepted(shown: JsonObject, status: int) -> Response:
@@ -33,6 +34,14 @@ def store_away() -> ApiError:
     """The refusal while the store does not answer."""
     message = "where requests are kept cannot be reached now; send it again, with the same Idempotency-Key"
     return unavailable(message, _AWAY_SECONDS)
+
+
+def store_full() -> ApiError:
+    """The refusal while the store has no room for another request."""
+    message = "there is no room for another request where they are kept; what was accepted is kept. Come again later"
+    error = unavailable(message, _FULL_SECONDS)
+    error.code = "no_room"
+    return error
 
 
 def place_away(seconds: float | None) -> ApiError:

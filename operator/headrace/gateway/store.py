@@ -16,6 +16,10 @@ class StoreAway(Exception):
     """The store cannot be reached, or does not answer."""
 
 
+class StoreFull(StoreAway):
+    """The store has no room for anything more; what it has it keeps."""
+
+
 class QueueFull(Exception):
     """There is no room in the queue: the request was not taken."""
 
