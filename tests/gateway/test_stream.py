@@ -273,3 +273,35 @@ def test_events_whose_reader_has_gone_leave_no_listener() -> None:
             await asyncio.sleep(0.01)
 
     at_desk(story)
+
+
+def test_socket_that_is_cut_at_any_byte_leaves_no_listener() -> None:
+    """A client dies in the middle of the handshake, of a frame, or right after it; the others go on."""
+    message = json.dumps({"subscribe": {request_id(0): None}}).encode()
+    frame = bytes([0x81, 0x80 | len(message)]) + bytes(4) + message
+    head = (
+        b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    assert len(message) < 126
+
+    async def story(desk: Desk) -> None:
+        (name,) = await desk.queue(1)
+        async with desk.socket() as other:
+            for end in [*range(1, len(head), 16), *range(len(head), len(head) + len(frame) + 1)]:
+                reader, writer = await asyncio.open_connection("127.0.0.1", desk.port)
+                writer.write(head[:end])
+                if end >= len(head):
+                    await reader.readuntil(b"\r\n\r\n")
+                    writer.write(frame[: end - len(head)])
+                await writer.drain()
+                writer.transport.abort()
+            await ask(other, subscribe={name: None})
+            assert (await said(other))["request"]["status"] == "queued"
+            await desk.end(name)
+            while (await said(other))["request"]["status"] != "completed":
+                pass
+        while desk.pushes._all:
+            await asyncio.sleep(0.01)
+
+    at_desk(story)

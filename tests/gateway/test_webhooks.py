@@ -7,7 +7,7 @@ import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -219,6 +219,20 @@ def test_signature_is_of_the_moment_of_the_call() -> None:
     assert headers["webhook-timestamp"] == "1577836800"
     with pytest.raises(WebhookVerificationError, match="too old"):
         Webhook(OLD).verify("{}", headers)
+
+
+@pytest.mark.parametrize(("minutes", "refusal"), [(-6, "too old"), (-4, None), (4, None), (6, "too new")], ids=str)
+def test_receiver_whose_clock_differs_takes_what_is_within_five_minutes(minutes: int, refusal: str | None) -> None:
+    """The moment is signed, so nobody can make an old call a new one; the next try has the moment of its own."""
+    headers = signed(NAME, "{}", keys_in(OLD), datetime.now(UTC) + timedelta(minutes=minutes))
+    if refusal is None:
+        assert Webhook(OLD).verify("{}", headers) == {}
+        moved = {**headers, "webhook-timestamp": str(int(headers["webhook-timestamp"]) + 1)}
+        with pytest.raises(WebhookVerificationError, match="No matching signature"):
+            Webhook(OLD).verify("{}", moved)
+    else:
+        with pytest.raises(WebhookVerificationError, match=refusal):
+            Webhook(OLD).verify("{}", headers)
 
 
 def at_desk_with_webhooks(story: Callable[[Desk], Awaitable[None]]) -> None:
