@@ -35,6 +35,10 @@ def test_decode_image_of_other_colours_becomes_rgb(mode: str) -> None:
     assert decode_image(file.getvalue()).mode == "RGB"
 
 
+def test_decode_image_of_one_pixel() -> None:
+    assert decode_image(picture("red", (1, 1), "PNG")).size == (1, 1)
+
+
 def test_decode_image_that_a_camera_has_turned_is_turned_back() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turned by a quarter
