@@ -1,6 +1,6 @@
 """Generated tokens a second of the engine `vllm`, beside vLLM's own `LLM.generate`. To be run where vLLM is installed.
 
-    python tests/bench/vllm_engine.py [--records 256] [--batch-size 64] [--rounds 3] [--dtype float32] [--json FILE]
+    python tests/bench/vllm_engine.py [--records 256] [--batch-size 64] [--rounds 3] [--dtype float32] [--eager] [--json FILE]
 
 One vLLM is loaded, and the contenders take turns with it; answers are greedy, each with its own `max_tokens`, and compared. Prefixes are
 not cached, or the second one would find the prompts of the first.
@@ -81,6 +81,7 @@ class Subject:
             dtype=self._given.dtype,
             max_num_seqs=self._given.batch_size,
             enable_prefix_caching=False,
+            enforce_eager=self._given.eager,
             max_model_len=1024,
         )
 
@@ -161,6 +162,9 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--eager", action="store_true", help="without compiling the model first, which takes minutes on a CPU"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
