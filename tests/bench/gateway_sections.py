@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway_rig import QUICK, Gateway, environment, gateway
-from headrace.api.asking import RequestRecord
-from headrace.gateway.connecting import connection
+from headrace.gateway.jetstream import connected
 from headrace.gateway.natsserver import Address
 from laptop import eventually
 
@@ -219,10 +218,10 @@ async def ends(folder: Path, ids: Sequence[str]) -> dict[str, int]:
     """When each of these requests has ended, in milliseconds since the epoch: out of their records."""
     config = (folder / ".headrace" / "nats" / "server.conf").read_text()
     host, token = re.findall(r'"([^"]*)"', config)[:2]
-    async with connection(Address(f"nats://{host}", token)) as client:
-        records = await client.jetstream().key_value("headrace-records")
-        found = [RequestRecord.model_validate_json((await records.get(name)).value or b"") for name in ids]
-    return {record.id: record.ended or 0 for record in found}
+    async with connected(Address(f"nats://{host}", token)) as stores:
+        store = stores.of("default")
+        found = {name: await store.record(name) for name in ids}
+    return {name: (kept.record.ended or 0) if kept is not None else 0 for name, kept in found.items()}
 
 
 def waiting(found: Gateway) -> bool:
