@@ -21,6 +21,7 @@ from headrace.gateway.app import gateway_app
 from headrace.gateway.deadletters import DeadLetters
 from headrace.gateway.identities import Everybody
 from headrace.gateway.limits import Limits
+from headrace.gateway.metrics import Metrics
 from headrace.gateway.place import Places
 from headrace.gateway.requests import Requests
 from headrace.gateway.rooms import Rooms
@@ -64,6 +65,7 @@ class Desk:
     place: MemoryPlace
     windows: RouteWindows
     app: Starlette
+    metrics: Metrics
 
     async def accept(self, text: str = "hello", **headers: str) -> Any:
         """The object of a request that is accepted."""
@@ -112,18 +114,18 @@ async def at_socket(app: Starlette) -> AsyncIterator[str]:
 def at_desk(story: Callable[[Desk], Awaitable[Told]], tenant: Tenant = EVERYBODY) -> Told:
     """Tell a story of callers."""
     clock, place = FakeClock(), MemoryPlace(models=MODELS)
-    stores = MemoryStores(clock)
+    stores, metrics = MemoryStores(clock), Metrics(["chat"])
     store = stores.of("default")
 
     async def tell() -> Told:
-        target = ObjectTarget(MODELS.routes[0], MODELS.models[0], place, Answers(store, place, clock))
-        windows = RouteWindows(MODELS.routes[0], MODELS.models[0], store, target, clock)
+        target = ObjectTarget(MODELS.routes[0], MODELS.models[0], place, Answers(store, place, clock, metrics))
+        windows = RouteWindows(MODELS.routes[0], MODELS.models[0], store, target, clock, metrics)
         await windows.begin()
         places: Places = MemoryPlaces(place)  # type: ignore[assignment]
         rooms = Rooms(places, stores, HandTakers(windows), clock)
-        served = [*Requests(rooms, Limits(), clock).served, *DeadLetters(rooms, clock).served]
+        served = [*Requests(rooms, Limits(), clock, metrics).served, *DeadLetters(rooms, clock).served]
         app = gateway_app(places, Limits(), Everybody(tenant), None, served)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://here") as client:
-            return await story(Desk(client, store, place, windows, app))
+            return await story(Desk(client, store, place, windows, app, metrics))
 
     return asyncio.run(tell())

@@ -22,7 +22,7 @@ from headrace.api.tenancy import Tenant
 from headrace.core.asking.life import has_ended
 from headrace.core.asking.pressure import Left
 from headrace.core.openai.ids import Part
-from headrace.gateway.store import Change, Changes, Delivery, InQueue, Kept, Lane, Position, QueueFull
+from headrace.gateway.store import Change, Changes, Delivery, InQueue, Kept, Lane, Position, QueueFull, Waiting
 
 SMALL = ServedModels.parse({"models": [{"model": {"name": "small"}, "engine": {"name": "mock"}}]})
 
@@ -158,6 +158,14 @@ class MemoryStores:
             Lane(name, route) for name, store in self.known.items() for route, queue in store.queues.items() if queue
         }
         return queued | {Lane(name, one.route) for name, store in self.known.items() for one in store.closed.values()}
+
+    async def waiting(self) -> dict[Lane, Waiting]:
+        return {
+            Lane(name, route): Waiting(len(queue), queue[0].accepted)
+            for name, store in self.known.items()
+            for route, queue in store.queues.items()
+            if queue
+        }
 
     async def position(self) -> Position:
         return Position("m", max([0, *(kept.revision for _, kept in self._records())]))

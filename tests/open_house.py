@@ -26,6 +26,7 @@ from headrace.gateway.here import Heres
 from headrace.gateway.identities import Everybody, Identities
 from headrace.gateway.itself import Itself
 from headrace.gateway.limits import Limits
+from headrace.gateway.metrics import Metrics
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.requests import Requests
 from headrace.gateway.rooms import Rooms
@@ -107,14 +108,15 @@ def open_house(
     stores, nobody = MemoryStores(RealTime()), SimpleNamespace(take_up=lambda _: None)
     places = Heres(StateDir(folder), models, nobody)  # type: ignore[arg-type]
     limits, clock = Limits(FILE_BYTES), WallClock()
-    pushes, rooms = Pushes(stores, clock), Rooms(places, stores, NoTakers(), clock)
+    metrics = Metrics(route.name for route in models.routes)
+    pushes, rooms = Pushes(stores, clock, metrics), Rooms(places, stores, NoTakers(), clock)
     asking = [
-        *Requests(rooms, limits, clock).served,
+        *Requests(rooms, limits, clock, metrics).served,
         *DeadLetters(rooms, clock).served,
         *Streams(pushes, rooms).served,
         *Routes(rooms, {}).served,
     ]
-    itself = Itself(lambda: stores.position()) if models.routes else Itself()  # noqa: PLW0108 - looked up anew: tests let it fail
+    itself = Itself(metrics, clock, stores if models.routes else None)
     app = gateway_app(places, limits, identities, None, [*itself.served, *(asking if models.routes else ())])
     listener, stop = listening("127.0.0.1", 0), SimpleNamespace(requested=0)
 

@@ -166,7 +166,14 @@ BATCH = Dashboard(
         ),
         _quantiles("Latency of records", "headrace_worker_record_latency_seconds", HERE),
         _quantiles("Time to the first token", "headrace_worker_time_to_first_token_seconds", HERE),
-        _panel("Records a second", "reqps", _rate("headrace_worker_records_total", "outcome"), "{{outcome}}"),
+        Panel(
+            "Records a second",
+            "reqps",
+            (
+                Query(_rate("headrace_worker_records_total", "outcome"), "{{outcome}}"),
+                Query(_rate("headrace_worker_records_reused_total", "origin"), "had an answer: {{origin}}"),
+            ),
+        ),
         _panel("Errors by code", "ops", _rate("headrace_worker_errors_total", "code"), "{{code}}"),
         _panel(
             "Tries after the first", "ops", f"sum(rate(headrace_worker_record_retries_total{HERE}{RANGE}))", "tries"
@@ -349,7 +356,47 @@ SCHEDULE = Dashboard(
     ("namespace",),
 )
 
-DASHBOARDS = (FLEET, BATCH, FAN_OUT, SCHEDULE)
+GATEWAY = Dashboard(
+    "gateway",
+    "Headrace / Gateway",
+    (
+        _panel("Requests accepted", "reqps", _rate("headrace_gateway_accepted_total", "route", ""), "{{route}}"),
+        _panel("Requests refused", "reqps", _rate("headrace_gateway_refused_total", "reason", ""), "{{reason}}"),
+        _panel("Requests in queues", "short", "max by (route) (headrace_gateway_queue_requests)", "{{route}}"),
+        _panel(
+            "Oldest in a queue",
+            "s",
+            "max by (route) (headrace_gateway_queue_oldest_seconds)",
+            "{{route}}",
+            "All replicas tell the same.",
+        ),
+        _panel(
+            "Fill of windows",
+            "percentunit",
+            f"{_rate('headrace_gateway_window_fill_ratio_sum', 'route', '')}"
+            f" / {_rate('headrace_gateway_window_fill_ratio_count', 'route', '')}",
+            "{{route}}",
+            "Requests in a window as a share of maxBatchSize.",
+        ),
+        _panel("Windows at work", "short", "sum by (route) (headrace_gateway_open_batches)", "{{route}}"),
+        _quantiles("From a request to its 202", "headrace_gateway_accept_seconds", ""),
+        _quantiles("From a 202 to the end", "headrace_gateway_request_seconds", ""),
+        _quantiles("From an end to its push", "headrace_gateway_push_seconds", ""),
+        _panel(
+            "Dead letters",
+            "ops",
+            _rate("headrace_gateway_dead_letters_total", "route, state", ""),
+            "{{route}} {{state}}",
+        ),
+        _panel("Calls of webhooks", "ops", _rate("headrace_gateway_webhook_calls_total", "outcome", ""), "{{outcome}}"),
+        _panel("Who waits to be told", "short", "sum by (kind) (headrace_gateway_connections)", "{{kind}}"),
+    ),
+    (),
+)
+
+PICTURED = (FLEET, BATCH, FAN_OUT, SCHEDULE)
+"""Those of which there are pictures: the run that these are drawn of has no gateway."""
+DASHBOARDS = (*PICTURED, GATEWAY)
 
 
 def render_dashboards() -> dict[str, str]:

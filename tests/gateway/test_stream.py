@@ -21,6 +21,7 @@ from headrace.api.asking import QueuedRequest, RequestRecord, RequestState
 from headrace.gateway.app import gateway_app
 from headrace.gateway.identities import Everybody
 from headrace.gateway.limits import Limits
+from headrace.gateway.metrics import Metrics
 from headrace.gateway.pushing import Pushes
 from headrace.gateway.rooms import Rooms
 from headrace.gateway.serving import listening, serve
@@ -90,7 +91,7 @@ class _RealClock(FakeClock):
 @asynccontextmanager
 async def opened() -> AsyncIterator[Desk]:
     stores, places, stop = MemoryStores(_RealClock()), MemoryPlaces(MemoryPlace(models=MODELS)), Stop()
-    pushes = Pushes(stores, stores.clock)
+    pushes = Pushes(stores, stores.clock, Metrics())
     rooms = Rooms(places, stores, NoTakers(), stores.clock)  # type: ignore[arg-type]
     app = gateway_app(places, Limits(), Everybody(EVERYBODY), None, Streams(pushes, rooms).served)  # type: ignore[arg-type]
     listener: socket.socket = listening("127.0.0.1", 0)
@@ -303,5 +304,30 @@ def test_socket_that_is_cut_at_any_byte_leaves_no_listener() -> None:
                 pass
         while desk.pushes._all:
             await asyncio.sleep(0.01)
+
+    at_desk(story)
+
+
+def test_connections_and_pushes_are_counted() -> None:
+    async def story(desk: Desk) -> None:
+        metrics = desk.pushes.watch
+        assert isinstance(metrics, Metrics)
+
+        def value(name: str, **labels: str) -> float | None:
+            return metrics.registry.get_sample_value(f"headrace_gateway_{name}", labels)
+
+        (name,) = await desk.queue(1)
+        async with desk.socket(f"?id={name}") as connection:
+            await said(connection)
+            assert value("connections", kind="socket") == 1
+            await desk.end(name)
+            while (await said(connection))["request"]["status"] != "completed":
+                pass
+        assert value("push_seconds_count") == 1
+        while value("connections", kind="socket"):
+            await asyncio.sleep(0.01)
+        async with httpx2.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+            assert "completed" in (await client.get(f"http://{desk.url}?id={name}")).text
+        assert value("connections", kind="events") == 0
 
     at_desk(story)

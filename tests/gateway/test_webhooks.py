@@ -21,8 +21,10 @@ from headrace.core.asking.hooks import keys_in, pause_after, signed, target
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.hookqueue import Due, JetStreamHooks
 from headrace.gateway.jetstream import connected
+from headrace.gateway.metrics import Metrics
 from headrace.gateway.natsserver import nats_server
 from headrace.gateway.store import Change, Kept
+from headrace.gateway.watch import UNWATCHED, Watch
 from headrace.gateway.webhooks import Callers, Clients
 from laptop import PATIENCE_SECONDS
 
@@ -102,6 +104,7 @@ def called(
     webhooks: Webhooks = LOCAL,
     keys: str = f"{OLD}\n{NEW}\n",
     url: str | None = None,
+    watch: Watch = UNWATCHED,
 ) -> MemoryHooks:
     """What has become of a call, once there is no more to do."""
     (tmp_path / "keys").write_text(keys)
@@ -110,7 +113,7 @@ def called(
     async def story() -> MemoryHooks:
         async with listening(receiver), AsyncExitStack() as stack:
             queue = MemoryHooks(ended(url or receiver.url))
-            callers = Callers(lambda _: told, queue, FakeClock(int(datetime.now(UTC).timestamp() * 1000)))
+            callers = Callers(lambda _: told, queue, FakeClock(int(datetime.now(UTC).timestamp() * 1000)), watch)
             while not queue.is_done:
                 await callers.step(Clients(stack))
             return queue
@@ -138,9 +141,11 @@ def test_call_that_fails_is_made_again_after_one_two_and_four_seconds_under_the_
 
 
 def test_call_is_given_up_after_the_fourth(tmp_path: Path) -> None:
-    receiver = Receiver([500] * 9)
-    assert called(receiver, tmp_path).pauses == [1, 2, 4]
+    receiver, metrics = Receiver([500] * 9), Metrics()
+    assert called(receiver, tmp_path, watch=metrics).pauses == [1, 2, 4]
     assert len(receiver.calls) == 4
+    for outcome, count in (("failed", 3), ("given_up", 1), ("delivered", None)):
+        assert metrics.registry.get_sample_value("headrace_gateway_webhook_calls_total", {"outcome": outcome}) == count
     assert pause_after(4) is None
 
 

@@ -13,6 +13,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from generate.dashboards import DASHBOARDS, render_dashboards
+from headrace.gateway.metrics import Metrics as GatewayMetrics
 from headrace.shells.kube.metrics import Metrics
 from headrace_worker.metrics import Metrics as WorkerMetrics
 from prometheus_server import program
@@ -42,7 +43,7 @@ def known(registry: CollectorRegistry) -> dict[str, set[str]]:
     return names
 
 
-KNOWN = known(Metrics().registry) | known(WorkerMetrics().registry)
+KNOWN = known(Metrics().registry) | known(WorkerMetrics().registry) | known(GatewayMetrics().registry)
 
 
 def expressions() -> Iterator[tuple[str, str]]:

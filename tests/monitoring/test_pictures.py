@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from generate.dashboards import DASHBOARDS, Dashboard
+from generate.dashboards import PICTURED, Dashboard
 from pictures.answers import TITLES, Graph, Page, Series, ask_all, legend_of, load, query_of, save
 from pictures.units import write_value
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 MOST_BYTES = 200_000
 
 
-@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda it: it.name)
+@pytest.mark.parametrize("dashboard", PICTURED, ids=lambda it: it.name)
 def test_the_documentation_has_a_picture_of_the_dashboard_as_it_is(dashboard: Dashboard) -> None:
     path = ROOT / "docs/images" / f"{dashboard.name}.png"
     assert path.stat().st_size < MOST_BYTES
@@ -35,8 +35,8 @@ def test_queries_are_asked_with_all_variables_replaced() -> None:
         return []
 
     pages = ask_all(ask)
-    assert [page.name for page in pages] == [dashboard.name for dashboard in DASHBOARDS]
-    assert len(asked) == sum(len(panel.queries) for dashboard in DASHBOARDS for panel in dashboard.panels)
+    assert [page.name for page in pages] == [dashboard.name for dashboard in PICTURED]
+    assert len(asked) == sum(len(panel.queries) for dashboard in PICTURED for panel in dashboard.panels)
     assert [it for it in asked if "$" in it] == []
     assert query_of('rate(a{namespace=~"$namespace"}[$__rate_interval])') == 'rate(a{namespace=~".*"}[20s])'
 

@@ -22,6 +22,7 @@ from headrace.gateway.itself import Itself
 from headrace.gateway.jetstream import JetStream, connected
 from headrace.gateway.lanes import Lanes
 from headrace.gateway.limits import Limits
+from headrace.gateway.metrics import Metrics
 from headrace.gateway.natsserver import Address, nats_server
 from headrace.gateway.place import Places
 from headrace.gateway.pool import Pool, PoolLane
@@ -65,7 +66,7 @@ class Door:
 async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]) -> None:
     """Serve until the interrupt is requested; `opened` is called once requests can come. Raises `NoServer`."""
     async with AsyncExitStack() as stack:
-        asking = _Asking(Itself().served, lambda: None)
+        asking = _Asking(Itself(Metrics(), WallClock(), None).served, lambda: None)
         if door.places.models.routes:  # without any nothing is queued, and no server is needed
             asking = await stack.enter_async_context(_asking(door, interrupt))
         app = gateway_app(door.places, door.limits, door.identities, door.hosts, asking.served)
@@ -95,7 +96,8 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
             for route in models.routes
             if route.target.warm_pool is not None
         }
-        pushes, watch = Pushes(stores, clock), Spans(tracing_here(), tracer_here())
+        watch = Metrics((route.name for route in models.routes), Spans(tracing_here(), tracer_here()))
+        pushes = Pushes(stores, clock, watch)
         await pushes.begin()
         takers, work = await _takers(
             door, stores, lambda lane: _windows(lane, door.places, stores, pools, clock, watch), stack
@@ -103,11 +105,11 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
         rooms = Rooms(door.places, stores, takers, clock)
         work += [pushes.run, *(partial(one.run, lambda: interrupt.requested > 1) for one in pools.values())]
         if door.identities.may_call:
-            work.append(Callers(door.identities.webhooks, JetStreamHooks(stores.js), clock).run)
+            work.append(Callers(door.identities.webhooks, JetStreamHooks(stores.js), clock, watch).run)
         tasks = [asyncio.create_task(run()) for run in work]
         requests, letters = Requests(rooms, door.limits, clock, watch), DeadLetters(rooms, clock)
         try:
-            streams, shown, itself = Streams(pushes, rooms), Routes(rooms, pools), Itself(stores.position)
+            streams, shown, itself = Streams(pushes, rooms), Routes(rooms, pools), Itself(watch, clock, stores)
             served = [*requests.served, *letters.served, *streams.served, *shown.served, *itself.served]
             yield _Asking(served, pushes.stop)
         finally:

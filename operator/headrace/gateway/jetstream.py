@@ -13,15 +13,18 @@ from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, StorageType
+from nats.js.api import KeyValueConfig, StorageType, StreamState
+from nats.js.errors import NotFoundError
 from nats.js.kv import KeyValue
 
+from headrace.api.asking import QueuedRequest
 from headrace.core.asking.keys import KEPT_SECONDS as KEYS_KEPT_SECONDS
 from headrace.gateway.connecting import away, connection
 from headrace.gateway.following import Following
-from headrace.gateway.jetstreamstore import RECORDS, Buckets, JetStreamStore, lane_of, names
+from headrace.gateway.jetstreamstore import RECORDS, Buckets, JetStreamStore, lane_of, names, stream_of
 from headrace.gateway.natsserver import PATIENCE_SECONDS, Address, NoServer
-from headrace.gateway.store import Changes, Lane, Position, StoreAway
+from headrace.gateway.store import Changes, Lane, Position, StoreAway, Waiting
+from headrace.gateway.together import together
 
 RECORDS_KEPT_SECONDS = 7 * 86_400
 """How long a record is kept after it was last changed: longer than a request can be under way, and than a key is known."""
@@ -78,7 +81,7 @@ class JetStream:
     async def lanes(self) -> set[Lane]:
         """All queues that are not empty, and all windows."""
         with away():
-            found = {lane for lane in [lane_of(name) for name in await self._full()] if lane is not None}
+            found = {lane for lane in [lane_of(name) for name, _ in await self._full()] if lane is not None}
             windows = [key.split(".", 1) for key in await names(self._buckets.windows, ">", self._answer_seconds)]
         for namespace, batch in windows:
             if (window := await self.of(namespace).window(batch)) is not None:
@@ -95,12 +98,26 @@ class JetStream:
         with away():
             return await self._following.read(after, milliseconds)
 
-    async def _full(self) -> list[str]:
-        """The names of all streams that have anything; the server tells some at a time."""
-        found, seen = list[str](), 0
+    async def waiting(self) -> dict[Lane, Waiting]:
+        """Ask for the state of each queue, and for its first message."""
+        with away():
+            full = {lane: state for name, state in await self._full() if (lane := lane_of(name)) is not None}
+            firsts = await together(self._accepted(lane, state.first_seq) for lane, state in full.items())
+        return {lane: Waiting(state.messages, since) for (lane, state), since in zip(full.items(), firsts, strict=True)}
+
+    async def _accepted(self, lane: Lane, number: int) -> int | None:
+        try:
+            message = await self.js.get_msg(stream_of(lane), seq=number)
+        except NotFoundError:
+            return None
+        return QueuedRequest.model_validate_json(message.data or b"").accepted
+
+    async def _full(self) -> list[tuple[str, StreamState]]:
+        """All streams that have anything, by their names; the server tells some at a time."""
+        found, seen = list[tuple[str, StreamState]](), 0
         while page := await self.js.streams_info(offset=seen):
             seen += len(page)
-            found += [info.config.name for info in page if info.config.name is not None and info.state.messages]
+            found += [(info.config.name, info.state) for info in page if info.config.name and info.state.messages]
         return found
 
     async def _bucket(self, name: str, seconds: int | None) -> KeyValue:

@@ -219,10 +219,15 @@ class JetStreamStore:
         return f"{self._namespace}.{name}"
 
     def _stream(self, route: str) -> str:
-        return f"headrace-requests_{self._namespace}_{route}"
+        return stream_of(Lane(self._namespace, route))
 
     def _subject(self, route: str, request_id: str) -> str:
         return f"headrace.requests.{self._namespace}.{route}.{request_id}"
+
+
+def stream_of(lane: Lane) -> str:
+    """The name of the stream of a queue."""
+    return f"headrace-requests_{lane.namespace}_{lane.route}"
 
 
 def lane_of(stream: str) -> Lane | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
+from headrace.api.asking import RequestRecord
 from headrace.api.base import JsonObject
 from headrace.core.asking.life import has_ended
 from headrace.core.asking.push import changed, check_count, heard, refused, token_of, waiting
@@ -47,6 +48,12 @@ class Followed(Protocol):
     def forget(self, listener: Listener) -> None:
         """It has gone."""
 
+    def now(self) -> int:
+        """The time, in milliseconds since the epoch."""
+
+    def told(self, record: RequestRecord, since: int) -> None:
+        """An end is told on a connection that has last asked for anything then."""
+
 
 class Listener:
     """One connection that waits for requests."""
@@ -54,6 +61,8 @@ class Listener:
     def __init__(self, reader: Followed, room: Room) -> None:
         """`room`: of the tenant whose requests it may wait for."""
         self._reader, self._room = reader, room
+        self._since = reader.now()
+        """When it has last begun to wait for anything."""
         self._heard: dict[str, int] = {}
         """The requests that it waits for, with the last revision that it knows of each."""
         self._due: list[tuple[int, str]] = []
@@ -77,6 +86,7 @@ class Listener:
     async def add(self, wanted: Mapping[str, str | None]) -> list[str]:
         """Wait for these too, each from the change on whose token is given; returns those that do not exist. Raises `ApiError`."""
         check_count(len({*self._heard, *wanted}))
+        self._since = self._reader.now()
         heard_of = {name: heard(token, self._reader.at.epoch) for name, token in wanted.items()}
         for name, revision in heard_of.items():
             self._heard[name] = revision
@@ -171,5 +181,6 @@ class Listener:
         except ApiError as error:
             told = refused(error, name, token)
         if has_ended(kept.record):
+            self._reader.told(kept.record, self._since)
             self.drop([name])
         return told

@@ -12,6 +12,7 @@ from typing import Never
 
 from cachetools import LRUCache
 
+from headrace.api.asking import RequestRecord
 from headrace.api.tenancy import TenantLimits
 from headrace.core.tenancy.bounds import check_streams
 from headrace.gateway.clocks import Clock
@@ -19,6 +20,7 @@ from headrace.gateway.endless import keep_on
 from headrace.gateway.listening import Listener, Whose
 from headrace.gateway.rooms import Room
 from headrace.gateway.store import Kept, Position, Stores
+from headrace.gateway.watch import UNWATCHED, Watch
 
 _WAIT_MILLISECONDS = 2000
 _RECENT_BYTES = 16 * 2**20
@@ -27,8 +29,8 @@ _RECENT_BYTES = 16 * 2**20
 class Pushes:
     """The reader, and all listeners."""
 
-    def __init__(self, stores: Stores, clock: Clock) -> None:
-        self._stores, self._clock = stores, clock
+    def __init__(self, stores: Stores, clock: Clock, watch: Watch = UNWATCHED) -> None:
+        self._stores, self._clock, self.watch = stores, clock, watch
         self.at = Position("", 0)
         """All up to here was told to the listeners."""
         self.recent: LRUCache[Whose, Kept] = LRUCache(_RECENT_BYTES, getsizeof=lambda kept: kept.size + 1)
@@ -94,6 +96,14 @@ class Pushes:
             self._of_tenants[listener.namespace] -= 1
             if not self._of_tenants[listener.namespace]:
                 del self._of_tenants[listener.namespace]
+
+    def now(self) -> int:
+        """What the clock says."""
+        return self._clock.now()
+
+    def told(self, record: RequestRecord, since: int) -> None:
+        """Tell the watch how long it took."""
+        self.watch.pushed(max(0, self.now() - max(record.ended or 0, since)))
 
     async def _follow(self) -> Never:
         now = await self._stores.position()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -30,10 +32,17 @@ from headrace.gateway.limits import Limits
 from headrace.gateway.replies import accepted
 from headrace.gateway.rooms import Room, Rooms
 from headrace.gateway.routing import Answered, Served
-from headrace.gateway.store import InQueue, Kept
+from headrace.gateway.store import InQueue, Kept, StoreAway
 from headrace.gateway.watch import UNWATCHED, Watch
 
 _DIGITS = 24
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is known of a request that may yet be refused."""
+
+    route: str | None = None
 
 
 class Requests:
@@ -53,9 +62,24 @@ class Requests:
 
     async def create(self, request: Request) -> Response:
         """`POST /v1/requests`."""
+        began, found = perf_counter(), _Found()
+        try:
+            answer = await self._accept(request, found)
+        except ApiError as error:
+            self._watch.refused(found.route, error.status, error.code)
+            raise
+        except StoreAway:
+            self._watch.refused(found.route, 503, None)
+            raise
+        if answer.status_code == 202:  # else it was accepted before
+            self._watch.accepted(found.route or "", perf_counter() - began)
+        return answer
+
+    async def _accept(self, request: Request, found: _Found) -> Response:
         body = await json_body(request, self._limits.patience_seconds)
         models, room = self._rooms.models, self._room(request)
         route = route_of(body, models.routes, request.query_params.get("route"))
+        found.route = route.name
         name = request_id(route.name, secrets.token_hex(_DIGITS // 2))
         asked = queued_request(name, body, models.served(route), self._clock.now())
         webhook = target(request.headers.get("headrace-webhook"), tenant_of(request).webhooks)

@@ -5,7 +5,7 @@ What returns is durable. When a write raises `StoreAway` nobody knows whether it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -87,6 +87,14 @@ class Lane(NamedTuple):
     route: str
 
 
+class Waiting(NamedTuple):
+    """What there is in a queue."""
+
+    requests: int
+    since: int | None
+    """When the first of them was accepted, in milliseconds since the epoch; None where it has just gone."""
+
+
 class Store(Protocol):
     """Where the requests of one tenant are kept, and nothing of any other. All methods raise `StoreAway`."""
 
@@ -147,6 +155,9 @@ class Stores(Protocol):
 
     async def lanes(self) -> Collection[Lane]:
         """Those in which there is anything: in the queue, or in windows."""
+
+    async def waiting(self) -> Mapping[Lane, Waiting]:
+        """What waits in each queue that is not empty."""
 
     async def position(self) -> Position:
         """That of the record that was written last."""

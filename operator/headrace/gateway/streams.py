@@ -23,6 +23,7 @@ from headrace.gateway.rooms import Rooms
 from headrace.gateway.routing import Answered, Served, Talked
 from headrace.gateway.store import StoreAway
 from headrace.gateway.streamed import Streamed
+from headrace.gateway.watch import Watch
 
 STILL_HERE_SECONDS = 15.0
 """How often a stream says that it is there while it has nothing to tell: a proxy may end one that is silent for long."""
@@ -55,7 +56,7 @@ class Streams:
             if not listener.waits:  # with this a browser stops asking
                 listener.close()
                 return Response(status_code=204)
-            events = _events(listener)
+            events = _events(listener, self._pushes.watch)
             await anext(events)  # from here on it closes the listener
         except BaseException:
             listener.close()
@@ -74,7 +75,11 @@ class Streams:
             for name in await listener.add(ids):
                 listener.say_unknown(name)
             await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
-            code = await _talk(socket, listener)
+            self._pushes.watch.connected("socket", 1)
+            try:
+                code = await _talk(socket, listener)
+            finally:
+                self._pushes.watch.connected("socket", -1)
         except ApiError as error:
             await socket.send_denial_response(refusal(error))
             return
@@ -135,8 +140,9 @@ async def _tell(socket: WebSocket, listener: Listener) -> None:
             await listener.ready()
 
 
-async def _events(listener: Listener) -> AsyncGenerator[bytes, None]:
+async def _events(listener: Listener, watch: Watch) -> AsyncGenerator[bytes, None]:
     """Nothing at first, and then what there is to tell, until all has ended. Closes the listener."""
+    watch.connected("events", 1)
     try:
         yield b""
         yield _BEGIN
@@ -152,4 +158,5 @@ async def _events(listener: Listener) -> AsyncGenerator[bytes, None]:
                 except TimeoutError:
                     yield _STILL_HERE
     finally:
+        watch.connected("events", -1)
         listener.close()

@@ -14,14 +14,14 @@ class Watch:
     def accepted(self, route: str, seconds: float) -> None:
         """A request is in its queue, so long after it came."""
 
-    def refused(self, route: str | None, status: int) -> None:
-        """A request was refused; None where it has found no route."""
+    def refused(self, route: str | None, status: int, code: str | None) -> None:
+        """A request was refused; the route is None where it has found none, and the code is one word of the refusal."""
 
     def closed(self, route: RequestRoute, window: ClosedWindow) -> None:
         """Requests that have gathered are a window."""
 
-    def open_batches(self, route: str, count: int) -> None:
-        """So many of a route are under way."""
+    def under_way(self, route: str, change: int) -> None:
+        """So many more windows of a route are at work, or fewer."""
 
     def ended(self, record: RequestRecord) -> None:
         """A request has ended, and that is written down."""

@@ -25,6 +25,7 @@ from headrace.gateway.clocks import Clock
 from headrace.gateway.endless import keep_on
 from headrace.gateway.hookqueue import Due, HookQueue
 from headrace.gateway.together import AT_ONCE, together
+from headrace.gateway.watch import UNWATCHED, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +40,15 @@ class Refused(Exception):
 class Callers:
     """Calls those who have asked for it."""
 
-    def __init__(self, webhooks: Callable[[str], Webhooks | None], queue: HookQueue, clock: Clock) -> None:
+    def __init__(
+        self,
+        webhooks: Callable[[str], Webhooks | None],
+        queue: HookQueue,
+        clock: Clock,
+        watch: Watch = UNWATCHED,
+    ) -> None:
         """`webhooks`: those of the tenant who has a namespace; what they say may change at any time."""
-        self._webhooks, self._queue, self._clock = webhooks, queue, clock
+        self._webhooks, self._queue, self._clock, self._watch = webhooks, queue, clock, watch
 
     async def run(self) -> Never:
         """Call until cancelled."""
@@ -62,8 +69,10 @@ class Callers:
         if record.webhook is not None and has_ended(record):
             try:
                 await self._call(record, record.webhook, self._webhooks(due.change.namespace), clients)
+                self._watch.called("delivered")
             except Refused as refused:
                 pause = pause_after(due.calls)
+                self._watch.called("failed" if pause is not None else "given_up")
                 logger.warning("webhook of %s, call %d: %s", record.id, due.calls, refused)
                 if pause is not None:
                     await self._queue.later(due, pause)

@@ -70,6 +70,8 @@ class RouteWindows:
         """What has left the queue of late."""
         self._busy_at = clock.now()
         """When there was something last."""
+        self._told = 0
+        """How many windows were told of that are at work."""
 
     def stay(self) -> None:
         """Something has come, or may have: go on looking."""
@@ -77,7 +79,10 @@ class RouteWindows:
 
     async def run(self) -> None:
         """Serve the route until nothing has come for a while. After a failure all that is known is read anew."""
-        await keep_on(f"route {self._route.name}", self._serve, self._clock)
+        try:
+            await keep_on(f"route {self._route.name}", self._serve, self._clock)
+        finally:  # whoever goes on with them tells of them
+            self._tell_of(0)
 
     async def begin(self) -> None:
         """Go on where anybody has stopped."""
@@ -86,6 +91,7 @@ class RouteWindows:
         self._open = {window.batch: window for window in await self._store.windows(self._route.name)}
         for window in [*self._open.values()]:
             await self._attend(window, self._advance)
+        self._tell_of(len(self._open))
         await self._store.open_route(self._route)
 
     async def step(self) -> None:
@@ -95,6 +101,7 @@ class RouteWindows:
         for window in [*self._open.values()]:
             if self._clock.now() >= self._not_before.get(window.batch, 0):
                 await self._attend(window, self._look_at)
+        self._tell_of(len(self._open))
 
     @property
     def idle(self) -> bool:
@@ -172,6 +179,7 @@ class RouteWindows:
         for delivery in taken:
             del self._held[delivery.request.id]
         self.left = [*recent(self.left, self._clock.now()), Left(self._clock.now(), count)]
+        self._watch.closed(self._route, window)
 
     async def _advance(self, window: ClosedWindow) -> None:
         """See to it that a window is worked on, however much of that is done."""
@@ -213,6 +221,11 @@ class RouteWindows:
             await self._advance(window)
         elif await self._target.collect(window):
             await self._drop(window)
+
+    def _tell_of(self, open_windows: int) -> None:
+        if change := open_windows - self._told:
+            self._told = open_windows
+            self._watch.under_way(self._route.name, change)
 
     async def _drop(self, window: ClosedWindow) -> None:
         await self._store.drop_window(window.batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.api.answers import Health
-from headrace.core.httpapi.operation import Answer, Operation, Tag
+from headrace.core.httpapi.operation import TEXT, Answer, Operation, Tag
 
 HEALTHY = Operation(
     "healthy", "GET", "/healthz", Tag.GATEWAY, "Whether it answers.", (Answer(200, "It does.", Health),), is_open=True
@@ -16,6 +16,15 @@ READY = Operation(
     "Whether requests can be taken: what keeps them answers.",
     (Answer(200, "They can.", Health),),
     (503,),
+    is_open=True,
+)
+METRICS = Operation(
+    "metrics",
+    "GET",
+    "/metrics",
+    Tag.GATEWAY,
+    "What is counted, as Prometheus reads it. Nothing of any tenant is told apart.",
+    (Answer(200, "The metrics.", media_type=TEXT),),
     is_open=True,
 )
 DOCUMENT = Operation(
@@ -31,5 +40,6 @@ DOCUMENT = Operation(
 OPERATIONS = (
     HEALTHY,
     READY,
+    METRICS,
     DOCUMENT,
 )
