@@ -13,7 +13,7 @@ WORLDS ?= 100000
 MUTATIONS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-embed test test-cluster e2e lint format verify generate worlds bench cluster node deploy cluster-down images sbom scan fuzz pictures clean
+.PHONY: help setup demo demo-embed test test-cluster e2e lint format verify generate worlds bench cluster node deploy cluster-down images sbom scan fuzz pictures gateway-picture clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ $(VENV)/audit/bin/pip-audit: $(READY)
 pictures: $(READY) ## Draw the dashboards of a real run into docs/images (compiles a control plane first if need be; wants Prometheus)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[pictures]'
 	@PYTHONPATH=hack:tests $(BIN)/python -m pictures
+
+gateway-picture: $(READY) ## Draw the status page of the gateway into docs/images (wants Chromium)
+	@PYTHONPATH=hack:tests $(BIN)/python hack/gateway_picture.py
 
 fuzz: $(READY) ## Mutate MUTATIONS specs of all kinds, and as many record files, by default 100,000, and count what becomes of them (a quarter of an hour)
 	@PYTHONPATH=tests $(BIN)/python tests/fuzz_specs.py --objects $(MUTATIONS)

@@ -32,6 +32,7 @@ from headrace.gateway.requests import Requests
 from headrace.gateway.rooms import Rooms
 from headrace.gateway.routes import Routes
 from headrace.gateway.serving import listening, serve
+from headrace.gateway.statuspages import StatusPage
 from headrace.gateway.store import Kept
 from headrace.gateway.streams import Streams
 from headrace.shells.local.state import StateDir
@@ -79,7 +80,12 @@ class House:
         folder.write_status(batch.status)
 
     def ended(
-        self, state: RequestState, number: int, route: str = "quick", namespace: str = EVERYBODY.namespace
+        self,
+        state: RequestState,
+        number: int,
+        route: str = "quick",
+        why: str = "the model said no",
+        namespace: str = EVERYBODY.namespace,
     ) -> str:
         """A request that has ended like this; returns its id."""
         name = f"req_{route}_{number:0{NAME_DIGITS}x}"
@@ -90,7 +96,7 @@ class House:
             state=state,
             ended=1_700_000_100_000,
             response={"status_code": 200, "body": {"of": name}} if state == RequestState.COMPLETED else None,
-            error=RequestError(code="mock_error", message="the model said no") if is_dead else None,
+            error=RequestError(code="mock_error", message=why) if is_dead else None,
             body={"model": route, "messages": [{"role": "user", "content": "hello"}]} if is_dead else None,
         )
         store = self.stores.of(namespace)
@@ -117,7 +123,10 @@ def open_house(
         *Routes(rooms, {}).served,
     ]
     itself = Itself(metrics, clock, stores if models.routes else None)
-    app = gateway_app(places, limits, identities, None, [*itself.served, *(asking if models.routes else ())])
+    page = StatusPage(places, rooms if models.routes else None, clock)
+    app = gateway_app(
+        places, limits, identities, None, [*itself.served, *page.served, *(asking if models.routes else ())]
+    )
     listener, stop = listening("127.0.0.1", 0), SimpleNamespace(requested=0)
 
     async def live() -> None:

@@ -32,7 +32,7 @@ from headrace.shells.tenants import load_tenants
 from open_house import House, open_house
 
 RED, BLUE, WRONG = (new_key(bytes([number]) * 32) for number in range(3))
-OPEN = {"/healthz", "/readyz", "/openapi.json"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/status.css", "/openapi.json"}
 """What is answered to anybody. Whoever adds to it shows nothing there of any tenant."""
 BODY = {"model": "quick", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -120,7 +120,7 @@ def test_nothing_is_answered_to_nobody(town: Town, of_red: Mapping[str, str], he
             continue
         answer = town.ask(method, at, None, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key"), (method, path)
-        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 def test_what_is_open_is_open_and_nothing_else_is(town: Town) -> None:

@@ -34,6 +34,7 @@ from headrace.gateway.rooms import Rooms
 from headrace.gateway.routes import Routes
 from headrace.gateway.routing import Served
 from headrace.gateway.serving import serve
+from headrace.gateway.statuspages import StatusPage
 from headrace.gateway.store import Lane, Stores
 from headrace.gateway.streams import Streams
 from headrace.gateway.taking import Owner, Taking
@@ -66,7 +67,8 @@ class Door:
 async def keep_open(door: Door, interrupt: Interrupt, opened: Callable[[], None]) -> None:
     """Serve until the interrupt is requested; `opened` is called once requests can come. Raises `NoServer`."""
     async with AsyncExitStack() as stack:
-        asking = _Asking(Itself(Metrics(), WallClock(), None).served, lambda: None)
+        itself, page = Itself(Metrics(), WallClock(), None), StatusPage(door.places, None, WallClock())
+        asking = _Asking([*itself.served, *page.served], lambda: None)
         if door.places.models.routes:  # without any nothing is queued, and no server is needed
             asking = await stack.enter_async_context(_asking(door, interrupt))
         app = gateway_app(door.places, door.limits, door.identities, door.hosts, asking.served)
@@ -110,7 +112,8 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
         requests, letters = Requests(rooms, door.limits, clock, watch), DeadLetters(rooms, clock)
         try:
             streams, shown, itself = Streams(pushes, rooms), Routes(rooms, pools), Itself(watch, clock, stores)
-            served = [*requests.served, *letters.served, *streams.served, *shown.served, *itself.served]
+            page = StatusPage(door.places, rooms, clock)
+            served = [*requests.served, *letters.served, *streams.served, *shown.served, *itself.served, *page.served]
             yield _Asking(served, pushes.stop)
         finally:
             for task in tasks:

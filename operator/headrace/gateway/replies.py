@@ -24,7 +24,7 @@ def refusal(error: ApiError) -> Response:
     if error.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read
     if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = 'Bearer, Basic realm="Headrace", charset="UTF-8"'
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
     return JSONResponse(error.to_object(), status_code=error.status, headers=headers)

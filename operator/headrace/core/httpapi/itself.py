@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.api.answers import Health
-from headrace.core.httpapi.operation import TEXT, Answer, Operation, Tag
+from headrace.core.httpapi.operation import CSS, HTML, TEXT, Answer, Operation, Tag
 
 HEALTHY = Operation(
     "healthy", "GET", "/healthz", Tag.GATEWAY, "Whether it answers.", (Answer(200, "It does.", Health),), is_open=True
@@ -27,6 +27,24 @@ METRICS = Operation(
     (Answer(200, "The metrics.", media_type=TEXT),),
     is_open=True,
 )
+STATUS_PAGE = Operation(
+    "statusPage",
+    "GET",
+    "/",
+    Tag.GATEWAY,
+    "How things stand for whoever asks, as a page for people.",
+    (Answer(200, "The page.", media_type=HTML),),
+    (503,),
+)
+STYLESHEET = Operation(
+    "stylesheet",
+    "GET",
+    "/status.css",
+    Tag.GATEWAY,
+    "How that page looks.",
+    (Answer(200, "The stylesheet.", media_type=CSS),),
+    is_open=True,
+)
 DOCUMENT = Operation(
     "document",
     "GET",
@@ -41,5 +59,7 @@ OPERATIONS = (
     HEALTHY,
     READY,
     METRICS,
+    STATUS_PAGE,
+    STYLESHEET,
     DOCUMENT,
 )

@@ -14,6 +14,7 @@ JSON_LINES = "application/jsonl"
 FORM = "multipart/form-data"
 EVENTS = "text/event-stream"
 HTML = "text/html"
+CSS = "text/css"
 TEXT = "text/plain"
 
 

@@ -7,7 +7,7 @@ flood of wrong keys costs little.
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from hashlib import sha256
 
@@ -45,11 +45,16 @@ def tenant_of_key(key: str, known: KeyedTenants) -> Tenant | None:
 
 
 def bearer(authorization: str | None, protocols: Iterable[str] = ()) -> str:
-    """The key or token in the header `Authorization`, or in one of the protocols that a browser offers. Raises `ApiError`."""
+    """The key or token in the header `Authorization`, or in one of the protocols that a browser offers. Raises `ApiError`.
+
+    A browser asks its user for a name and a password, which is the key, and the name does not matter.
+    """
     if authorization is not None:
         scheme, _, said = authorization.partition(" ")
         if scheme.lower() == "bearer" and said.strip():
             return said.strip()
+        if scheme.lower() == "basic":
+            return _password(said.strip())
         raise unknown("the header Authorization must be: Bearer KEY")
     for protocol in protocols:
         if protocol.startswith(_BEARER_PROTOCOL):
@@ -82,6 +87,13 @@ def tenant_faults(known: KeyedTenants) -> list[FieldError]:
                 )
             seen.add((kind, value))
     return faults
+
+
+def _password(text: str) -> str:
+    try:
+        return b64decode(text, validate=True).decode().partition(":")[2]
+    except ValueError as error:  # also for what is no UTF-8
+        raise unknown("the name and the key in Authorization: Basic must be in Base64") from error
 
 
 def _decoded(text: str) -> str:
