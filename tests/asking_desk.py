@@ -16,19 +16,19 @@ from headrace.api.answers import RequestObject
 from headrace.api.gateway import ServedModels
 from headrace.api.tenancy import Tenant
 from headrace.core.asking.pressure import Left
-from headrace.gateway.answers import Answers
-from headrace.gateway.app import gateway_app
-from headrace.gateway.deadletters import DeadLetters
-from headrace.gateway.identities import Everybody
-from headrace.gateway.limits import Limits
+from headrace.gateway.gathering.answers import Answers
+from headrace.gateway.gathering.targets import ObjectTarget
+from headrace.gateway.gathering.windows import RouteWindows
 from headrace.gateway.metrics import Metrics
-from headrace.gateway.place import Places
-from headrace.gateway.requests import Requests
-from headrace.gateway.rooms import Rooms
-from headrace.gateway.serving import listening, serve
-from headrace.gateway.store import Lane
-from headrace.gateway.targets import ObjectTarget
-from headrace.gateway.windows import RouteWindows
+from headrace.gateway.places.place import Places
+from headrace.gateway.queues.store import Lane
+from headrace.gateway.tenants.identities import Everybody
+from headrace.gateway.tenants.rooms import Rooms
+from headrace.gateway.web.app import gateway_app
+from headrace.gateway.web.deadletters import DeadLetters
+from headrace.gateway.web.limits import Limits
+from headrace.gateway.web.requests import Requests
+from headrace.gateway.web.serving import listening, serve
 
 MODELS = ServedModels.parse(
     {

@@ -22,7 +22,7 @@ from headrace.api.tenancy import Tenant
 from headrace.core.asking.life import has_ended
 from headrace.core.asking.pressure import Left
 from headrace.core.openai.ids import Part
-from headrace.gateway.store import Change, Changes, Delivery, InQueue, Kept, Lane, Position, QueueFull, Waiting
+from headrace.gateway.queues.store import Change, Changes, Delivery, InQueue, Kept, Lane, Position, QueueFull, Waiting
 
 SMALL = ServedModels.parse({"models": [{"model": {"name": "small"}, "engine": {"name": "mock"}}]})
 

@@ -19,22 +19,22 @@ from gateway_rig import MODELS, ROUTES
 from headrace.api.asking import RequestError, RequestRecord, RequestState
 from headrace.api.gateway import ServedModels
 from headrace.core.openai.ids import NAME_DIGITS
-from headrace.gateway.app import gateway_app
 from headrace.gateway.clocks import WallClock
-from headrace.gateway.deadletters import DeadLetters
-from headrace.gateway.here import Heres
-from headrace.gateway.identities import Everybody, Identities
-from headrace.gateway.itself import Itself
-from headrace.gateway.limits import Limits
 from headrace.gateway.metrics import Metrics
-from headrace.gateway.pushing import Pushes
-from headrace.gateway.requests import Requests
-from headrace.gateway.rooms import Rooms
-from headrace.gateway.routes import Routes
-from headrace.gateway.serving import listening, serve
-from headrace.gateway.statuspages import StatusPage
-from headrace.gateway.store import Kept
-from headrace.gateway.streams import Streams
+from headrace.gateway.places.here import Heres
+from headrace.gateway.queues.store import Kept
+from headrace.gateway.telling.pushing import Pushes
+from headrace.gateway.tenants.identities import Everybody, Identities
+from headrace.gateway.tenants.rooms import Rooms
+from headrace.gateway.web.app import gateway_app
+from headrace.gateway.web.deadletters import DeadLetters
+from headrace.gateway.web.itself import Itself
+from headrace.gateway.web.limits import Limits
+from headrace.gateway.web.requests import Requests
+from headrace.gateway.web.routes import Routes
+from headrace.gateway.web.serving import listening, serve
+from headrace.gateway.web.statuspages import StatusPage
+from headrace.gateway.web.streams import Streams
 from headrace.shells.local.state import StateDir
 
 SERVED = ServedModels.parse({"models": MODELS, "routes": ROUTES})

@@ -12,10 +12,10 @@ from asking_rig import FakeClock, MemoryPlace, MemoryStore
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestRoute
 from headrace.api.gateway import ServedModel
 from headrace.api.worker import FREE, ExitCode, Failure, MicroBatch
-from headrace.gateway.answers import Answers
-from headrace.gateway.pool import Pool, PoolLane
-from headrace.gateway.poolworkers import End
-from headrace.gateway.windows import RouteWindows
+from headrace.gateway.gathering.answers import Answers
+from headrace.gateway.gathering.pool import Pool, PoolLane
+from headrace.gateway.gathering.poolworkers import End
+from headrace.gateway.gathering.windows import RouteWindows
 
 SERVED = ServedModel.parse({"model": {"name": "small"}, "engine": {"name": "mock"}})
 KILLED = End(137)

@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from headrace.gateway.connecting import connection
-from headrace.gateway.natsserver import nats_server
-from headrace.gateway.serving import listening, serve
+from headrace.gateway.queues.connecting import connection
+from headrace.gateway.queues.natsserver import nats_server
+from headrace.gateway.web.serving import listening, serve
 
 
 class Never:

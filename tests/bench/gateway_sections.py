@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway_rig import QUICK, Gateway, environment, gateway
-from headrace.gateway.jetstream import connected
-from headrace.gateway.natsserver import Address
+from headrace.gateway.queues.jetstream import connected
+from headrace.gateway.queues.natsserver import Address
 from laptop import eventually
 
 HERE = Path(__file__).parent

@@ -25,7 +25,7 @@ from headrace.api.gateway import ServedModels
 from headrace.cli.app import app
 from headrace.core.children import run_job
 from headrace.core.tracing.settings import tracing_of
-from headrace.gateway.leading import LEASE_NAME
+from headrace.gateway.queues.leading import LEASE_NAME
 from headrace.shells.kube import rbac
 
 CHART = Path(__file__).parents[2] / "charts" / "headrace"

@@ -15,8 +15,8 @@ import yaml
 from gateway_outputs import write_output
 from gateway_rig import REPOSITORY, Gateway, environment
 from headrace.api.inferencebatch import InferenceBatch
-from headrace.gateway.leading import LEASE_NAME
-from headrace.gateway.natsserver import Address, nats_server
+from headrace.gateway.queues.leading import LEASE_NAME
+from headrace.gateway.queues.natsserver import Address, nats_server
 from headrace.shells.kube.rbac import gateway_rules, lease_rules
 
 from .operator_rig import Rig

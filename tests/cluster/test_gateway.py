@@ -14,7 +14,7 @@ from gateway_rig import Gateway, request
 from headrace.api import labels
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.worker import Role
-from headrace.gateway.leading import LEASE_NAME
+from headrace.gateway.queues.leading import LEASE_NAME
 from headrace.shells.kube.resources import BATCHES, LEASES
 
 from .gateway_process import CLAIM, GatewayRig

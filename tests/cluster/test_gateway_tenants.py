@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from headrace.api import labels
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.clocks import WallClock
-from headrace.gateway.reviewed import Reviewed
+from headrace.gateway.tenants.reviewed import Reviewed
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.operator import load_configuration
 

@@ -16,8 +16,8 @@ from starlette.requests import Request
 
 from gateway_rig import CHAT, MOST_FILE_BYTES, Answer, Gateway, request
 from headrace.core.openai.errors import ApiError
-from headrace.gateway.bodies import json_body
-from headrace.gateway.multipart import Begin, End, Event, Form
+from headrace.gateway.web.bodies import json_body
+from headrace.gateway.web.multipart import Begin, End, Event, Form
 from laptop import eventually
 
 JSON = {"Content-Type": "application/json"}

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from asking_desk import Desk, at_desk, at_socket, body
 from gateway_rig import REPOSITORY, ROUTES, environment, gateway, peak_memory
 from headrace.core.openai.errors import ApiError
-from headrace.gateway.bodies import json_body
-from headrace.gateway.heads import Connection
+from headrace.gateway.web.bodies import json_body
+from headrace.gateway.web.heads import Connection
 
 HEAD = b"POST /v1/requests HTTP/1.1\r\nHost: localhost\r\n"
 WHOLE = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"

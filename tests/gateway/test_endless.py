@@ -9,7 +9,7 @@ import pytest
 
 from asking_rig import Died, FakeClock
 from headrace.gateway.endless import AFTER_FAILURE_MILLISECONDS, keep_on
-from headrace.gateway.store import StoreAway
+from headrace.gateway.queues.store import StoreAway
 from headrace.shells.local.state import StateError
 
 

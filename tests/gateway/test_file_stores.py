@@ -13,12 +13,12 @@ import pytest
 
 from headrace.api.records import MAX_RECORD_BYTES
 from headrace.core.openai.files import PURPOSE
-from headrace.gateway.bucketfiles import PART_BYTES, BucketFiles
-from headrace.gateway.buckets import address
 from headrace.gateway.cluster import Settings, check_settings
-from headrace.gateway.filestore import FileStore, first_line
-from headrace.gateway.folderfiles import FolderFiles
-from headrace.gateway.place import PlaceAway
+from headrace.gateway.places.bucketfiles import PART_BYTES, BucketFiles
+from headrace.gateway.places.buckets import address
+from headrace.gateway.places.filestore import FileStore, first_line
+from headrace.gateway.places.folderfiles import FolderFiles
+from headrace.gateway.places.place import PlaceAway
 from headrace.shells.local.state import StateError
 from headrace.shells.local.uploads import Uploads
 from object_store import S3, s3_server

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway_rig import Answer, Gateway, gateway
-from headrace.gateway.natsroom import has_grown, room
+from headrace.gateway.queues.natsroom import has_grown, room
 from laptop import eventually
 
 MODEL = {"model": {"name": "plain"}, "engine": {"name": "mock"}}

@@ -9,7 +9,7 @@ import pytest
 
 from gateway_rig import MODELS
 from headrace.api.gateway import ServedModels
-from headrace.gateway.store import StoreAway
+from headrace.gateway.queues.store import StoreAway
 from open_house import open_house
 
 

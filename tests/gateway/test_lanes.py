@@ -10,10 +10,10 @@ from typing import Any
 from asking_desk import MODELS
 from asking_rig import FakeClock, MemoryStores
 from headrace.api.asking import ClosedWindow, QueuedRequest
-from headrace.gateway.lanes import Lanes
-from headrace.gateway.queueing import Queue
-from headrace.gateway.store import Lane
-from headrace.gateway.windows import RESTS_AFTER_MILLISECONDS, RouteWindows
+from headrace.gateway.gathering.lanes import Lanes
+from headrace.gateway.gathering.windows import RESTS_AFTER_MILLISECONDS, RouteWindows
+from headrace.gateway.queues.queueing import Queue
+from headrace.gateway.queues.store import Lane
 from laptop import PATIENCE_SECONDS
 
 ROUTE = MODELS.routes[0]

@@ -12,7 +12,7 @@ from asking_rig import EVERYBODY
 from gateway_rig import CHAT
 from headrace.api.asking import RequestRecord, RequestState
 from headrace.gateway.metrics import Metrics
-from headrace.gateway.store import Lane, StoreAway, Waiting
+from headrace.gateway.queues.store import Lane, StoreAway, Waiting
 from headrace_worker.metrics import _FILL_BUCKETS
 from open_house import SERVED, open_house
 

@@ -14,7 +14,7 @@ from gateway_outputs import write_output
 from headrace.api.batchstatus import InferenceBatchStatus, OutputStatus
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.core.openai.ids import Part
-from headrace.gateway.outputs import Outputs
+from headrace.gateway.places.outputs import Outputs
 from headrace.shells.local.state import StateError
 
 

@@ -14,12 +14,12 @@ from asking_rig import FakeClock, MemoryPlace, MemoryStore, MemoryStores, NoTake
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestState
 from headrace.core.asking.push import MOST_IDS, heard, server_sent, stream_message, token_of
 from headrace.core.openai.errors import ApiError
-from headrace.gateway.known import Known
-from headrace.gateway.listening import Listener
-from headrace.gateway.pushing import Pushes
-from headrace.gateway.queueing import Queue
-from headrace.gateway.rooms import Room
-from headrace.gateway.store import Kept, Position, StoreAway
+from headrace.gateway.queues.known import Known
+from headrace.gateway.queues.queueing import Queue
+from headrace.gateway.queues.store import Kept, Position, StoreAway
+from headrace.gateway.telling.listening import Listener
+from headrace.gateway.telling.pushing import Pushes
+from headrace.gateway.tenants.rooms import Room
 
 
 def request_id(number: int) -> str:

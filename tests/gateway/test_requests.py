@@ -10,7 +10,7 @@ import pytest
 from asking_desk import Desk, at_desk, body
 from headrace.api.asking import RequestRecord
 from headrace.core.openai.ids import Part
-from headrace.gateway.store import Kept, StoreAway
+from headrace.gateway.queues.store import Kept, StoreAway
 
 NOBODY = f"req_chat_{'0' * 24}"
 KEY = "Idempotency-Key"

@@ -14,7 +14,7 @@ from asking_rig import FakeClock
 from headrace.api.tenancy import Tenant, TenantLimits
 from headrace.core.openai.errors import ApiError
 from headrace.core.tenancy.reviews import ALLOWED_SECONDS, REFUSED_SECONDS
-from headrace.gateway.reviewed import Reviewed
+from headrace.gateway.tenants.reviewed import Reviewed
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import ApiError as KubeError
 from headrace.shells.kube.errors import TransientFailure

@@ -16,7 +16,7 @@ from headrace.api.asking import RequestState
 from headrace.api.gateway import ServedModels
 from headrace.core.openai.errors import ApiError
 from headrace.core.tenancy.keys import bearer
-from headrace.gateway.store import StoreAway
+from headrace.gateway.queues.store import StoreAway
 from open_house import House, open_house
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -14,10 +14,10 @@ import pytest
 
 from asking_rig import FakeClock, MemoryStores
 from headrace.api.asking import ClosedWindow, KnownKey, QueuedRequest, RequestRecord, RequestRoute, RequestState
-from headrace.gateway import natsserver
-from headrace.gateway.jetstream import JetStream, connected
-from headrace.gateway.natsserver import Address, NoServer, nats_server
-from headrace.gateway.store import Changes, Delivery, Lane, QueueFull, Store, StoreAway, Stores
+from headrace.gateway.queues import natsserver
+from headrace.gateway.queues.jetstream import JetStream, connected
+from headrace.gateway.queues.natsserver import Address, NoServer, nats_server
+from headrace.gateway.queues.store import Changes, Delivery, Lane, QueueFull, Store, StoreAway, Stores
 from headrace.shells.local.files import holder_of, take_lock
 from laptop import PATIENCE_SECONDS
 

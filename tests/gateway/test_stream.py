@@ -18,15 +18,15 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from asking_desk import MODELS
 from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore, MemoryStores, NoTakers
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestState
-from headrace.gateway.app import gateway_app
-from headrace.gateway.identities import Everybody
-from headrace.gateway.limits import Limits
 from headrace.gateway.metrics import Metrics
-from headrace.gateway.pushing import Pushes
-from headrace.gateway.rooms import Rooms
-from headrace.gateway.serving import listening, serve
-from headrace.gateway.store import StoreAway
-from headrace.gateway.streams import Streams
+from headrace.gateway.queues.store import StoreAway
+from headrace.gateway.telling.pushing import Pushes
+from headrace.gateway.tenants.identities import Everybody
+from headrace.gateway.tenants.rooms import Rooms
+from headrace.gateway.web.app import gateway_app
+from headrace.gateway.web.limits import Limits
+from headrace.gateway.web.serving import listening, serve
+from headrace.gateway.web.streams import Streams
 from laptop import PATIENCE_SECONDS
 
 NOBODY = f"req_chat_{'f' * 24}"

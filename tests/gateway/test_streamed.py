@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from headrace.gateway.lines import lines
-from headrace.gateway.streamed import Streamed
+from headrace.gateway.places.lines import lines
+from headrace.gateway.web.streamed import Streamed
 
 
 class Source:

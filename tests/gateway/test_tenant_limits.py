@@ -21,7 +21,7 @@ from headrace.core.openai.errors import ApiError
 from headrace.core.tenancy.bounds import bounded, check_stored
 from headrace.core.tenancy.keys import key_hash, new_key
 from headrace.core.tenancy.rates import Bucket, after_request, rate_headers, too_fast
-from headrace.gateway.keyfile import KeyFile
+from headrace.gateway.tenants.keyfile import KeyFile
 from open_house import House, open_house
 
 SMALL, FEW, HASTY, FREE = (new_key(bytes([number]) * 32) for number in range(4))

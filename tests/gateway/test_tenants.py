@@ -26,7 +26,7 @@ from headrace.api.reasons import ConditionType, Reason
 from headrace.api.tenancy import KeyedTenants
 from headrace.core.openai.errors import ApiError
 from headrace.core.tenancy.keys import PROTOCOL, bearer, key_hash, new_key, offered, tenant_faults, tenant_of_key
-from headrace.gateway.keyfile import KeyFile
+from headrace.gateway.tenants.keyfile import KeyFile
 from headrace.shells.problems import ManifestError
 from headrace.shells.tenants import load_tenants
 from open_house import House, open_house

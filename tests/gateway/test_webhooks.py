@@ -19,13 +19,13 @@ from asking_rig import EVERYBODY, FakeClock
 from headrace.api.asking import RequestRecord, RequestState, Webhooks
 from headrace.core.asking.hooks import keys_in, pause_after, signed, target
 from headrace.core.openai.errors import ApiError
-from headrace.gateway.hookqueue import Due, JetStreamHooks
-from headrace.gateway.jetstream import connected
 from headrace.gateway.metrics import Metrics
-from headrace.gateway.natsserver import nats_server
-from headrace.gateway.store import Change, Kept
+from headrace.gateway.queues.jetstream import connected
+from headrace.gateway.queues.natsserver import nats_server
+from headrace.gateway.queues.store import Change, Kept
+from headrace.gateway.telling.hookqueue import Due, JetStreamHooks
+from headrace.gateway.telling.webhooks import Callers, Clients
 from headrace.gateway.watch import UNWATCHED, Watch
-from headrace.gateway.webhooks import Callers, Clients
 from laptop import PATIENCE_SECONDS
 
 OLD, NEW = (f"whsec_{base64.b64encode(bytes([number]) * 24).decode()}" for number in (1, 2))

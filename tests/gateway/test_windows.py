@@ -15,12 +15,12 @@ from headrace.api.asking import QueuedRequest, RequestRoute, RequestState, Reque
 from headrace.api.gateway import ServedModel
 from headrace.core.asking.life import MOST_RECORD_BYTES, cancelled
 from headrace.core.openai.ids import Part
-from headrace.gateway.answers import Answers
-from headrace.gateway.lines import lines
-from headrace.gateway.store import StoreAway
-from headrace.gateway.targets import ObjectTarget
+from headrace.gateway.gathering.answers import Answers
+from headrace.gateway.gathering.targets import ObjectTarget
+from headrace.gateway.gathering.windows import RouteWindows
+from headrace.gateway.places.lines import lines
+from headrace.gateway.queues.store import StoreAway
 from headrace.gateway.together import together
-from headrace.gateway.windows import RouteWindows
 
 ROUTE = RequestRoute(
     name="chat",

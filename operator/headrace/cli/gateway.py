@@ -53,7 +53,7 @@ class LocalOptions:
 
 def gateway(options: Mapping[str, Any], local: Mapping[str, Any]) -> int:
     """Serve until told to stop. Raises `CliError` when it cannot begin."""
-    asked, here, parts = Options(**options), LocalOptions(**local), load_parts("here", "poolhere")
+    asked, here, parts = Options(**options), LocalOptions(**local), load_parts("places.here", "gathering.poolhere")
     namespace = asked.namespace or "default"
     check_namespace(namespace)
     state = StateDir(here.state_dir)
@@ -86,7 +86,7 @@ def gateway(options: Mapping[str, Any], local: Mapping[str, Any]) -> int:
 
 Parts = Mapping[str, Any]
 """Modules of the gateway by name."""
-_EVERYWHERE = ("door", "identities", "keyfile", "limits", "natsserver", "serving")
+_EVERYWHERE = ("door", "tenants.identities", "tenants.keyfile", "web.limits", "queues.natsserver", "web.serving")
 
 
 def who_is_who(parts: Parts, asked: Options, namespace: str, webhooks: Webhooks | None) -> Any:
@@ -106,7 +106,7 @@ def who_is_who(parts: Parts, asked: Options, namespace: str, webhooks: Webhooks 
 def load_parts(*names: str) -> Parts:
     """The gateway's own modules; their libraries are an extra that most do without."""
     try:
-        return {name: import_module(f"headrace.gateway.{name}") for name in (*_EVERYWHERE, *names)}
+        return {name.rpartition(".")[2]: import_module(f"headrace.gateway.{name}") for name in (*_EVERYWHERE, *names)}
     except ModuleNotFoundError as error:
         message = f"{error.name} is not installed: pip install 'headrace[gateway]'"
         raise CliError("NotInstalled", message, FAILED) from error

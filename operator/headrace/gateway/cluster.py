@@ -14,15 +14,15 @@ from kubernetes.aio import client
 from headrace.api.gateway import ServedModels
 from headrace.api.tenancy import TenantLimits
 from headrace.core.election import Candidacy, LeaseTerms
-from headrace.gateway.bucketfiles import BucketFiles
-from headrace.gateway.buckets import is_bucket, joined
 from headrace.gateway.clocks import WallClock
-from headrace.gateway.filestore import ABANDONED_SECONDS, FileStore, NoFiles
-from headrace.gateway.folderfiles import FolderFiles
-from headrace.gateway.leading import Leader, leader
-from headrace.gateway.outputs import Outputs
-from headrace.gateway.reviewed import Reviewed
-from headrace.gateway.there import FIELD_MANAGER, There
+from headrace.gateway.places.bucketfiles import BucketFiles
+from headrace.gateway.places.buckets import is_bucket, joined
+from headrace.gateway.places.filestore import ABANDONED_SECONDS, FileStore, NoFiles
+from headrace.gateway.places.folderfiles import FolderFiles
+from headrace.gateway.places.outputs import Outputs
+from headrace.gateway.places.there import FIELD_MANAGER, There
+from headrace.gateway.queues.leading import Leader, leader
+from headrace.gateway.tenants.reviewed import Reviewed
 from headrace.shells.kube.api import Api
 from headrace.shells.local.converge import utc_now
 from headrace.shells.local.uploads import Uploads

@@ -12,36 +12,36 @@ from pathlib import Path
 from typing import Any
 
 from headrace.api.asking import RequestRoute
-from headrace.gateway.answers import Answers
-from headrace.gateway.app import gateway_app
 from headrace.gateway.clocks import Clock, WallClock
-from headrace.gateway.deadletters import DeadLetters
-from headrace.gateway.hookqueue import JetStreamHooks
-from headrace.gateway.identities import Identities
-from headrace.gateway.itself import Itself
-from headrace.gateway.jetstream import JetStream, connected
-from headrace.gateway.lanes import Lanes
-from headrace.gateway.limits import Limits
+from headrace.gateway.gathering.answers import Answers
+from headrace.gateway.gathering.lanes import Lanes
+from headrace.gateway.gathering.pool import Pool, PoolLane
+from headrace.gateway.gathering.poolworkers import Workers
+from headrace.gateway.gathering.targets import ObjectTarget, Target
+from headrace.gateway.gathering.windows import RouteWindows
 from headrace.gateway.metrics import Metrics
-from headrace.gateway.natsserver import Address, nats_server
-from headrace.gateway.place import Places
-from headrace.gateway.pool import Pool, PoolLane
-from headrace.gateway.poolworkers import Workers
-from headrace.gateway.pushing import Pushes
-from headrace.gateway.queueing import Takers
-from headrace.gateway.requests import Requests
-from headrace.gateway.rooms import Rooms
-from headrace.gateway.routes import Routes
-from headrace.gateway.routing import Served
-from headrace.gateway.serving import serve
-from headrace.gateway.statuspages import StatusPage
-from headrace.gateway.store import Lane, Stores
-from headrace.gateway.streams import Streams
-from headrace.gateway.taking import Owner, Taking
-from headrace.gateway.targets import ObjectTarget, Target
+from headrace.gateway.places.place import Places
+from headrace.gateway.queues.jetstream import JetStream, connected
+from headrace.gateway.queues.natsserver import Address, nats_server
+from headrace.gateway.queues.queueing import Takers
+from headrace.gateway.queues.store import Lane, Stores
+from headrace.gateway.queues.taking import Owner, Taking
+from headrace.gateway.telling.hookqueue import JetStreamHooks
+from headrace.gateway.telling.pushing import Pushes
+from headrace.gateway.telling.webhooks import Callers
+from headrace.gateway.tenants.identities import Identities
+from headrace.gateway.tenants.rooms import Rooms
 from headrace.gateway.watch import Spans, Watch
-from headrace.gateway.webhooks import Callers
-from headrace.gateway.windows import RouteWindows
+from headrace.gateway.web.app import gateway_app
+from headrace.gateway.web.deadletters import DeadLetters
+from headrace.gateway.web.itself import Itself
+from headrace.gateway.web.limits import Limits
+from headrace.gateway.web.requests import Requests
+from headrace.gateway.web.routes import Routes
+from headrace.gateway.web.routing import Served
+from headrace.gateway.web.serving import serve
+from headrace.gateway.web.statuspages import StatusPage
+from headrace.gateway.web.streams import Streams
 from headrace.shells.local.converge import Interrupt
 from headrace.shells.local.traces import tracer_here, tracing_here
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from headrace.gateway.clocks import Clock
-from headrace.gateway.place import PlaceAway
-from headrace.gateway.store import StoreAway
+from headrace.gateway.places.place import PlaceAway
+from headrace.gateway.queues.store import StoreAway
 from headrace.shells.local.state import StateError
 
 logger = logging.getLogger(__name__)

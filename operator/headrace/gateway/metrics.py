@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from headrace.api.asking import ClosedWindow, RequestRecord, RequestRoute
 from headrace.core.asking.life import is_dead
 from headrace.core.asking.requests import route_name
-from headrace.gateway.store import Lane, Waiting
+from headrace.gateway.queues.store import Lane, Waiting
 from headrace.gateway.watch import UNWATCHED, Watch
 
 _FILL = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)

@@ -1,0 +1,1 @@
+"""Requests gather in windows, and windows become batches, fan-outs, or work of a warm pool."""

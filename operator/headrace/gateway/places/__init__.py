@@ -1,0 +1,1 @@
+"""Where batches and files are: this machine, or a cluster."""

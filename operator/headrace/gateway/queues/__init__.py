@@ -1,0 +1,1 @@
+"""Where single requests are kept until they are answered: NATS JetStream."""

@@ -1,0 +1,1 @@
+"""Telling those who wait: sockets, streams of events and webhooks."""

@@ -1,0 +1,1 @@
+"""What clients see: the app, its answers, and how requests are read."""
