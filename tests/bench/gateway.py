@@ -31,7 +31,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench.gateway_sections import Figures, accepting, fill, push, rate
+from bench.gateway_sections import Figures, accepting, fill, pool, push, rate
 from builders import a_batch
 from gateway_rig import Gateway, gateway, peak_memory
 from headrace.shells.local.converge import utc_now
@@ -48,6 +48,7 @@ BOUNDS: Mapping[str, tuple[str, float]] = {
     "accepted / peer": (">=", 0.5),
     "completion to push p99, 2000 sockets open, ms": ("<", 100),
     "batch fill": (">=", 0.95),
+    "warm pool p50 / (window + 1.2 x engine)": ("<", 1),
 }
 HEAD = (
     b'--line\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
@@ -133,6 +134,7 @@ def main() -> int:
         "rate": lambda folder: rate(folder, asked.rounds, asked.seconds),
         "push": lambda folder: push(folder, asked.rounds),
         "fill": lambda folder: fill(folder, asked.rounds),
+        "pool": lambda folder: pool(folder, asked.rounds),
     }
     if unknown := {*asked.section} - {*sections}:
         parser.error(f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(sections)}")

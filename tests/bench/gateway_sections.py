@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway_rig import QUICK, Gateway, environment, gateway
+from headrace.api.asking import RequestRecord
 from headrace.gateway.queues.jetstream import connected
 from headrace.gateway.queues.natsserver import Address
 from laptop import eventually
@@ -28,6 +29,14 @@ ENDLESS = {
     "terminationGracePeriodSeconds": 1,
 }
 """Its batch never ends, so that nothing is measured but the door."""
+ENGINE_MILLISECONDS = 200
+POOL_WINDOW_MILLISECONDS = 50
+STEADY = {
+    "model": {"name": "steady"},
+    "engine": {"name": "mock", "mock": {"latencyMilliseconds": ENGINE_MILLISECONDS}},
+    "batching": {"maxBatchSize": 64},
+}
+"""Each of its batches takes the same time, however many requests it has."""
 ROUTES: list[dict[str, Any]] = [
     {
         "name": "endless",
@@ -47,11 +56,19 @@ ROUTES: list[dict[str, Any]] = [
         "model": "quick",
         "window": {"maxBatchSize": 1000, "maxBatchTokens": 1_000_000, "maxWaitMilliseconds": 10_000},
     },
+    {
+        "name": "pool",
+        "model": "steady",
+        "window": {"maxBatchSize": 64, "maxWaitMilliseconds": POOL_WINDOW_MILLISECONDS},
+        "target": {"warmPool": {"min": 1, "max": 1}},
+    },
 ]
 """`quick` has the windows of anybody who says nothing about them."""
 WINDOW_REQUESTS = 64
 UNDER_WAY = ("validating", "in_progress", "finalizing")
 SOCKETS = 2000
+ALONE = 30
+"""Requests of a warm pool in a round."""
 PUSHED = 500
 """Requests whose ends are told in a round, each to another socket."""
 
@@ -62,7 +79,7 @@ Figures = dict[str, list[float]]
 @contextmanager
 def served(folder: Path) -> Iterator[Gateway]:
     """A gateway with all routes."""
-    with gateway(folder, "bench", routes=ROUTES, models=[QUICK, ENDLESS]) as found:
+    with gateway(folder, "bench", routes=ROUTES, models=[QUICK, ENDLESS, STEADY]) as found:
         yield found
         found.stop()  # workers too: they write into the folder
 
@@ -166,7 +183,7 @@ def push(folder: Path, rounds: int) -> Figures:
     with served(folder) as found, sockets(found) as opened:
         for _ in range(rounds):
             told = opened(posted(found))
-            ended = asyncio.run(ends(folder, [*told]))
+            ended = {one.id: one.ended or 0 for one in asyncio.run(records(folder, [*told]))}
             late = [1000 * at - ended[name] for name, at in told.items()]
             for percent in (50, 99):
                 name = f"completion to push p{percent}, {SOCKETS} sockets open, ms"
@@ -214,14 +231,37 @@ def sockets(found: Gateway) -> Iterator[Callable[[list[str]], dict[str, float]]]
         process.communicate()
 
 
-async def ends(folder: Path, ids: Sequence[str]) -> dict[str, int]:
-    """When each of these requests has ended, in milliseconds since the epoch: out of their records."""
+def pool(folder: Path, rounds: int) -> Figures:
+    """How long requests take from end to end whose worker has the model loaded: some that come alone, one after the other."""
+    figures: Figures = {}
+    bound = POOL_WINDOW_MILLISECONDS + 1.2 * ENGINE_MILLISECONDS
+    with served(folder) as found:
+        asked_alone(found)  # the worker is there, and has the model
+        for _ in range(rounds):
+            ids = [asked_alone(found) for _ in range(ALONE)]
+            took = [float((one.ended or 0) - one.accepted) for one in asyncio.run(records(folder, ids))]
+            figures.setdefault("warm pool, accepted to answered, p50, ms", []).append(statistics.median(took))
+            figures.setdefault("warm pool p50 / (window + 1.2 x engine)", []).append(statistics.median(took) / bound)
+    return figures
+
+
+def asked_alone(found: Gateway) -> str:
+    """A request that has been answered."""
+    name: str = found.post("/v1/requests?route=pool", body("steady")).json["id"]
+    shown = found.answered(name)
+    if shown["status"] != "completed":
+        raise SystemExit(f"a request of the warm pool has not been answered: {shown}")
+    return name
+
+
+async def records(folder: Path, ids: Sequence[str]) -> list[RequestRecord]:
+    """What the store keeps of each of these requests; times are in milliseconds since the epoch."""
     config = (folder / ".headrace" / "nats" / "server.conf").read_text()
     host, token = re.findall(r'"([^"]*)"', config)[:2]
     async with connected(Address(f"nats://{host}", token)) as stores:
         store = stores.of("default")
-        found = {name: await store.record(name) for name in ids}
-    return {name: (kept.record.ended or 0) if kept is not None else 0 for name, kept in found.items()}
+        found = [await store.record(name) for name in ids]
+    return [kept.record for kept in found if kept is not None]
 
 
 def waiting(found: Gateway) -> bool:

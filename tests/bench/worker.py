@@ -49,7 +49,7 @@ from headrace_worker.engines.transformers.packed import pack_linear_layers
 from tiny_models import save_llama, worker_config
 
 VLLM_STEP_TOKENS = 2048
-"""The best of 512, 1024, 2048 and 4096."""
+"""Tokens of one of its steps, at most: as many as vLLM takes where nothing is said about a server."""
 ONE_BY_ONE_SHARE = 16
 """One record in so many is also answered alone."""
 STATIC_BATCH = 32

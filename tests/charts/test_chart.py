@@ -330,6 +330,21 @@ def test_chart_has_a_gateway_only_where_it_is_enabled(helm: Path) -> None:
     }
 
 
+def test_chart_has_the_gateway_scraped_where_it_is_enabled(helm: Path) -> None:
+    asked = ("--set", "metrics.podMonitor.create=true")
+    names = [
+        {it["metadata"]["name"] for it in of_kind(render(helm, *more), "PodMonitor")}
+        for more in (asked, (*asked, "--set", GATEWAY))
+    ]
+    assert names[1] - names[0] == {"headrace-gateway"}
+    monitors = of_kind(render(helm, *asked, "--set", GATEWAY), "PodMonitor")
+    (monitor,) = (it for it in monitors if it["metadata"]["name"] == "headrace-gateway")
+    template = deployment(render(helm, "--set", GATEWAY), "gateway")["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+    assert {it["port"] for it in monitor["spec"]["podMetricsEndpoints"]} <= ports
+
+
 def test_chart_starts_the_gateway_with_words_that_it_understands(helm: Path) -> None:
     (container,) = deployment(render(helm, f"--values={VALUES[0]}"), "gateway")["spec"]["template"]["spec"][
         "containers"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from headrace.api.base import FieldError
 from headrace.shells.problems import ManifestError, Problem
 from headrace.shells.yaml_dialect import Node, check_nodes, load_nodes, syntax_problem
 
@@ -30,11 +31,28 @@ class Document:
     node: Node | None = None
     """The document with its line numbers; None when they could not be found out."""
 
+    def refuse(self, faults: Iterable[FieldError]) -> None:
+        """Raise a `ManifestError` with the line of each fault, if there is any."""
+        problems = [Problem(it.message, self.file, self.line_of(it.field), field=it.field or None) for it in faults]
+        if problems:
+            raise ManifestError(*problems)
+
     def line_of(self, path: str) -> int | None:
         """Line, from 1, of the field at a path such as `spec.input.inline[3].body`, or of the deepest part that is there."""
         if self.node is None:
             return None
         return cast("int", _descend(self.node, path).start_mark.line) + 1
+
+
+def one_document(file: Path, field: str) -> Document:
+    """The one object in a file of settings, of which `field` is a field. Raises `ManifestError`."""
+    try:
+        documents = parse_documents(file.read_bytes(), str(file), file.absolute().parent)
+    except OSError as error:
+        raise ManifestError(Problem(f"cannot be read: {error.strerror}", str(file))) from error
+    if len(documents) != 1 or not isinstance(documents[0].data, dict):
+        raise ManifestError(Problem(f"must be one object with the field {field}", str(file)))
+    return documents[0]
 
 
 def parse_documents(raw: bytes, file: str, folder: Path) -> list[Document]:

@@ -16,9 +16,8 @@ from headrace.core.asking.batches import window_fan_out
 from headrace.core.asking.requests import request_id, route_faults
 from headrace.core.openai.models import model_faults
 from headrace.core.openai.request import Destination, new_batch
-from headrace.shells.documents import Document, parse_documents
+from headrace.shells.documents import Document, one_document
 from headrace.shells.localising import localise_model, localise_works
-from headrace.shells.problems import ManifestError, Problem
 
 Judge = Callable[[OurObject], list[FieldError]]
 """What keeps a batch from running at a place."""
@@ -26,7 +25,7 @@ Judge = Callable[[OurObject], list[FieldError]]
 
 def load_models(file: Path, judge: Judge) -> ServedModels:
     """The models in a file, each of which can be run. Raises `ManifestError` with the lines of all that is wrong."""
-    document = _document(file)
+    document = one_document(file, "models")
     try:
         models = ServedModels.parse(_localised(document))
         faults = [*model_faults(models), *route_faults(models), *key_faults(models.webhooks)] or _unusable(
@@ -34,21 +33,8 @@ def load_models(file: Path, judge: Judge) -> ServedModels:
         )
     except InvalidSpec as error:
         faults = list(error.errors)
-    if faults:
-        raise ManifestError(
-            *(Problem(e.message, document.file, document.line_of(e.field), field=e.field or None) for e in faults)
-        )
+    document.refuse(faults)
     return models
-
-
-def _document(file: Path) -> Document:
-    try:
-        documents = parse_documents(file.read_bytes(), str(file), file.absolute().parent)
-    except OSError as error:
-        raise ManifestError(Problem(f"cannot be read: {error.strerror}", str(file))) from error
-    if len(documents) != 1 or not isinstance(documents[0].data, dict):
-        raise ManifestError(Problem("must be one object with the field models", str(file)))
-    return documents[0]
 
 
 def _localised(document: Document) -> dict[str, Any]:

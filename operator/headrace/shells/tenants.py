@@ -9,34 +9,20 @@ from typing import Any
 from headrace.api.base import FieldError, InvalidSpec
 from headrace.api.tenancy import KeyedTenants
 from headrace.core.tenancy.keys import tenant_faults
-from headrace.shells.documents import Document, parse_documents
-from headrace.shells.problems import ManifestError, Problem
+from headrace.shells.documents import Document, one_document
 from headrace.shells.served import key_faults
 
 
 def load_tenants(file: Path) -> KeyedTenants:
     """The tenants in a file. Raises `ManifestError` with the lines of all that is wrong."""
-    document = _document(file)
+    document = one_document(file, "tenants")
     try:
         tenants = KeyedTenants.parse(_localised(document))
         faults = [*tenant_faults(tenants), *_webhook_faults(tenants)]
     except InvalidSpec as error:
         faults = [_without_key(e) for e in error.errors]
-    if faults:
-        raise ManifestError(
-            *(Problem(e.message, document.file, document.line_of(e.field), field=e.field or None) for e in faults)
-        )
+    document.refuse(faults)
     return tenants
-
-
-def _document(file: Path) -> Document:
-    try:
-        documents = parse_documents(file.read_bytes(), str(file), file.absolute().parent)
-    except OSError as error:
-        raise ManifestError(Problem(f"cannot be read: {error.strerror}", str(file))) from error
-    if len(documents) != 1 or not isinstance(documents[0].data, dict):
-        raise ManifestError(Problem("must be one object with the field tenants", str(file)))
-    return documents[0]
 
 
 def _localised(document: Document) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import ValidationError
 
 from headrace.api import labels
-from headrace.api.gateway import ServedModels, UploadedFile
+from headrace.api.gateway import ServedModels
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject
 from headrace.api.output import BatchManifest
@@ -20,12 +19,11 @@ from headrace.core import edits
 from headrace.core.asking.batches import made_of_requests
 from headrace.core.openai.batches import newest_first, stands_alone
 from headrace.core.openai.errors import conflict, no_input, no_such
-from headrace.core.openai.files import PARTS, manifest_bytes
+from headrace.core.openai.files import PARTS
 from headrace.core.openai.ids import Part, batch_id
 from headrace.core.openai.request import check_deletable, made_by_request, same_request
-from headrace.gateway.places.filestore import first_line
+from headrace.gateway.places.filed import Filed
 from headrace.gateway.places.folderfiles import FolderFiles
-from headrace.gateway.places.place import Draft
 from headrace.shells.local import objects
 from headrace.shells.local.converge import utc_now
 from headrace.shells.local.results import read_results
@@ -60,7 +58,7 @@ class Heres:
             self.of(namespace).take_over()
 
 
-class Here:
+class Here(Filed):
     """A `Place`. `Runs` sees to the batches that it makes."""
 
     def __init__(self, state: StateDir, namespace: str, models: ServedModels, runs: Runs) -> None:
@@ -68,11 +66,9 @@ class Here:
         self._state, self._runs = state, runs
         folder = state.root / _UPLOADS / namespace
         self._uploads = Uploads(folder, utc_now)
-        self._files = FolderFiles(self._uploads, f"file://{quote(str(folder.absolute()))}")
+        super().__init__(FolderFiles(self._uploads, f"file://{quote(str(folder.absolute()))}"))
         self._referring = asyncio.Lock()
         """Held while a batch comes to refer to a file, or a file goes to which none does."""
-        self._sizes: dict[tuple[str, int, Part], int] = {}
-        """By uid and round of a batch that is over: counting them may mean reading them."""
 
     def take_over(self) -> None:
         """Go on with what an earlier process has left."""
@@ -120,50 +116,14 @@ class Here:
         assert batch.status.output is not None
         return await read_results(batch.status.output.uri, PARTS[part])
 
-    async def size(self, batch: InferenceBatch, part: Part) -> int:
-        """From the manifest where that is on this machine; else by reading the file once."""
-        key = (batch.metadata.uid, batch.status.retries, part)
-        if key not in self._sizes:
-            manifest = await asyncio.to_thread(_manifest, batch)
-            if manifest is not None:
-                self._sizes[key] = manifest_bytes(manifest, part)
-            else:
-                async with aclosing(await self.results(batch, part)) as pieces:
-                    self._sizes[key] = sum([len(piece) async for piece in pieces])
-        return self._sizes[key]
-
-    async def uploads(self) -> Sequence[UploadedFile]:
-        """Those of the namespace."""
-        return await self._files.all()
-
-    async def find_upload(self, file_id: str) -> UploadedFile | None:
-        """Look for it."""
-        return await self._files.find(file_id)
-
-    async def begin_upload(self) -> Draft:
-        """Begin it."""
-        return await self._files.begin()
+    async def manifest(self, batch: InferenceBatch) -> BatchManifest | None:
+        """Read it, where it is on this machine."""
+        return await asyncio.to_thread(_manifest, batch)
 
     async def delete_upload(self, file_id: str) -> None:
         """Delete it, while no batch can come to refer to it."""
         async with self._referring:
             await asyncio.to_thread(self._delete, file_id)
-
-    def content(self, file: UploadedFile) -> AsyncGenerator[bytes, None]:
-        """Read it."""
-        return self._files.content(file.id)
-
-    async def first_line(self, file: UploadedFile) -> bytes:
-        """Read as far as it takes."""
-        try:
-            async with aclosing(self._files.content(file.id)) as pieces:
-                return await first_line(pieces)
-        except FileNotFoundError as error:
-            raise no_input(file.id) from error
-
-    def uri(self, file_id: str) -> str:
-        """A `file://` URI."""
-        return self._files.uri(file_id)
 
     def _batches(self) -> list[InferenceBatch]:
         return [work for work in self._all() if isinstance(work, InferenceBatch)]

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from typing import Any, Never
 
 from headrace.api.base import JsonObject
 from headrace.api.fanoutjob import FanOutJob
-from headrace.api.gateway import ServedModels, UploadedFile
+from headrace.api.gateway import ServedModels
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.kinds import OurObject
+from headrace.api.output import BatchManifest
 from headrace.core import edits
 from headrace.core.openai.batches import newest_first, stands_alone
-from headrace.core.openai.errors import ApiError, bad_request, conflict, no_input, no_such
-from headrace.core.openai.files import manifest_bytes
+from headrace.core.openai.errors import ApiError, bad_request, conflict, no_such
 from headrace.core.openai.ids import Part, batch_id
 from headrace.core.openai.request import check_deletable, same_request
-from headrace.gateway.places.filestore import FileStore, first_line
+from headrace.gateway.places.filed import Filed
+from headrace.gateway.places.filestore import FileStore
 from headrace.gateway.places.outputs import Outputs
-from headrace.gateway.places.place import Draft, PlaceAway
+from headrace.gateway.places.place import PlaceAway
 from headrace.shells.kube import errors
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.resources import BATCHES, FAN_OUTS
@@ -34,15 +35,14 @@ _TRIES = 3
 _REST_SECONDS = 0.5
 
 
-class There:
+class There(Filed):
     """A `Place`: one namespace."""
 
     def __init__(self, namespace: str, api: Api, models: ServedModels, files: FileStore, outputs: Outputs) -> None:
+        super().__init__(files)
         self.namespace, self.models = namespace, models
-        self._api, self._files, self._outputs = api, files, outputs
+        self._api, self._outputs = api, outputs
         self._batches, self._fan_outs = (WorkWatch(api, resource, namespace) for resource in (BATCHES, FAN_OUTS))
-        self._sizes: dict[tuple[str, int, Part], int] = {}
-        """By uid and round of a batch that is over: counting them may mean reading them."""
 
     async def watch(self) -> Never:
         """Hear of what becomes of batches and fan-outs, until cancelled."""
@@ -105,51 +105,15 @@ class There:
         """Where they lie."""
         return await self._outputs.results(batch, part)
 
-    async def size(self, batch: InferenceBatch, part: Part) -> int:
-        """From its manifest; where that is missing, by reading the file once."""
-        key = (batch.metadata.uid, batch.status.retries, part)
-        if key not in self._sizes:
-            manifest = await self._outputs.manifest(batch)
-            if manifest is not None:
-                self._sizes[key] = manifest_bytes(manifest, part)
-            else:
-                async with aclosing(await self.results(batch, part)) as pieces:
-                    self._sizes[key] = sum([len(piece) async for piece in pieces])
-        return self._sizes[key]
-
-    async def uploads(self) -> Sequence[UploadedFile]:
-        """Those of the namespace."""
-        return await self._files.all()
-
-    async def find_upload(self, file_id: str) -> UploadedFile | None:
-        """Look for it."""
-        return await self._files.find(file_id)
-
-    async def begin_upload(self) -> Draft:
-        """Begin it."""
-        return await self._files.begin()
+    async def manifest(self, batch: InferenceBatch) -> BatchManifest | None:
+        """Where it lies."""
+        return await self._outputs.manifest(batch)
 
     async def delete_upload(self, file_id: str) -> None:
         """Delete it, unless a batch that is known reads it."""
         check_deletable(file_id, [it for it in await self.batches() if not it.status.finished])
         if not await self._files.delete(file_id):
             raise no_such("File", file_id)
-
-    def content(self, file: UploadedFile) -> AsyncGenerator[bytes, None]:
-        """Read it."""
-        return self._files.content(file.id)
-
-    async def first_line(self, file: UploadedFile) -> bytes:
-        """Read as far as it takes."""
-        try:
-            async with aclosing(self._files.content(file.id)) as pieces:
-                return await first_line(pieces)
-        except FileNotFoundError as error:
-            raise no_input(file.id) from error
-
-    def uri(self, file_id: str) -> str:
-        """As a pod of the namespace is told."""
-        return self._files.uri(file_id)
 
     async def _ask(self, watch: WorkWatch, name: str) -> OurObject | None:
         """The object as it is now; None when there is none."""
