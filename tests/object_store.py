@@ -26,6 +26,8 @@ PYTHONS = (os.environ.get("HEADRACE_MOTO_PYTHON"), Path(sys.prefix, "moto", "bin
 BUCKET = "headrace"
 LOSING = ("failing", "cutting", "stalling")
 """Buckets that lose the answer to the first PUT of each key."""
+SLOW = "slow"
+"""A bucket that takes its time to answer."""
 _SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260115/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
@@ -64,7 +66,7 @@ class S3:
 
 @contextmanager
 def s3_server() -> Iterator[S3]:
-    """A server with a bucket, and two that lose answers. Skips the test where there is no moto."""
+    """A server with a bucket, others that lose answers, and one that is slow. Skips the test where there is no moto."""
     python = next((path for path in PYTHONS if path and Path(path).exists()), None)
     if python is None:
         pytest.skip("no S3 server here: `make setup` installs moto, in an environment of its own")
@@ -72,7 +74,7 @@ def s3_server() -> Iterator[S3]:
         try:
             assert process.stdout is not None
             server = S3(int(process.stdout.readline()))
-            for bucket in (BUCKET, *LOSING):
+            for bucket in (BUCKET, *LOSING, SLOW):
                 server.request("PUT", f"/{bucket}")
             with pytest.MonkeyPatch.context() as patch:
                 for name in [name for name in os.environ if name.startswith("AWS_")]:

@@ -2,13 +2,15 @@
 
 What moto lacks is added here. It looks whether an object is there and then writes it, which two requests at once could both do: so
 one request at a time. And some buckets refuse, as servers do: see `REFUSALS`. In the buckets `LOSING`, the first PUT of every key
-is carried out, and then answered with an error, or the connection is cut, or there is no answer until the client gives up.
+is carried out, and then answered with an error, or the connection is cut, or there is no answer until the client gives up. In the
+bucket `SLOW` every answer takes its time.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,6 +30,8 @@ REFUSALS = {
 """Buckets that answer every request so: status and code."""
 
 LOSING = ("failing", "cutting", "stalling")
+SLOW = "slow"
+SLOW_SECONDS = 0.05
 
 
 class Server:
@@ -43,10 +47,13 @@ class Server:
         bucket, _, key = path.removeprefix("/").partition("/")
         if bucket in REFUSALS:
             return _refuse(*REFUSALS[bucket], environ, start_response)
+        if bucket == SLOW and key:
+            time.sleep(SLOW_SECONDS)
         with self._turn:
             answer = list(self._moto(environ, start_response))
             loses = bucket in LOSING and key and environ["REQUEST_METHOD"] == "PUT" and path not in self._lost
-            self._lost.add(path)
+            if loses:
+                self._lost.add(path)
         if not loses:
             return answer
         connection: socket.socket = environ["werkzeug.socket"]

@@ -58,6 +58,7 @@ def test_decode_image_that_a_camera_has_turned_is_turned_back() -> None:
         pytest.param(picture()[:20], INVALID, "image", id="a header alone"),
         pytest.param(picture().replace(b"IDAT", b"IDAX"), INVALID, "is no image", id="a damaged image"),
         pytest.param(bomb(), TOO_LARGE, "of very many pixels", id="a decompression bomb"),
+        pytest.param(bomb(10_000, 10_000), TOO_LARGE, "10000 x 10000 pixels; at most 64 Mi", id="100 megapixels"),
         pytest.param(bomb(10_000, 9_000), TOO_LARGE, "10000 x 9000 pixels; at most 64 Mi", id="a bomb that Pillow warns of"),
     ],
 )  # fmt: skip

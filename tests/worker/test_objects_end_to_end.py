@@ -20,7 +20,7 @@ from headrace_worker.journal import ShardJournal
 from headrace_worker.layout import ShardFolder
 from headrace_worker.ledger import Entry
 from headrace_worker.stores.objects import BucketStore
-from object_store import S3, BucketFolder
+from object_store import BUCKET, S3, SLOW, BucketFolder
 from worker_rig import (
     HEADER,
     Folder,
@@ -39,12 +39,14 @@ KILLED = -signal.SIGKILL
 PATIENCE_SECONDS = 180.0
 
 
-def a_folder(path: Path, s3: S3, records: int, fields: dict[str, Any] | None = None, **mock: int) -> BucketFolder:
+def a_folder(
+    path: Path, s3: S3, records: int, fields: dict[str, Any] | None = None, bucket: str = BUCKET, **mock: int
+) -> BucketFolder:
     """A batch in the object store; some of its records fail."""
     engine = {"name": "mock", "mock": {"errorPercent": 5, **mock}}
     path.mkdir(exist_ok=True)
     usual = {"engine": engine, "batching": {"maxBatchSize": BATCH}}
-    folder = BucketFolder(path, {**usual, **(fields or {})}, root=s3.folder())
+    folder = BucketFolder(path, {**usual, **(fields or {})}, root=s3.folder(bucket))
     folder.write_input(*(chat_line(number, f"How are you, {number}?" * (1 + number % 5)) for number in range(records)))
     return folder
 
@@ -246,6 +248,16 @@ def test_a_worker_that_is_told_to_stop_puts_its_work_away(tmp_path: Path, s3: S3
     last = zygote.run(folder, Role.RUN)
     assert f"attempt 2: {done} of 400 records are done" in last.log
     assert_every_record_once(folder, 400)
+
+
+def test_every_record_is_answered_once_although_the_store_is_slow(tmp_path: Path, s3: S3, zygote: Zygote) -> None:
+    """Its answers take much longer than those of the engine."""
+    folder = a_folder(tmp_path, s3, 100, bucket=SLOW)
+    for role in (Role.PLAN, Role.RUN):
+        worker = zygote.run(folder, role)
+        assert worker.wait() == ExitCode.DONE, worker.log
+    assert_every_record_once(folder, 100)
+    assert folder.commit()["reprocessed"] == 0
 
 
 # zombies

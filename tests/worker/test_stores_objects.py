@@ -254,6 +254,21 @@ def test_append_whose_answers_are_lost_has_each_byte_once(
         assert stream.read() == b"0\n1\n2\n"
 
 
+@pytest.mark.parametrize("bucket", LOSING)
+def test_writer_of_parts_whose_answers_are_lost_has_each_byte_once(
+    s3: S3, store: BucketStore, monkeypatch: pytest.MonkeyPatch, bucket: str
+) -> None:
+    if bucket == "stalling":
+        monkeypatch.setattr(buckets, "_TIMEOUT", timedelta(seconds=2))
+    uri = f"{s3.folder(bucket)}/big"
+    parts = [bytes([number]) * PART_BYTES for number in range(3)]
+    with store.writer(uri) as stream:
+        for part in parts:
+            stream.write(part)
+    assert BucketStore().read(uri) == b"".join(parts)
+    assert b"<Upload>" not in s3.request("GET", f"/{bucket}?uploads")
+
+
 def test_append_to_a_log_of_somebody_else_is_refused(s3: S3, store: BucketStore) -> None:
     uri = f"{s3.folder()}/a1.journal"
     with store.append(uri) as mine:

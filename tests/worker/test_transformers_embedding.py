@@ -231,3 +231,21 @@ def test_load_pooling_that_it_cannot_do_fails_the_job(
 def test_read_pooling_takes_the_new_form_too(tmp_path: Path, name: str, mode: str) -> None:
     ask_for(tmp_path, ["Transformer", "Pooling"], {"embedding_dimension": 64, "pooling_mode": name})
     assert read_pooling(ModelFiles(str(tmp_path))) == Pooling(mode, normalize=False)
+
+
+def test_step_vectors_that_are_no_numbers_are_an_error_of_their_record_alone(bert: Path, tmp_path: Path) -> None:
+    model = AutoModel.from_pretrained(bert)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7] = float("nan")
+    model.save_pretrained(tmp_path)
+    for file in bert.glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    good = [Request(f"g{i}", {"input": [f"t{i + 10} t3", "t5"]}) for i in range(4)]
+    bad = Request("bad", {"input": ["t5", "t1 t2 t7"], "encoding_format": "base64"})
+    outcomes = drive(an_engine(tmp_path), [*good[:2], bad, *good[2:]])
+    error = outcomes.pop("bad").error
+    assert error is not None
+    assert (error.code, str(error)) == (ErrorCode.ENGINE_ERROR, "the model has no finite vector for input[1]")
+    expected = drive(an_engine(bert), good)
+    for name, outcome in outcomes.items():
+        torch.testing.assert_close(vectors(outcome), vectors(expected[name]))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, MptConfig, MptForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, MptConfig, MptForCausalLM
 
 from headrace.api.records import ErrorCode, Request
 from headrace.api.worker import Env
@@ -130,6 +130,18 @@ def test_known_answers_are_varied_enough_to_show_a_mistake(model: str, request: 
     it: Known = request.getfixturevalue(model)
     distinct = sum(len(set(tokens)) for tokens in it.answers.values())
     assert distinct / sum(map(len, it.answers.values())) > 0.7
+
+
+def test_step_model_without_a_pad_token_needs_none(llama: Known, tmp_path: Path) -> None:
+    folder = save_llama(tmp_path, pad_token_id=None)
+    assert AutoTokenizer.from_pretrained(folder).pad_token is None
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert model.config.pad_token_id is None
+    some = llama.requests[:10]
+    outcomes = drive(completions(folder, maxBatchSize=4), some)
+    assert {name: text(outcome) for name, outcome in outcomes.items()} == {
+        one.custom_id: f" {words(alone(model, one))}" for one in some
+    }
 
 
 def test_step_response_has_the_form_of_openai(llama: Known) -> None:
@@ -409,6 +421,62 @@ def test_step_prompt_longer_than_a_step_comes_alone(llama: Known, monkeypatch: p
     engine = llama.engine(maxBatchSize=8, maxBatchTokens=30)
     drive(engine, [a_request(f"s{i}", [i + 1] * 40, 1) for i in range(3)])
     assert spy.sizes[-3:] == [1, 1, 1]
+
+
+# Weights that are no numbers
+
+
+def damaged(it: Known, folder: Path, token: int) -> TransformersEngine:
+    """An engine for the model with weights that make no number of whatever follows a token."""
+    model = AutoModelForCausalLM.from_pretrained(it.folder)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = float("nan")
+    model.save_pretrained(folder)
+    for file in it.folder.glob("tokenizer*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    return completions(folder, maxBatchSize=4)
+
+
+@pytest.mark.parametrize(
+    ("model", "with_kernels"),
+    [("llama", True), ("llama", False), ("gpt2", True), ("gpt2", False), ("mistral", True)],
+)
+def test_step_logits_that_are_no_numbers_are_an_error_of_their_record_alone(
+    model: str, with_kernels: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also of whoever has their place in the cache next."""
+    it: Known = request.getfixturevalue(model)
+    if not with_kernels:
+        monkeypatch.setattr(native, "LIBRARY", None)
+    drawn = [sampled(f"d{i}", seed=i, logprobs=2) for i in range(4)]
+    middle, tokens = longest(it)
+    mates = [*[one for one in it.requests if one is not middle][:12], *drawn]
+    expected = drive(it.engine(maxBatchSize=4), mates)
+    seen = {token for one in mates for token in one.body["prompt"]} | {997 * (i + 1) % VOCABULARY for i in range(12)}
+    seen |= {int(word[1:]) for outcome in expected.values() for word in text(outcome).split()}
+    bad = next(token for i, token in enumerate(tokens) if i > 1 and token not in {*seen, *middle.body["prompt"]})
+    ways: list[dict[str, Any]] = [
+        {}, {"temperature": 1}, {"temperature": 1, "top_p": 0.9}, {"temperature": 1, "top_k": 5, "logprobs": 3}, {"logprobs": 1},
+    ]  # fmt: skip
+    failing = [a_request(f"bad{i}", [*[1] * 60, bad, 2, 3], 9, **body) for i, body in enumerate(ways)]
+    mixed = [one for pair in zip(mates, [*failing, middle], strict=False) for one in pair]
+    outcomes = drive(damaged(it, tmp_path, bad), [*failing, *mixed[2:], *mates[:2], *mates[6:]])
+    errors = {name: outcomes.pop(name).error for name in [one.custom_id for one in [*failing, middle]]}
+    assert {error.code for error in errors.values() if error is not None} == {ErrorCode.ENGINE_ERROR}
+    assert None not in errors.values()
+    at = len(middle.body["prompt"]) + tokens.index(bad) + 1
+    assert f"no finite scores for the token after the first {at}: " in str(errors[middle.custom_id])
+    assert {name: outcome.body for name, outcome in outcomes.items()} == {
+        name: outcome.body for name, outcome in expected.items()
+    }
+
+
+def test_load_model_that_makes_no_numbers_at_all_is_refused(llama: Known, tmp_path: Path) -> None:
+    engine = damaged(llama, tmp_path, 997 % VOCABULARY)
+    with pytest.raises(JobFailed, match="packed sequences give other results"):
+        engine.load()
 
 
 # Models that cannot be batched

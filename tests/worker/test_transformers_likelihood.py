@@ -103,6 +103,22 @@ def test_mean_runs_half_as_many_texts_when_memory_is_short(folder: Path, monkeyp
     assert {it.code for it in scarce.mean(asked) if isinstance(it, RecordError)} == {ErrorCode.OUT_OF_MEMORY}
 
 
+def test_mean_that_is_no_number_is_an_error_of_its_text_alone(folder: Path) -> None:
+    model = a_likelihood(folder)
+    asked = [Continuation({"prompt": words(p)}, words(a)) for p, a in some_texts(4)]
+    expected = model.mean(asked)
+    used = {word for one in asked for word in [*one.body["prompt"].split(), *one.text.split()]}
+    bad = next(token for token in range(VOCABULARY) if f"t{token}" not in used)
+    weights = model._loaded
+    weights.lm_head.weight = torch.nn.Parameter(weights.lm_head.weight.clone())
+    with torch.no_grad():
+        weights.get_input_embeddings().weight[bad] = float("nan")
+    *found, error = model.mean([*asked, Continuation({"prompt": words([1, bad])}, "t2 t3")])
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert isinstance(error, RecordError)
+    assert error.code == ErrorCode.ENGINE_ERROR
+
+
 def test_likelihood_refuses_a_task_without_a_language_model(folder: Path) -> None:
     with pytest.raises(JobFailed, match=r"model\.task must be chat or completion, not embedding"):
         a_likelihood(folder, task="embedding")

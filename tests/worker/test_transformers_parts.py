@@ -183,7 +183,7 @@ class Place:
     generated: int
 
 
-def draws(logits: Tensor, settings: Sampling, count: int = 4000) -> Counter[int]:
+def draws(logits: Tensor, settings: Sampling, count: int = 4000) -> Counter[int | None]:
     """How often each token is drawn from the same logits at `count` places of an answer."""
     places = [Place(settings, place) for place in range(count)]
     return Counter(sampling.next_tokens(logits.expand(count, -1), places))

@@ -143,6 +143,10 @@ class Embedding:
     def _finished(self, record: _Record) -> Outcome:
         self._records -= 1
         vectors = [record.vectors[index] for index in range(len(record.inputs.ids))]
+        for index, vector in enumerate(vectors):
+            if not bool(vector.isfinite().all()):
+                message = f"the model has no finite vector for input[{index}]"
+                return Outcome(record.work, error=RecordError(ErrorCode.ENGINE_ERROR, message))
         tokens = sum(map(len, record.inputs.ids))
         body = self._responses.embeddings(vectors, tokens, as_base64=record.inputs.as_base64)
         return Outcome(record.work, body, prompt_tokens=tokens)

@@ -124,8 +124,8 @@ class Generation:
     def _fits(self, sequences: list[Sequence]) -> bool:
         return self._decoder.cache.fits(len(sequences), max(len(one.tokens) for one in sequences))
 
-    def _forward(self, admitted: list[Sequence]) -> list[int] | None:
-        """The next token of every sequence, those just admitted last; None when there is no memory for it.
+    def _forward(self, admitted: list[Sequence]) -> list[int | None] | None:
+        """The next token of every sequence, if it has one, those just admitted last; None when there is no memory for it.
 
         Memory can be given back only after this has returned: until then the error holds on to all that the step had made.
         """
@@ -144,15 +144,19 @@ class Generation:
         finally:
             self._stats.compute_seconds += monotonic() - began
 
-    def _advance(self, tokens: list[int]) -> list[Outcome]:
-        """Give each sequence its token, and take out those that are finished."""
+    def _advance(self, tokens: list[int | None]) -> list[Outcome]:
+        """Give each sequence its token, and take out those that are finished or have none."""
         outcomes: list[Outcome] = []
         now = monotonic()
-        for sequence, token in zip(self._running, tokens, strict=True):
-            sequence.tokens.append(token)
-            sequence.first_token = sequence.first_token or now
         for row in reversed(range(len(self._running))):
-            outcome = self._answers.outcome(self._running[row])
+            sequence, token = self._running[row], tokens[row]
+            if token is None:
+                outcome: Outcome | None = _without_numbers(sequence)
+                self._decoder.cache.wipe(row)
+            else:
+                sequence.tokens.append(token)
+                sequence.first_token = sequence.first_token or now
+                outcome = self._answers.outcome(sequence)
             if outcome is not None:
                 outcomes.append(outcome)
                 self._leave(row)
@@ -195,3 +199,11 @@ class Generation:
             "Shorten the prompt, lower max_tokens, or give the worker more memory"
         )
         return Outcome(sequence.work, error=RecordError(ErrorCode.OUT_OF_MEMORY, message))
+
+
+def _without_numbers(sequence: Sequence) -> Outcome:
+    message = (
+        f"the model has no finite scores for the token after the first {len(sequence.tokens)}: "
+        "its weights are damaged, or engine.transformers.dtype is too narrow for it"
+    )
+    return Outcome(sequence.work, error=RecordError(ErrorCode.ENGINE_ERROR, message))

@@ -87,6 +87,13 @@ class KVCache:
             layer.values[target, :, :length] = layer.values[source, :, :length]
 
     @torch.inference_mode()
+    def wipe(self, row: int) -> None:
+        """Make a row zeros again: what it held is no number, and would be in the way of whoever comes next."""
+        for layer in self._layers.values():
+            layer.keys[row] = 0
+            layer.values[row] = 0
+
+    @torch.inference_mode()
     def release(self) -> None:
         """Give the memory back; every row is lost."""
         for layer in self._layers.values():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class TransformersLikelihood:
                 found[place] = error
         for batch in self._batches(readable):
             for run, value in zip(batch, self._run(batch), strict=True):
-                found[run.place] = value
+                found[run.place] = value if isinstance(value, RecordError) or isfinite(value) else _without_numbers()
         return found
 
     def close(self) -> None:
@@ -133,3 +134,7 @@ class TransformersLikelihood:
             if not is_out_of_memory(error):
                 raise
             return None
+
+
+def _without_numbers() -> RecordError:
+    return RecordError(ErrorCode.ENGINE_ERROR, "the model has no finite likelihood for this text")

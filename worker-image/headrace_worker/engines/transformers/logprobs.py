@@ -46,13 +46,14 @@ class Wanted(Protocol):
 
 
 @torch.inference_mode()
-def note(logits: Tensor, tokens: Sequence[int], sequences: Sequence[Wanted]) -> None:
-    """Add what is known about the next token of each sequence that wants it; logits of shape [sequences, vocabulary]."""
-    rows = [row for row, sequence in enumerate(sequences) if sequence.sampling.logprobs is not None]
+def note(logits: Tensor, tokens: Sequence[int | None], sequences: Sequence[Wanted]) -> None:
+    """Add what is known about the next token of each sequence that wants it, and has one; logits of shape [sequences, vocabulary]."""
+    came = {row: token for row, token in enumerate(tokens) if token is not None}
+    rows = [row for row in came if sequences[row].sampling.logprobs is not None]
     if not rows:
         return
     whole = logits[rows].float().log_softmax(-1)
-    chosen = whole.gather(-1, torch.tensor([[tokens[row]] for row in rows], device=whole.device)).tolist()
+    chosen = whole.gather(-1, torch.tensor([[came[row]] for row in rows], device=whole.device)).tolist()
     most = max(sequences[row].sampling.logprobs or 0 for row in rows)
     likeliest = whole.topk(min(most, whole.shape[-1]))
     for row, own, values, places in zip(
@@ -60,7 +61,7 @@ def note(logits: Tensor, tokens: Sequence[int], sequences: Sequence[Wanted]) -> 
     ):
         count = sequences[row].sampling.logprobs
         first = [Scored(*pair) for pair in zip(places[:count], values[:count], strict=True)]
-        sequences[row].logprobs.append(TokenLogprobs(Scored(tokens[row], own[0]), first))
+        sequences[row].logprobs.append(TokenLogprobs(Scored(came[row], own[0]), first))
 
 
 def of_chat(places: Sequence[TokenLogprobs], texts: Callable[[int, int], str]) -> JsonObject:

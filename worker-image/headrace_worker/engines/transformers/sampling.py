@@ -18,6 +18,7 @@ from headrace_worker.engines.transformers.parameters import Sampling
 
 _USUAL_CANDIDATES = 1024
 """So many likeliest tokens nearly always hold the wanted share of the probability; sorting a whole vocabulary takes much longer."""
+_NOTHING = -1
 
 
 class Draw(Protocol):
@@ -33,8 +34,8 @@ class Draw(Protocol):
 
 
 @torch.inference_mode()
-def next_tokens(logits: Tensor, sequences: Sequence[Draw]) -> list[int]:
-    """The next token of each sequence, from logits of shape [sequences, vocabulary]."""
+def next_tokens(logits: Tensor, sequences: Sequence[Draw]) -> list[int | None]:
+    """The next token of each sequence, from logits of shape [sequences, vocabulary]; None where these are no numbers."""
     chosen = _likeliest(logits)
     drawn = [i for i, one in enumerate(sequences) if one.sampling.temperature > 0]
     cut = [i for i in drawn if sequences[i].sampling.top_p < 1 or sequences[i].sampling.top_k]
@@ -42,8 +43,9 @@ def next_tokens(logits: Tensor, sequences: Sequence[Draw]) -> list[int]:
     for rows, draw in ((whole, _draw_from_all), (cut, _draw_from_likeliest)):
         if rows:
             chosen[rows] = draw(logits[rows], [sequences[i] for i in rows])
-    tokens: list[int] = chosen.tolist()
-    return tokens
+    # The greatest is NaN where any of them is. A logit of -inf alone is a token that must not come.
+    tokens: list[int] = chosen.where(logits.amax(-1).isfinite(), _NOTHING).tolist()
+    return [None if token == _NOTHING else token for token in tokens]
 
 
 def uniform(seed: str, place: int) -> float:
