@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from headrace.api.worker import ManifestHeader, Shard, ShardReport, WorkerConfig
 from headrace_worker import engines
 from headrace_worker.batcher import Batcher, BatchLimits
+from headrace_worker.collecting import rare_collections
 from headrace_worker.commit import ShardCommit
 from headrace_worker.engines.base import Engine, Outcome, Work
 from headrace_worker.errors import Drained, JobFailed, WorkerError
@@ -43,7 +44,7 @@ def run_shard(config: WorkerConfig, header: ManifestHeader, shard: Shard, around
     if isinstance(claimed, ShardCommit):
         log.info("shard %d is done: attempt %d has committed it", shard.index, claimed.attempt)
         return committed_report(claimed)
-    with claimed as journal:
+    with rare_collections(), claimed as journal:
         engine = engines.create(config, header.dated)
         try:
             commit = ShardRun(config, shard, journal, engine, around).run()
