@@ -6,7 +6,6 @@ import shutil
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
@@ -366,7 +365,7 @@ def test_step_falls_back_after_all_tries_and_says_who_has_answered(server: Endpo
         with an_engine(*endpoints, retries={"limit": 1}) as engine:
             (first,) = ask(engine, chat())
             assert first.retriable
-            engine.submit([replace(first.work, attempt=2)])
+            engine.submit([first.work._replace(attempt=2)])
             while not (outcomes := engine.step()):
                 pass
     (second,) = outcomes

@@ -61,7 +61,7 @@ def failed(work: Work) -> Outcome:
 
 def do(told: Traces, outcome: Outcome, began: float = 101.0, ended: float = 103.0) -> None:
     told.begin([outcome.work], began)
-    told.came_back(outcome, ended)
+    told.came_back([outcome], ended)
     told.finish([outcome])
 
 
@@ -101,7 +101,7 @@ def test_a_record_that_is_tried_again_has_one_span_with_its_tries() -> None:
     told = traces(kept)
     for attempt in range(1, 4):
         told.begin([a_work(attempt=attempt)], 100.0 + attempt)
-        told.came_back(failed(a_work(attempt=attempt)), 100.5 + attempt)
+        told.came_back([failed(a_work(attempt=attempt))], 100.5 + attempt)
     told.finish([failed(a_work(attempt=3))])
     (span,) = kept.spans
     assert span.start == NOON + timedelta(seconds=1)
@@ -116,7 +116,7 @@ def test_a_record_that_is_tried_for_days_tells_of_its_last_tries() -> None:
     told = traces(kept)
     for attempt in range(100):
         told.begin([a_work()], 100.0 + attempt)
-        told.came_back(failed(a_work()), 100.0 + attempt)
+        told.came_back([failed(a_work())], 100.0 + attempt)
     told.finish([failed(a_work())])
     events = kept.spans[0].events
     assert (len(events), events[-1].time) == (MOST_TRIES_TOLD, NOON + timedelta(seconds=99))

@@ -20,7 +20,7 @@ from headrace.api.reuse import Reused
 from headrace.api.worker import BatchIdentity
 from headrace_worker.errors import JobFailed, ShardFailed
 from headrace_worker.layout import ShardFolder, journal_attempt
-from headrace_worker.ledger import Entry, Ledger, Place, entry_of
+from headrace_worker.ledger import Ledger, Place, output_line
 from headrace_worker.outputfiles import FileKind, OutputWriter
 from headrace_worker.stores.base import NotFound, Store
 
@@ -100,14 +100,14 @@ def write_outputs(
         results, errors = (OutputWriter(store, folder.uri(path), path, stack, kind) for path in paths)
         for window in _windows(ledger):
             found = {
-                position: journals.entry(position, ledger.place(position)) for position in _by_place(window, ledger)
+                position: journals.line(position, ledger.place(position)) for position in _by_place(window, ledger)
             }
             for position in window:
                 if ledger.is_kept(position):
                     results.write(next(kept))
                     continue
-                entry = found[position]
-                (errors if entry.failed else results).write(entry.line)
+                line, failed = found[position]
+                (errors if failed else results).write(line)
         for _ in kept:
             raise ValueError(f"shard {folder.index} keeps more lines than records")
     return results.file(), errors.file()
@@ -136,7 +136,8 @@ class _Journals:
         self._at: dict[int, int] = {}
         """Where each stream stands: to ask it costs more than to read a line."""
 
-    def entry(self, position: int, place: Place) -> Entry:
+    def line(self, position: int, place: Place) -> tuple[bytes, bool]:
+        """The output line of a finished record, and whether it is an error's."""
         journal = self._open.get(place.attempt)
         if journal is None:
             journal = self._stack.enter_context(self._store.read_log(self._folder.journal(place.attempt)))
@@ -145,13 +146,13 @@ class _Journals:
             journal.seek(place.offset)
         line = journal.readline()
         self._at[place.attempt] = place.offset + len(line)
-        entry = entry_of(line)
-        if entry is None or entry.position != position:
+        found = output_line(line, position)
+        if found is None:
             raise ShardFailed(
                 "JournalDamaged",
                 f"{self._folder.journal(place.attempt)} has changed at byte {place.offset}, where record {position} was",
             )
-        return entry
+        return found
 
 
 def commit_bytes(commit: ShardCommit) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from headrace.api.base import JsonObject
@@ -57,4 +57,4 @@ class Intake:
             taken.refused.append((position, request, error))
             return
         tries = self._ledger.tries(position)
-        taken.work.append(replace(work, attempt=tries + 1) if tries else work)
+        taken.work.append(work._replace(attempt=tries + 1) if tries else work)

@@ -18,7 +18,7 @@ from headrace.api.worker import ManifestHeader, Shard
 from headrace_worker.commit import ShardCommit, commit_bytes, read_commit, same_batch, sweep, write_outputs
 from headrace_worker.errors import Drained, ShardFailed
 from headrace_worker.layout import ShardFolder
-from headrace_worker.ledger import Counts, Entry, Ledger, Place, Used, begun_line, entry_line, used_line
+from headrace_worker.ledger import Counts, Entry, Ledger, Used, begun_line, entry_line, used_line
 from headrace_worker.outputfiles import JSON_LINES, FileKind
 from headrace_worker.revisions import Base, Revision, present_revision
 from headrace_worker.stores.base import AlreadyExists, NotFound, Store, StoreError
@@ -105,17 +105,13 @@ class ShardJournal:
 
         Raises `NoSpace`, `NotWritable`: then nothing more may be appended, and none of these records may count as finished.
         """
-        lines: list[bytes] = []
-        placed: list[tuple[Entry, Place]] = []
+        finished = list(entries)
+        lines = [entry_line(entry) for entry in finished]
         offset = self._size
-        for entry in entries:
-            line = entry_line(entry)
-            lines.append(line)
-            placed.append((entry, Place(self.attempt, offset)))
-            offset += len(line)
         self._append(b"".join(lines))
-        for entry, place in placed:
-            self.ledger.finish(entry, place)
+        for entry, line in zip(finished, lines, strict=True):
+            self.ledger.finish(entry, self.attempt, offset)
+            offset += len(line)
         self._unsynced += len(lines)
 
     def note(self, used: Used) -> None:

@@ -114,6 +114,15 @@ def entry_of(line: bytes) -> Entry | None:
     return Entry(int(position), payload, kind == ERROR, int(prompt_tokens), int(completion_tokens), reused)
 
 
+def output_line(line: bytes, position: int) -> tuple[bytes, bool] | None:
+    """The output line in the journal line of the finished record at that position, and whether it is an error's; None for any other."""
+    body = unseal(line)
+    parts = body.split(b" ", 4) if body is not None else []
+    if len(parts) < 5 or parts[0] not in _FINISHED or int(parts[1]) != position:
+        return None
+    return parts[4], parts[0] == ERROR
+
+
 def begun_line(positions: Iterable[int]) -> bytes:
     """The journal line that says that work on these records begins."""
     return seal(b"%b %b\n" % (BEGUN, b" ".join(b"%d" % position for position in positions)))
@@ -183,30 +192,32 @@ class Ledger:
             self.counts.reprocessed += self._begun[position] > self._given_up.get(position, 0)
             self._begun[position] = min(self._begun[position] + 1, _MOST_TRIES)
 
-    def finish(self, entry: Entry, place: Place) -> None:
-        """Note that a record is finished and where its line is."""
-        position = entry.position
+    def finish(self, entry: Entry, attempt: int, offset: int) -> None:
+        """Note that a record is finished, and that its line is in the journal of this attempt, at this byte."""
+        position, line, failed, prompt_tokens, completion_tokens, reused = entry
         if self._finished[position]:
             return
         self._finished[position] = 1
-        self._places[position] = place.attempt << _OFFSET_BITS | place.offset
-        self.line_bytes += len(entry.line)
-        if entry.failed:
-            self.counts.failed += 1
+        self._places[position] = attempt << _OFFSET_BITS | offset
+        self.line_bytes += len(line)
+        counts = self.counts
+        if failed:
+            counts.failed += 1
         else:
-            self.counts.succeeded += 1
-            self.counts.resumed += entry.reused == RESUMED
-            self.counts.equal += entry.reused == EQUAL
-            self.counts.cached += entry.reused == CACHED
-        self.counts.prompt_tokens += entry.prompt_tokens
-        self.counts.completion_tokens += entry.completion_tokens
+            counts.succeeded += 1
+            if reused:
+                counts.resumed += reused == RESUMED
+                counts.equal += reused == EQUAL
+                counts.cached += reused == CACHED
+        counts.prompt_tokens += prompt_tokens
+        counts.completion_tokens += completion_tokens
 
     def replay(self, line: bytes, place: Place, *, errors: bool = True) -> None:
         """Take in one line of a journal; one that does not count changes nothing. `errors`: whether errors do."""
         entry = entry_of(line)
         if entry is not None:
             if errors or not entry.failed:
-                self.finish(entry, place)
+                self.finish(entry, place.attempt, place.offset)
             else:
                 self._given_up[entry.position] = self._begun[entry.position]
             return

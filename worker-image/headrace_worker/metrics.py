@@ -22,13 +22,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from headrace.api.worker import Report
 from headrace_worker.engines.base import EndpointStats
 from headrace_worker.errors import JobFailed
+from headrace_worker.latencies import Latencies
 from headrace_worker.ledger import CACHED, EQUAL, RESUMED
 
 _FILL_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
-# From a token of a small model to a long answer behind a full queue.
-_LATENCY_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-
-
 _ORIGINS = {RESUMED: "resumed", EQUAL: "equal", CACHED: "cached"}
 
 
@@ -49,17 +46,15 @@ class Metrics:
             buckets=_FILL_BUCKETS,
             registry=registry,
         )
-        self.first_token = Histogram(
+        self.first_token = Latencies(
             "headrace_worker_time_to_first_token_seconds",
             "Time from a record's submission to the engine to the first token of its answer",
-            buckets=_LATENCY_BUCKETS,
-            registry=registry,
+            registry,
         )
-        self.latency = Histogram(
+        self.latency = Latencies(
             "headrace_worker_record_latency_seconds",
             "Time from a record's submission to the engine to its outcome",
-            buckets=_LATENCY_BUCKETS,
-            registry=registry,
+            registry,
         )
         self.records = Counter("headrace_worker_records", "Records finished", ["outcome"], registry=registry)
         self.errors = Counter("headrace_worker_errors", "Records failed, by error code", ["code"], registry=registry)

@@ -122,12 +122,22 @@ def _encoder(sink: _Hashed, kind: FileKind) -> _Encoder:
 
 
 class _Plain:
-    """Lines as they are."""
+    """Lines as they are, hashed and written many at a time."""
 
     def __init__(self, sink: _Hashed) -> None:
-        self.write = sink.write
+        self._sink = sink
+        self._lines: list[bytes] = []
+        self._size = 0
 
-    def close(self) -> None: ...
+    def write(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= _BUFFER_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        self._sink.write(b"".join(self._lines))
+        self._lines, self._size = [], 0
 
 
 class _Hashed(io.RawIOBase):

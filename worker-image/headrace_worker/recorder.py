@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,7 +20,7 @@ from headrace_worker.drain import Drain
 from headrace_worker.engines.base import Engine, EngineStats, Outcome, Work
 from headrace_worker.journal import ShardJournal
 from headrace_worker.layout import record_id
-from headrace_worker.ledger import Entry, Used
+from headrace_worker.ledger import CACHED, EQUAL, RESUMED, Entry, Used
 from headrace_worker.metrics import Metrics
 from headrace_worker.profile import Profile
 from headrace_worker.progress import Live, Speed
@@ -109,13 +111,17 @@ class Recorder:
         self._metrics.reprocessed.inc(counts.reprocessed - reprocessed)
         self._traces.begin(batch, now)
 
-    def came_back(self, outcome: Outcome, now: float) -> None:
-        """The engine has handed back a record."""
-        submitted = self._submitted.pop(outcome.work.position)
-        self._metrics.latency.observe(now - submitted)
-        if outcome.first_token is not None:
-            self._metrics.first_token.observe(outcome.first_token - submitted)
-        self._traces.came_back(outcome, now)
+    def came_back(self, outcomes: Sequence[Outcome], now: float) -> None:
+        """The engine has handed back records."""
+        together: Counter[float] = Counter()
+        for outcome in outcomes:
+            submitted = self._submitted.pop(outcome.work.position)
+            together[submitted] += 1
+            if outcome.first_token is not None:
+                self._metrics.first_token.observe(outcome.first_token - submitted)
+        for submitted, records in together.items():
+            self._metrics.latency.observe(now - submitted, records)
+        self._traces.came_back(outcomes, now)
 
     def held(self, activity: Activity, now: float) -> None:
         """The GPUs were held for this since it was last said what they were held for."""
@@ -193,14 +199,16 @@ class Recorder:
     def _record(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
+        counts, metrics = self._journal.ledger.counts, self._metrics
+        before = copy(counts)
         self._journal.append(entries)
-        failed = sum(entry.failed for entry in entries)
-        self._metrics.succeeded.inc(len(entries) - failed)
-        self._metrics.failed.inc(failed)
-        self._metrics.prompt_tokens.inc(sum(entry.prompt_tokens for entry in entries))
-        self._metrics.completion_tokens.inc(sum(entry.completion_tokens for entry in entries))
-        for origin, counter in self._metrics.reused.items():
-            counter.inc(sum(entry.reused == origin for entry in entries))
+        metrics.succeeded.inc(counts.succeeded - before.succeeded)
+        metrics.failed.inc(counts.failed - before.failed)
+        metrics.prompt_tokens.inc(counts.prompt_tokens - before.prompt_tokens)
+        metrics.completion_tokens.inc(counts.completion_tokens - before.completion_tokens)
+        metrics.reused[RESUMED].inc(counts.resumed - before.resumed)
+        metrics.reused[EQUAL].inc(counts.equal - before.equal)
+        metrics.reused[CACHED].inc(counts.cached - before.cached)
 
     def _note(self, now: float) -> None:
         stats, seen, before = self._engine.stats, self._seen, self._before

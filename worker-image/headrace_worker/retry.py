@@ -7,7 +7,6 @@ and the try, so that a run can be repeated, and yet a thousand records that fail
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from heapq import heappop, heappush
 
 from headrace.api.common import Backoff, Retries
@@ -45,7 +44,7 @@ class RetryQueue:
             return False
         self._failures[work.position] = failures
         due = now + delay_seconds(self._retries.backoff, self._seed, work.position, failures)
-        heappush(self._parked, (due, work.position, replace(work, attempt=work.attempt + 1)))
+        heappush(self._parked, (due, work.position, work._replace(attempt=work.attempt + 1)))
         return True
 
     def next_due(self) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 
 from headrace.api.batchstatus import RecordCounts
 from headrace.api.records import RecordError, Request, error_line, result_line
@@ -91,7 +90,7 @@ class Serving:
             self._refuse(told, error)
             return
         self._told += 1
-        self._batcher.add(replace(work, attempt=told.attempt), now)
+        self._batcher.add(work._replace(attempt=told.attempt), now)
 
     def _hand_over(self) -> None:
         """Give the engine as much as it has room for: those who are waiting have waited for each other already."""

@@ -6,7 +6,7 @@ The journal is the only truth. Whatever ends this loop (a signal, a full disk, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from headrace.api.worker import ManifestHeader, Shard, ShardReport, WorkerConfig
 from headrace_worker import engines
@@ -217,12 +217,12 @@ class ShardRun:
         self._recorder.held(Activity.WORK, self._clock())
         return outcomes
 
-    def _settle(self, outcomes: Iterable[Outcome]) -> None:
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
         """Park what is worth another try; the rest is finished."""
         now = self._clock()
         finished: list[Outcome] = []
+        self._recorder.came_back(outcomes, now)
         for outcome in outcomes:
-            self._recorder.came_back(outcome, now)
             if outcome.retriable and self._retries.park(outcome.work, now):
                 self._recorder.retry()
             else:

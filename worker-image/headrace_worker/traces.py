@@ -77,19 +77,24 @@ class Traces:
             for work in batch:
                 self._in_hand.setdefault(work.position, _Begun(now))
 
-    def came_back(self, outcome: Outcome, now: float) -> None:
-        """The engine has handed back a record."""
-        begun = self._in_hand.get(outcome.work.position)
-        if begun is not None:
-            begun.end = now
-            if outcome.error is not None:
-                begun.tries = [*begun.tries[1 - MOST_TRIES_TOLD :], (now, str(outcome.error.code))]
+    def came_back(self, outcomes: Iterable[Outcome], now: float) -> None:
+        """The engine has handed back records."""
+        if not self._in_hand:
+            return
+        for outcome in outcomes:
+            begun = self._in_hand.get(outcome.work.position)
+            if begun is not None:
+                begun.end = now
+                if outcome.error is not None:
+                    begun.tries = [*begun.tries[1 - MOST_TRIES_TOLD :], (now, str(outcome.error.code))]
 
     def finish(self, outcomes: Iterable[Outcome]) -> None:
         """These have their last word."""
+        if self._own is None:
+            return
         for outcome in outcomes:
             begun = self._in_hand.pop(outcome.work.position, None)
-            if begun is not None and self._own is not None:
+            if begun is not None:
                 self._tell(self._own, outcome, begun)
 
     def refuse(self, refused: Iterable[tuple[int, Request, RecordError]]) -> None:

@@ -140,7 +140,7 @@ def _proven(store: Store, shard: Shard, spec: Input) -> Iterator[tuple[Segment, 
 
 def _bytes_of(store: Store, segment: Segment, spec: Input) -> Iterator[bytes]:
     try:
-        for *_, raw in records_in(store, segment.uri, spec, segment.start, segment.line, segment.end):
+        for _, _, _, raw in records_in(store, segment.uri, spec, segment.start, segment.line, segment.end):
             if isinstance(raw, RecordError):
                 raise JobFailed("InputChanged", _sentence(segment, f"has another line now: {raw.message}"))
             yield raw

@@ -223,7 +223,7 @@ class EndpointsEngine:
         """To the worker, which tries again; a record that has had all its tries gets one more in each tier above."""
         above = self._fleet.next_tier(waiting.tier)
         if waiting.failures > self._retries and above is not None:
-            again = replace(waiting.work, attempt=waiting.work.attempt + 1)
+            again = waiting.work._replace(attempt=waiting.work.attempt + 1)
             self._lines[above].append(_Waiting(again, above, failures=self._retries))
             return
         if waiting.failures <= self._retries:
