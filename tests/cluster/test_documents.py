@@ -23,7 +23,7 @@ from .kubectl import Kubectl
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 DRY_RUN = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts", "--filename=-")
-NO_OBJECTS = ("Kustomization", "networkPolicy", "models", "webhooks")
+NO_OBJECTS = ("Kustomization", "networkPolicy", "models", "webhooks", "tenants", "gateway", "config")
 """What other tests read: a kustomization, values of the chart, and the gateway's file of models, or a part of it."""
 WORK = {"model": {"name": "mock"}, "engine": {"name": "mock"}}
 INPUT = {"uri": "s3://in/records.jsonl", "format": "jsonl"}

@@ -12,7 +12,7 @@ import pytest
 
 from builders import BatchBuilder, a_batch
 from fanout_builders import a_fan_out
-from generate.dashboards import DASHBOARDS
+from generate.dashboards import PICTURED
 from headrace.api.worker import Env, ExitCode, Role
 from headrace.shells.kube.resources import BATCHES, BULKHEADS, FAN_OUTS, SCHEDULES
 from prometheus_server import Prometheus, program, scraping
@@ -110,7 +110,7 @@ def test_every_panel_shows_something_of_a_real_run_and_no_alert_is_refused(rig: 
         targets = {operator.setup.port: {"pod": "operator"}, port: {"pod": "worker", "namespace": rig.namespace}}
         with scraping(tmp_path, targets, ALERTS) as prometheus:
             live(rig)
-            for dashboard in DASHBOARDS:
+            for dashboard in PICTURED:
                 for panel in dashboard.panels:
                     for query in panel.queries:
                         expect(prometheus, panel.title, asked(query.expression))

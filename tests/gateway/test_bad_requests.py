@@ -60,7 +60,7 @@ def refused(answer: Answer, status: int, param: str | None, says: str) -> None:
         ("GET", "/v1/batches/nobody", 404),
         ("POST", "/v1/batches/batch_nobody/cancel", 404),
         ("GET", "/v1/threads", 404),
-        ("GET", "/", 404),
+        ("POST", "/", 405),
         ("PUT", "/v1/files", 405),
         ("DELETE", "/v1/batches", 405),
         ("GET", "/v1/batches?limit=0", 400),

@@ -32,7 +32,7 @@ from laptop import eventually, processes_with
 KILLS = 50
 SEED = 7
 REQUESTS_A_KILL = 3
-ROUTE = {"name": "quick", "model": "quick", "window": {"maxBatchSize": 8, "maxWaitMilliseconds": 1000}}
+ROUTE = {"name": "quick", "model": "quick", "window": {"maxBatchSize": 8, "maxWaitMilliseconds": 3000}}
 """Its windows wait for more than one request: each batch is some processes."""
 
 

@@ -5,6 +5,7 @@ The worker does no work here (`fake_worker.py`); `tests/e2e/test_local.py` has t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -521,8 +522,10 @@ def commit_one_shard(output: Path, records: int = 4) -> None:
     for kind, rows in lines.items():
         path = output / kind / "00000.a1.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{row}\n" for row in rows))
-        files[kind] = {"path": f"{kind}/00000.a1.jsonl", "records": len(rows), "bytes": 0, "sha256": ""}
+        content = "".join(f"{row}\n" for row in rows).encode()
+        path.write_bytes(content)
+        what = {"records": len(rows), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        files[kind] = {"path": f"{kind}/00000.a1.jsonl", **what}
     commit = output / "_headrace" / "shards" / "00000" / "commit.json"
     commit.parent.mkdir(parents=True, exist_ok=True)
     counts = {"succeeded": len(lines["results"]), "failed": len(lines["errors"])}

@@ -25,6 +25,7 @@ from headrace.api.worker import Role
 from headrace.core.fanout.reconcile import reconcile
 from headrace.core.observed import JobSnapshot
 from headrace.core.schedule.reconcile import reconcile as reconcile_schedule
+from headrace.gateway.metrics import Metrics as GatewayMetrics
 from headrace.shells.kube.cache import Parent
 from headrace.shells.kube.metrics import Metrics
 from headrace_worker.metrics import Metrics as WorkerMetrics
@@ -255,12 +256,15 @@ def documented(page: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "registry"),
-    [("metrics.md", Metrics().registry), ("worker.md", WorkerMetrics().registry)],
-    ids=["operator", "worker"],
+    ("page", "registries"),
+    [("metrics.md", [Metrics().registry, GatewayMetrics().registry]), ("worker.md", [WorkerMetrics().registry])],
+    ids=["operator and gateway", "worker"],
 )
-def test_every_metric_is_documented_and_every_documented_one_is_there(page: str, registry: CollectorRegistry) -> None:
-    there = {f"{it.name}_total" if it.type == "counter" else it.name for it in registry.collect()}
+def test_every_metric_is_documented_and_every_documented_one_is_there(
+    page: str, registries: list[CollectorRegistry]
+) -> None:
+    found = [it for registry in registries for it in registry.collect()]
+    there = {f"{it.name}_total" if it.type == "counter" else it.name for it in found}
     assert documented(page) == there
 
 
