@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Never
 
 import pytest
 
 from asking_rig import Died, FakeClock
-from headrace.gateway.endless import AFTER_FAILURE_MILLISECONDS, keep_on
+from headrace.gateway.endless import AFTER_FAILURE_MILLISECONDS, forever, keep_on
 from headrace.gateway.queues.store import StoreAway
 from headrace.shells.local.state import StateError
 
@@ -43,6 +44,38 @@ def test_keep_on_ends_when_it_is_cancelled() -> None:
     async def work() -> Never:
         await asyncio.Event().wait()
         raise AssertionError("nobody sets it")
+
+    async def story() -> None:
+        task = asyncio.create_task(keep_on("route chat", work, FakeClock()))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 5)
+        assert task.cancelled()
+
+    asyncio.run(story())
+
+
+async def _kept_to_itself() -> None:
+    """A step that hears of its cancellation and tells nobody, as `asyncio.wait_for` may."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+
+
+def test_forever_ends_although_a_step_keeps_the_cancellation_to_itself() -> None:
+    async def story() -> None:
+        task = asyncio.create_task(forever(_kept_to_itself))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 5)
+        assert task.cancelled()
+
+    asyncio.run(story())
+
+
+def test_keep_on_ends_although_work_that_fails_has_kept_the_cancellation_to_itself() -> None:
+    async def work() -> Never:
+        await _kept_to_itself()
+        raise OSError("nobody answers")
 
     async def story() -> None:
         task = asyncio.create_task(keep_on("route chat", work, FakeClock()))

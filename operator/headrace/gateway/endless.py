@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 from headrace.gateway.clocks import Clock
 from headrace.gateway.places.place import PlaceAway
@@ -19,6 +20,24 @@ AFTER_FAILURE_MILLISECONDS = 1000
 _MAY_PASS = (StoreAway, PlaceAway, StateError, OSError)
 
 
+def end_if_cancelled() -> None:
+    """Raise `CancelledError` in a task that was cancelled and has not ended of it.
+
+    Before Python 3.12 `asyncio.wait_for` keeps a cancellation to itself when what it waits for happens at the same moment; NATS's client
+    waits by it. A loop that does not look would then go on for ever, and whoever has cancelled it would wait as long.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def forever(step: Callable[[], Coroutine[Any, Any, None]]) -> Never:
+    """One step after the other, until cancelled."""
+    while True:
+        await step()
+        end_if_cancelled()
+
+
 async def keep_on(name: str, work: Callable[[], Coroutine[Any, Any, Result]], clock: Clock) -> Result:
     """Do it until it is done, which most never is. Whatever fails is said under that name; after a rest all of the work begins anew."""
     while True:
@@ -28,4 +47,5 @@ async def keep_on(name: str, work: Callable[[], Coroutine[Any, Any, Result]], cl
             logger.warning("%s: %s; it is tried again", name, error)
         except Exception:
             logger.exception("%s: this should not have happened; it is tried again", name)
+        end_if_cancelled()
         await clock.rest(AFTER_FAILURE_MILLISECONDS)

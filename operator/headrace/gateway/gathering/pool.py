@@ -33,7 +33,7 @@ from headrace.core.asking.pool import (
     scaling,
 )
 from headrace.gateway.clocks import Clock
-from headrace.gateway.endless import AFTER_FAILURE_MILLISECONDS, keep_on
+from headrace.gateway.endless import AFTER_FAILURE_MILLISECONDS, end_if_cancelled, keep_on
 from headrace.gateway.gathering.answers import Answers
 from headrace.gateway.gathering.poolworkers import End, Worker, Workers
 from headrace.gateway.queues.store import Store, StoreAway
@@ -145,6 +145,7 @@ class Pool:
             await self.step()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
+            end_if_cancelled()
 
     async def _scale(self, now: int) -> None:
         """Those of whom the next windows are made count too, of tenants who have one here already."""

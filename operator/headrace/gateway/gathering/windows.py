@@ -19,7 +19,7 @@ from headrace.core.asking.pressure import Left, recent
 from headrace.core.asking.requests import record_bytes
 from headrace.core.asking.windows import Gathered, closes_at, closing
 from headrace.gateway.clocks import Clock
-from headrace.gateway.endless import keep_on
+from headrace.gateway.endless import end_if_cancelled, keep_on
 from headrace.gateway.gathering.targets import Target
 from headrace.gateway.places.place import PlaceAway
 from headrace.gateway.queues.store import Delivery, Store
@@ -112,6 +112,7 @@ class RouteWindows:
         await self.begin()
         while self._clock.now() - self._busy_at < RESTS_AFTER_MILLISECONDS:
             await self.step()
+            end_if_cancelled()
             if not self.idle:
                 self.stay()
 

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 
 from headrace.core.asking.pressure import Left
 from headrace.gateway.clocks import Clock
-from headrace.gateway.endless import keep_on
+from headrace.gateway.endless import end_if_cancelled, keep_on
 from headrace.gateway.gathering.lanes import Lanes
 from headrace.gateway.gathering.windows import RouteWindows
 from headrace.gateway.queues.connecting import away
@@ -88,6 +88,7 @@ class Taking:
             with away():
                 for lane in called:
                     await self._client.publish(f"{_SUBJECT}.{lane.namespace}.{lane.route}")
+            end_if_cancelled()
             await self._clock.rest(CALL_MILLISECONDS)
 
     async def _look(self) -> Never:
@@ -97,6 +98,7 @@ class Taking:
             while True:
                 for lane in await self._stores.lanes():
                     self._wake_known(lane)
+                end_if_cancelled()
                 await self._clock.rest(LOOK_MILLISECONDS)
         finally:
             await heard.unsubscribe()

@@ -16,7 +16,7 @@ from headrace.api.asking import RequestRecord
 from headrace.api.tenancy import TenantLimits
 from headrace.core.tenancy.bounds import check_streams
 from headrace.gateway.clocks import Clock
-from headrace.gateway.endless import keep_on
+from headrace.gateway.endless import forever, keep_on
 from headrace.gateway.queues.store import Kept, Position, Stores
 from headrace.gateway.telling.listening import Listener, Whose
 from headrace.gateway.tenants.rooms import Room
@@ -112,8 +112,7 @@ class Pushes:
             self.at = now
             self.recent.clear()
             self._dismiss()
-        while True:
-            await self.step()
+        await forever(self.step)
 
     def _dismiss(self) -> None:
         for listener in self._all:

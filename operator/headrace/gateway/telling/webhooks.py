@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Never
 
@@ -22,7 +23,7 @@ from headrace.core.asking.life import has_ended
 from headrace.core.asking.requests import record_object
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.clocks import Clock
-from headrace.gateway.endless import keep_on
+from headrace.gateway.endless import forever, keep_on
 from headrace.gateway.telling.hookqueue import Due, HookQueue
 from headrace.gateway.together import AT_ONCE, together
 from headrace.gateway.watch import UNWATCHED, Watch
@@ -61,8 +62,7 @@ class Callers:
     async def _call_on(self) -> Never:
         async with AsyncExitStack() as stack:
             clients = Clients(stack)
-            while True:
-                await self.step(clients)
+            await forever(partial(self.step, clients))
 
     async def _see_to(self, due: Due, clients: Clients) -> None:
         record = due.change.kept.record
