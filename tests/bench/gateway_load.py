@@ -5,7 +5,8 @@
 With a rate, calls are due at moments that are drawn beforehand (independent callers: exponential gaps, the same ones each time), and the
 time of a call counts from the moment in which it was due, whether or not a connection was free for it: a server that stalls does not
 make its callers wait with asking. Without one, each of so many connections calls again as soon as it is answered. Told are the
-milliseconds of all calls, and how often each status has come.
+milliseconds of all calls, how often each status has come, and how much later than due the load itself was ready to make its calls, which
+is none of the server's doing. Callers are elsewhere, and do not wait for a core of the server's machine: they take short turns too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import uvloop
+
+from headrace.shells.local.turns import take_short_turns
 
 CONNECTIONS = 64
 MODEL = "quick"
@@ -117,7 +120,7 @@ def message(asked: Asked) -> bytes:
 
 async def measured(asked: Asked) -> dict[str, Any]:
     """All calls, until the last has its answer."""
-    loop, load = asyncio.get_running_loop(), Load(message(asked))
+    loop, load, late = asyncio.get_running_loop(), Load(message(asked)), list[float]()
     callers = [
         (await loop.create_connection(lambda: Caller(load), asked.host, asked.port))[1]
         for _ in range(asked.connections)
@@ -134,6 +137,7 @@ async def measured(asked: Asked) -> dict[str, Any]:
         while (due := due + chance.expovariate(asked.rate)) < began + asked.seconds:
             if (wait := due - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
+            late.append(round(1000 * (time.perf_counter() - due), 3))
             load.call(due)
     while len(load.idle) < len(callers):
         load.ended.clear()
@@ -144,8 +148,10 @@ async def measured(asked: Asked) -> dict[str, Any]:
         "seconds": took,
         "statuses": dict(load.statuses),
         "milliseconds": [round(one, 3) for one in load.milliseconds],
+        "late": late,
     }
 
 
 if __name__ == "__main__":
+    take_short_turns()
     print(json.dumps(uvloop.run(measured(Asked(**json.loads(sys.argv[1]))))))

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from headrace.gateway.queues.connecting import connection
 from headrace.gateway.queues.natsserver import nats_server
 from headrace.gateway.web.serving import listening, serve
+from headrace.shells.local.turns import take_short_turns
 
 
 class Never:
@@ -45,4 +46,5 @@ async def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    take_short_turns()  # as the gateway does
     uvloop.run(main(Path(sys.argv[1])))

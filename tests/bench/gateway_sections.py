@@ -128,10 +128,11 @@ def accepting(folder: Path, rounds: int, seconds: float, rate: float) -> Figures
         for _ in range(rounds):
             for model, what in (("endless", "door alone"), ("quick", "batches run")):
                 eventually(lambda: not waiting(found))
-                told = load(found.address[1], seconds=seconds, rate=rate, model=model)["milliseconds"]
+                told = load(found.address[1], seconds=seconds, rate=rate, model=model)
                 for percent in (50, 99):
                     name = f"accept p{percent} at {rate:g}/s, {what}, ms"
-                    figures.setdefault(name, []).append(percentile(told, percent))
+                    figures.setdefault(name, []).append(percentile(told["milliseconds"], percent))
+                figures.setdefault(f"of that the load's own, p99, {what}, ms", []).append(percentile(told["late"], 99))
     return figures
 
 

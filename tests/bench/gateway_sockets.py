@@ -20,6 +20,8 @@ from typing import cast
 
 import uvloop
 
+from headrace.shells.local.turns import take_short_turns
+
 OPENED_AT_ONCE = 100
 _TEXT = 0x81
 _MASKED = 0x80
@@ -134,4 +136,5 @@ async def _until(told: Told, is_so: Callable[[], bool]) -> None:
 
 
 if __name__ == "__main__":
+    take_short_turns()  # clients are elsewhere, and wait for no core of the server's machine
     uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

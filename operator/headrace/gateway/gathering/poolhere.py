@@ -16,9 +16,10 @@ from headrace.api.worker import Role, parse_report
 from headrace.core.asking.pool import pool_batch
 from headrace.core.children import single_job
 from headrace.gateway.gathering.poolworkers import End
-from headrace.shells.local.containers import WORKER, Programs, command_line, container_of, environment, grace_seconds
+from headrace.shells.local.containers import ASIDE, Programs, command_line, container_of, environment, grace_seconds
 from headrace.shells.local.place import installation
 from headrace.shells.local.state import StateDir
+from headrace.shells.local.turns import take_usual_turns
 
 _LONGEST_LINE_BYTES = 256 * 1024 * 1024
 
@@ -27,7 +28,7 @@ class LocalWorkers:
     """Starts them. Each has a folder with its log, which the next one of its number goes on with."""
 
     def __init__(
-        self, state: StateDir, namespace: str, route: RequestRoute, served: ServedModel, programs: Programs = WORKER
+        self, state: StateDir, namespace: str, route: RequestRoute, served: ServedModel, programs: Programs = ASIDE
     ) -> None:
         pool = route.target.warm_pool
         assert pool is not None, "that is what they are for"
@@ -53,6 +54,7 @@ class LocalWorkers:
                 limit=_LONGEST_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C is for the gateway, which then tells its workers
             )
+        take_usual_turns(process.pid)
         self._taken.add(number)
         return LocalWorker(process, folder, grace_seconds(self._job), lambda: self._taken.discard(number))
 

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from headrace.gateway.web.heads import Connection, raise_descriptors
 from headrace.shells.local.converge import Interrupt
+from headrace.shells.local.turns import take_short_turns
 
 _LOOK_SECONDS = 0.2
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -29,8 +30,12 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Do all of a gateway's work. A request is many small turns of the loop, and this one takes more than twice as many a second."""
+    """Do all of a gateway's work. A request is many small turns of the loop, and this one takes more than twice as many a second.
+
+    A NATS server that is started here takes short turns too: each request waits for it several times.
+    """
     raise_descriptors()
+    take_short_turns()
     uvloop.run(work)
 
 

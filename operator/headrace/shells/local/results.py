@@ -10,8 +10,9 @@ from subprocess import PIPE
 
 from headrace.api.results import ResultsReport, Wanted, parse_results_report
 from headrace.core.reader import reading
-from headrace.shells.local.containers import WORKER
+from headrace.shells.local.containers import ASIDE, WORKER, Programs
 from headrace.shells.local.state import StateError
+from headrace.shells.local.turns import take_usual_turns
 
 CHUNK_BYTES = 64 * 1024
 
@@ -20,7 +21,7 @@ async def read_results(output_uri: str, wanted: Wanted) -> AsyncGenerator[bytes,
     """The lines of an output, in pieces of any size. Raises `StateError` here when there is nothing that can be read.
 
     When reading fails later the stream raises it, so that nobody takes a part for the whole. Who does not read to the end closes it:
-    until then its reader waits.
+    until then its reader waits. The reader lets this process pass, which answers others meanwhile.
     """
     pieces = _pieces(output_uri, wanted)
     await anext(pieces, None)
@@ -29,7 +30,7 @@ async def read_results(output_uri: str, wanted: Wanted) -> AsyncGenerator[bytes,
 
 def take_results(output_uri: str, wanted: Wanted, limit: int | None, take: Callable[[bytes], None]) -> ResultsReport:
     """Hand over the lines of an output, at most so many; returns what its reader has said of them. Raises `StateError` when it died."""
-    command = _command(output_uri, wanted, limit)
+    command = _command(WORKER, output_uri, wanted, limit)
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(command, stdout=PIPE, stderr=said) as reader,  # noqa: S603 - ours
@@ -48,10 +49,11 @@ def take_results(output_uri: str, wanted: Wanted, limit: int | None, take: Calla
 
 async def _pieces(output_uri: str, wanted: Wanted) -> AsyncGenerator[bytes, None]:
     """Nothing, once it can be read, and then what the worker's own reader writes; it is killed when nobody wants more."""
-    command = _command(output_uri, wanted, None)
+    command = _command(ASIDE, output_uri, wanted, None)
     with tempfile.TemporaryFile() as said:
         # A session of its own: Ctrl-C is for this process, which ends what is under way in good order.
         reader = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=said, start_new_session=True)
+        take_usual_turns(reader.pid)
         assert reader.stdout is not None
         try:
             if piece := await reader.stdout.read(CHUNK_BYTES):
@@ -70,8 +72,8 @@ async def _pieces(output_uri: str, wanted: Wanted) -> AsyncGenerator[bytes, None
             raise _unreadable(report.failure.message)
 
 
-def _command(output_uri: str, wanted: Wanted, limit: int | None) -> list[str]:
-    return [*WORKER["headrace_worker"], *reading(output_uri, wanted, limit)]
+def _command(programs: Programs, output_uri: str, wanted: Wanted, limit: int | None) -> list[str]:
+    return [*programs["headrace_worker"], *reading(output_uri, wanted, limit)]
 
 
 def _report(said: bytes) -> ResultsReport:
