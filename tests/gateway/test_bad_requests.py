@@ -220,11 +220,13 @@ def test_page_of_another_site_is_refused(served: Gateway) -> None:
     refused(served.ask("GET", "/v1/files", None, {"Origin": "http://evil.example"}), 403, "Origin", "other sites")
     host, port = served.address
     assert served.ask("GET", "/v1/files", None, {"Origin": f"http://{host}:{port}"}).status == 200
+    refused(served.ask("GET", "/v1/files", None, {"Origin": "http://["}), 403, "Origin", "other sites")
 
 
 def test_name_that_somebody_else_points_at_this_machine_is_refused(served: Gateway) -> None:
     refused(served.ask("GET", "/v1/files", None, {"Host": "rebound.example"}), 403, "Host", "its own machine")
     assert served.ask("GET", "/v1/files", None, {"Host": "localhost:1"}).status == 200
+    refused(served.ask("GET", "/v1/files", None, {"Host": "["}), 403, "Host", "its own machine")
 
 
 def test_healthz(served: Gateway) -> None:

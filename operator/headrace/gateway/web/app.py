@@ -89,11 +89,27 @@ class Guard:
 
     def _error(self, request: HTTPConnection) -> ApiError | None:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin) != host:
             return ApiError(403, "requests from pages of other sites are not taken", "Origin")
-        if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
+        if self._hosts is not None and _hostname(host) not in self._hosts:
             named = ", ".join(sorted(self._hosts))
             return ApiError(403, f"this gateway is for its own machine: it goes by {named}, not {host[:80]}", "Host")
+        return None
+
+
+def _place(origin: str) -> str | None:
+    """Host and port of an origin; None for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def _hostname(host: str) -> str | None:
+    """The name in the header `Host`; None for what is none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
         return None
 
 
