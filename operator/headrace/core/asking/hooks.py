@@ -6,6 +6,7 @@ redirect is not followed, wherever it leads.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ DELAYS_SECONDS = (1, 2, 4)
 _LONGEST_URL = 2048
 _MOST_KEYS = 2
 _FIELD = "Headrace-Webhook"
+_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([-a-z0-9_]{0,62})(\.[a-z0-9_]([-a-z0-9_]{0,62}))*\.?")
+"""A host that a name server could be asked for; what is none is read in one way here and in another by who calls it."""
 
 
 def policy(webhooks: Webhooks) -> AddressPolicy:
@@ -40,7 +43,8 @@ def target(url: str | None, webhooks: Webhooks | None) -> str | None:
     schemes = ("https", "http") if webhooks.allowed_networks else ("https",)
     host = _host(url, schemes)
     if host is None:
-        raise bad_request(f"it must be a URL that begins with {' or '.join(schemes)}://", _FIELD, "invalid_value")
+        message = f"it must be a URL of a host that begins with {' or '.join(schemes)}://, without a user name"
+        raise bad_request(message, _FIELD, "invalid_value")
     allowed = policy(webhooks)
     if not allowed.allows_host(host) or (_is_address(host) and not allowed.allows_address(host)):
         known = ", ".join(webhooks.allowed_hosts)
@@ -94,8 +98,9 @@ def _host(url: str, schemes: tuple[str, ...]) -> str | None:
     """The host of a URL; None for one that cannot be called."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        host, port = parts.hostname or "", parts.port
     except ValueError:
         return None
     is_plain = len(url) <= _LONGEST_URL and url.isascii() and url.isprintable() and parts.username is None
-    return parts.hostname if is_plain and parts.scheme in schemes else None
+    is_host = port != 0 and (_NAME.fullmatch(host) is not None or _is_address(host))
+    return host if is_plain and is_host and parts.scheme in schemes else None

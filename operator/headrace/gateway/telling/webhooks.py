@@ -132,8 +132,8 @@ class _Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Raises `OSError` when there is none."""
-        found = await self._names.resolve(host, port, family)
+        """Raises `OSError` when there is none. The host is as the client reads the URL, so its name is looked at once more."""
+        found = await self._names.resolve(host, port, family) if self._allowed.allows_host(host) else []
         allowed = [one for one in found if self._allowed.allows_address(one["host"])]
         if not allowed:
             raise OSError(f"{host} has no address that may be called")
