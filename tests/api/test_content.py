@@ -73,6 +73,7 @@ def test_check_parts_takes_a_url(url: str) -> None:
         pytest.param(image("//host/a.jpg"), "content[1].image_url.url", "must begin with", id="a host without scheme"),
         pytest.param(image("https:///a.jpg"), "content[1].image_url.url", "must begin with", id="no host"),
         pytest.param(image("a/../../b.jpg"), "content[1].image_url.url", "without ..", id="a way out of the folder"),
+        pytest.param(image("a?/../../b.jpg"), "content[1].image_url.url", "without ..", id="a way out behind a ?"),
         pytest.param(image("a/%2e%2e/b.jpg"), "content[1].image_url.url", "without ..", id="a quoted way out"),
         pytest.param(image("s3://in/../b.jpg"), "content[1].image_url.url", "without ..", id="a way out of a bucket"),
         pytest.param(image("https://me:pw@host/a"), "content[1].image_url.url", "without user name", id="a password"),

@@ -126,7 +126,9 @@ def _check_url(url: str, at: str, modality: Modality) -> None:
         return _check_host(url, at) if host else _refuse_url(at)
     if scheme not in ("", *_STORES) or (scheme and not host) or (not scheme and (host or path.startswith("/"))):
         _refuse_url(at)
-    if ".." in unquote(path).split("/") or not path.strip("/"):
+    if ".." in unquote(url).split("/") or not path.strip(
+        "/"
+    ):  # of the whole: `?` and `#` are nothing special in a path
         raise ContentError(at, "must name something below a folder, without ..")
     return None
 
