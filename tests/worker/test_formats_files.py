@@ -18,6 +18,7 @@ import zstandard
 from headrace.api.base import JsonObject
 from headrace.api.worker import PlanReport, Shard, WorkerConfig
 from headrace_worker.errors import JobFailed
+from headrace_worker.formats import parquetrows
 from headrace_worker.formats.shards import read_shard, verify_shard
 from headrace_worker.manifest import iter_shards
 from headrace_worker.planning.plan import plan
@@ -147,6 +148,20 @@ def test_fields_of_parquet_have_their_types(tmp_path: Path) -> None:
     config = a_config(tmp_path, source="in.parquet", input=spec)
     (shard,) = shards_of(config)
     assert read(config, shard) == [{"custom_id": "r1", "text": "4 0.5 b None AP8= None"}]
+
+
+def test_large_rows_of_parquet_are_unpacked_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquetrows, "_BYTES_AT_ONCE", 1024 * 1024)
+    file = tmp_path / "in.parquet"
+    table = pa.Table.from_pylist([{"custom_id": f"r{n}", "raw": bytes(256 * 1024)} for n in range(64)])
+    pq.write_table(table, file, use_dictionary=False, compression="zstd", write_batch_size=4)
+    del table
+    before = pa.total_allocated_bytes()
+    with file.open("rb") as stream:
+        rows = parquetrows.rows(stream)
+        next(rows)
+        assert pa.total_allocated_bytes() - before < 8 * 1024 * 1024
+        assert sum(1 for _ in rows) == 63
 
 
 BAD: list[Any] = [

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _ROWS_AT_ONCE = 512
+_BYTES_AT_ONCE = 64 * 1024 * 1024
+"""Of rows as they are unpacked: of those that hold images or long texts a few are read at a time."""
 
 
 def extent(stream: BinaryIO) -> int:
@@ -44,15 +46,22 @@ def rows(stream: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[L
 def _from(file: pq.ParquetFile, first: int, last: int) -> Iterator[dict[str, Any]]:
     """The rows of these numbers."""
     before = 0
-    for group in range(file.metadata.num_row_groups):
-        behind = before + file.metadata.row_group(group).num_rows
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        behind = before + group.num_rows
         if behind > first and before < last:
             place = before
-            for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], use_threads=False):
+            for batch in file.iter_batches(_at_once(group), row_groups=[number], use_threads=False):
                 wanted = batch.slice(max(0, first - place), max(0, min(last, place + len(batch)) - max(first, place)))
                 yield from wanted.to_pylist()
                 place += len(batch)
         before = behind
+
+
+def _at_once(group: pq.RowGroupMetaData) -> int:
+    """How many of its rows are unpacked at a time: by their mean, for a row has no size before it is unpacked."""
+    mean = int(group.total_byte_size) // max(1, int(group.num_rows))
+    return min(_ROWS_AT_ONCE, max(1, _BYTES_AT_ONCE // max(1, mean)))
 
 
 def pyarrow_parquet() -> tuple[Any, Any]:
