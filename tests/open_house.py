@@ -26,6 +26,7 @@ from headrace.gateway.queues.store import Kept
 from headrace.gateway.telling.pushing import Pushes
 from headrace.gateway.tenants.identities import Everybody, Identities
 from headrace.gateway.tenants.rooms import Rooms
+from headrace.gateway.tenants.staying import Stays
 from headrace.gateway.web.app import gateway_app
 from headrace.gateway.web.deadletters import DeadLetters
 from headrace.gateway.web.itself import Itself
@@ -57,6 +58,8 @@ class House:
     stores: MemoryStores
     app: Starlette
     folder: Path
+    stays: Stays
+    loop: asyncio.AbstractEventLoop
 
     @property
     def store(self) -> MemoryStore:
@@ -72,6 +75,10 @@ class House:
             methods = route.methods or set() if isinstance(route, Route) else {"WEBSOCKET"}
             found.setdefault(route.path, set()).update(methods - {"HEAD"})
         return found
+
+    def look_who_stays(self) -> None:
+        """Those with open streams whose keys are good no more are sent away."""
+        asyncio.run_coroutine_threadsafe(self.stays.step(), self.loop).result()
 
     def batch(self, made: BatchBuilder, namespace: str = EVERYBODY.namespace) -> None:
         """There is such a batch."""
@@ -116,10 +123,11 @@ def open_house(
     limits, clock = Limits(FILE_BYTES), WallClock()
     metrics = Metrics(route.name for route in models.routes)
     pushes, rooms = Pushes(stores, clock, metrics), Rooms(places, stores, NoTakers(), clock)
+    stays = Stays(identities, clock)
     asking = [
         *Requests(rooms, limits, clock, metrics).served,
         *DeadLetters(rooms, clock).served,
-        *Streams(pushes, rooms).served,
+        *Streams(pushes, rooms, stays).served,
         *Routes(rooms, {}).served,
     ]
     itself = Itself(metrics, clock, stores if models.routes else None)
@@ -135,10 +143,16 @@ def open_house(
         await serve(app, listener, stop, pushes.stop)
         following.cancel()
 
-    serving = threading.Thread(target=lambda: asyncio.run(live()), name="gateway")
+    def serve_until_stopped() -> None:
+        with runner:
+            runner.run(live())
+
+    runner = asyncio.Runner()
+    loop = runner.get_loop()
+    serving = threading.Thread(target=serve_until_stopped, name="gateway")
     serving.start()
     try:
-        yield House(f"http://127.0.0.1:{listener.getsockname()[1]}", stores, app, folder)
+        yield House(f"http://127.0.0.1:{listener.getsockname()[1]}", stores, app, folder, stays, loop)
     finally:
         stop.requested = 2
         serving.join()

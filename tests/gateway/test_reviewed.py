@@ -14,7 +14,9 @@ from asking_rig import FakeClock
 from headrace.api.tenancy import Tenant, TenantLimits
 from headrace.core.openai.errors import ApiError
 from headrace.core.tenancy.reviews import ALLOWED_SECONDS, REFUSED_SECONDS
+from headrace.core.tenancy.staying import UNKNOWN_MILLISECONDS
 from headrace.gateway.tenants.reviewed import Reviewed
+from headrace.gateway.tenants.staying import Stays
 from headrace.shells.kube.api import Api
 from headrace.shells.kube.errors import ApiError as KubeError
 from headrace.shells.kube.errors import TransientFailure
@@ -119,6 +121,39 @@ def test_what_the_cluster_has_said_holds_for_seconds_and_no_longer() -> None:
         assert await refused(identities, sent("sa")) == (403, "not_allowed")
         clock.milliseconds += REFUSED_SECONDS * 1000
         assert (await identities.tenant(sent("sa"))).namespace == "red"
+
+    asked(story)
+
+
+def test_who_stays_is_asked_about_again_and_leaves_when_the_review_has_lapsed() -> None:
+    async def story(identities: Reviewed, server: Server, clock: FakeClock) -> None:
+        stays, connection, left = Stays(identities, clock), sent("sa"), list[ApiError]()
+        connection.scope["headrace.tenant"] = await identities.tenant(connection)
+        with stays.stay(connection, left.append):
+            for _ in range(3):
+                clock.milliseconds += ALLOWED_SECONDS * 1000
+                await stays.step()
+            assert server.asked.count("TokenReview") == 4
+            server.failure = TransientFailure("away")
+            clock.milliseconds += UNKNOWN_MILLISECONDS - 1
+            await stays.step()
+            assert left == [], "it may be back in a moment"
+            server.failure = None
+            await stays.step()
+            server.failure = TransientFailure("away")
+            clock.milliseconds += UNKNOWN_MILLISECONDS - 1
+            await stays.step()
+            assert left == []
+            clock.milliseconds += 1
+            await stays.step()
+            assert [error.status for error in left] == [503]
+        server.failure = None
+        with stays.stay(connection, left.append):
+            server.may.clear()
+            clock.milliseconds += ALLOWED_SECONDS * 1000
+            await stays.step()
+            await stays.step()
+            assert [error.code for error in left[1:]] == ["not_allowed"], "it is said once"
 
     asked(story)
 

@@ -23,6 +23,7 @@ from headrace.gateway.queues.store import StoreAway
 from headrace.gateway.telling.pushing import Pushes
 from headrace.gateway.tenants.identities import Everybody
 from headrace.gateway.tenants.rooms import Rooms
+from headrace.gateway.tenants.staying import Stays
 from headrace.gateway.web.app import gateway_app
 from headrace.gateway.web.limits import Limits
 from headrace.gateway.web.serving import listening, serve
@@ -93,7 +94,9 @@ async def opened() -> AsyncIterator[Desk]:
     stores, places, stop = MemoryStores(_RealClock()), MemoryPlaces(MemoryPlace(models=MODELS)), Stop()
     pushes = Pushes(stores, stores.clock, Metrics())
     rooms = Rooms(places, stores, NoTakers(), stores.clock)  # type: ignore[arg-type]
-    app = gateway_app(places, Limits(), Everybody(EVERYBODY), None, Streams(pushes, rooms).served)  # type: ignore[arg-type]
+    everybody = Everybody(EVERYBODY)
+    streams = Streams(pushes, rooms, Stays(everybody, stores.clock))
+    app = gateway_app(places, Limits(), everybody, None, streams.served)  # type: ignore[arg-type]
     listener: socket.socket = listening("127.0.0.1", 0)
     await pushes.begin()
     tasks = [asyncio.create_task(serve(app, listener, stop, pushes.stop)), asyncio.create_task(pushes.run())]

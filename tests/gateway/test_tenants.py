@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import yaml
 from openai import AuthenticationError, NotFoundError, OpenAI
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from builders import a_batch
@@ -29,6 +29,7 @@ from headrace.core.tenancy.keys import PROTOCOL, bearer, key_hash, new_key, offe
 from headrace.gateway.tenants.keyfile import KeyFile
 from headrace.shells.problems import ManifestError
 from headrace.shells.tenants import load_tenants
+from laptop import PATIENCE_SECONDS
 from open_house import House, open_house
 
 RED, BLUE, WRONG = (new_key(bytes([number]) * 32) for number in range(3))
@@ -169,6 +170,36 @@ def test_streams_tell_nothing_of_another_tenant(town: Town, of_red: Mapping[str,
         socket.send(json.dumps({"subscribe": {of_red["request_id"]: None}}))
         said = json.loads(socket.recv())
         assert (said["type"], said["error"]["code"]) == ("error", "not_found")
+
+
+def bearer_of(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_streams_end_when_their_key_is_taken_back_and_no_others_do(town: Town) -> None:
+    name = town.ask("POST", "/v1/requests", BLUE, json=BODY).json()["id"]
+    url = f"{town.house.url}/v1/stream?id={name}"
+    of_blue = connect(f"ws{url.removeprefix('http')}", additional_headers=bearer_of(BLUE))
+    of_other = connect(f"ws{town.house.url.removeprefix('http')}/v1/stream", additional_headers=bearer_of(RED))
+    with of_blue, of_other, httpx2.stream("GET", url, headers=bearer_of(BLUE)) as events:
+        assert json.loads(of_blue.recv())["request"]["status"] == "queued"
+        town.house.look_who_stays()
+        assert of_blue.ping().wait(PATIENCE_SECONDS), "nothing has changed"
+        written(town.file, red=[RED], blue=[])
+        town.house.look_who_stays()
+        assert json.loads(of_blue.recv())["error"]["code"] == "invalid_api_key"
+        with pytest.raises(ConnectionClosed) as closed:
+            of_blue.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+        told = events.read().decode()  # it ends
+        assert told.rstrip().rpartition("event: error")[2].count("invalid_api_key") == 1
+        assert of_other.ping().wait(PATIENCE_SECONDS)
+    with connect(f"ws{town.house.url.removeprefix('http')}/v1/stream", additional_headers=bearer_of(RED)) as moved:
+        written(town.file, red=[], blue=[BLUE, RED])
+        town.house.look_who_stays()
+        assert json.loads(moved.recv())["error"]["message"] == "the key is another tenant's now"
+    written(town.file, red=[RED], blue=[BLUE])
 
 
 def test_same_idempotency_key_of_two_tenants_is_two_keys(town: Town) -> None:

@@ -32,6 +32,7 @@ from headrace.gateway.telling.pushing import Pushes
 from headrace.gateway.telling.webhooks import Callers
 from headrace.gateway.tenants.identities import Identities
 from headrace.gateway.tenants.rooms import Rooms
+from headrace.gateway.tenants.staying import Stays
 from headrace.gateway.watch import Spans, Watch
 from headrace.gateway.web.app import gateway_app
 from headrace.gateway.web.deadletters import DeadLetters
@@ -112,14 +113,14 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
         takers, work = await _takers(
             door, stores, lambda lane: _windows(lane, door.places, stores, pools, clock, watch), stack
         )
-        rooms = Rooms(door.places, stores, takers, clock)
-        work += [pushes.run, *(partial(one.run, lambda: interrupt.requested > 1) for one in pools.values())]
+        rooms, stays = Rooms(door.places, stores, takers, clock), Stays(door.identities, clock)
+        work += [pushes.run, stays.run, *(partial(one.run, lambda: interrupt.requested > 1) for one in pools.values())]
         if door.identities.may_call:
             work.append(Callers(door.identities.webhooks, JetStreamHooks(stores.js), clock, watch).run)
         tasks = [asyncio.create_task(run()) for run in work]
         requests, letters = Requests(rooms, door.limits, clock, watch), DeadLetters(rooms, clock)
         try:
-            streams, shown, itself = Streams(pushes, rooms), Routes(rooms, pools), Itself(watch, clock, stores)
+            streams, shown, itself = Streams(pushes, rooms, stays), Routes(rooms, pools), Itself(watch, clock, stores)
             page = StatusPage(door.places, rooms, clock)
             served = [*requests.served, *letters.served, *streams.served, *shown.served, *itself.served, *page.served]
             yield _Asking(served, pushes.stop)

@@ -72,6 +72,8 @@ class Listener:
         self._nothing_said.set()
         self.has_ended = False
         """Nothing more will come on this connection, though there may be more to tell."""
+        self.sent_away: ApiError | None = None
+        """Why it has ended, where it has because its owner may not listen any more."""
 
     @property
     def namespace(self) -> str:
@@ -151,6 +153,11 @@ class Listener:
         self.has_ended = True
         self._something.set()
         self._nothing_said.set()
+
+    def send_away(self, error: ApiError) -> None:
+        """Whoever listens may not any more."""
+        self.sent_away = error
+        self.end()
 
     def close(self) -> None:
         """Nobody listens any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack
 
 import orjson
 from starlette.requests import HTTPConnection, Request
@@ -20,14 +21,14 @@ from headrace.gateway.telling.listening import Listener
 from headrace.gateway.telling.pushing import Pushes
 from headrace.gateway.tenants.entrance import tenant_of
 from headrace.gateway.tenants.rooms import Rooms
-from headrace.gateway.watch import Watch
+from headrace.gateway.tenants.staying import Stays
 from headrace.gateway.web.replies import refusal, store_away
 from headrace.gateway.web.routing import Answered, Served, Talked
 from headrace.gateway.web.streamed import Streamed
 
 STILL_HERE_SECONDS = 15.0
 """How often a stream says that it is there while it has nothing to tell: a proxy may end one that is silent for long."""
-_SERVICE_RESTART, _TRY_AGAIN_LATER = 1012, 1013
+_SERVICE_RESTART, _TRY_AGAIN_LATER, _POLICY_VIOLATION = 1012, 1013, 1008
 _BEGIN = b"retry: 1000\n\n"
 _STILL_HERE = b": still here\n\n"
 
@@ -35,8 +36,8 @@ _STILL_HERE = b": still here\n\n"
 class Streams:
     """The connections of those who wait."""
 
-    def __init__(self, pushes: Pushes, rooms: Rooms) -> None:
-        self._pushes, self._rooms = pushes, rooms
+    def __init__(self, pushes: Pushes, rooms: Rooms, stays: Stays) -> None:
+        self._pushes, self._rooms, self._stays = pushes, rooms, stays
 
     @property
     def served(self) -> Sequence[Served]:
@@ -56,7 +57,7 @@ class Streams:
             if not listener.waits:  # with this a browser stops asking
                 listener.close()
                 return Response(status_code=204)
-            events = _events(listener, self._pushes.watch)
+            events = self._events(request, listener)
             await anext(events)  # from here on it closes the listener
         except BaseException:
             listener.close()
@@ -77,7 +78,8 @@ class Streams:
             await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
             self._pushes.watch.connected("socket", 1)
             try:
-                code = await _talk(socket, listener)
+                with self._stays.stay(socket, listener.send_away):
+                    code = await _talk(socket, listener)
             finally:
                 self._pushes.watch.connected("socket", -1)
         except ApiError as error:
@@ -90,6 +92,30 @@ class Streams:
             listener.close()
         if code is not None:
             await socket.close(code)
+
+    async def _events(self, request: Request, listener: Listener) -> AsyncGenerator[bytes, None]:
+        """Nothing at first, and then what there is to tell, until all has ended. Closes the listener."""
+        watch = self._pushes.watch
+        watch.connected("events", 1)
+        with ExitStack() as stack:
+            stack.callback(listener.close)
+            stack.callback(watch.connected, "events", -1)
+            stack.enter_context(self._stays.stay(request, listener.send_away))
+            yield b""
+            yield _BEGIN
+            while not listener.has_ended:
+                if (event := await listener.take()) is not None:
+                    yield server_sent(event)
+                elif not listener.waits:
+                    return
+                else:
+                    try:
+                        async with asyncio.timeout(STILL_HERE_SECONDS):
+                            await listener.ready()
+                    except TimeoutError:
+                        yield _STILL_HERE
+            if listener.sent_away is not None:
+                yield server_sent(refused(listener.sent_away))
 
     def _listen(self, connection: HTTPConnection) -> Listener:
         tenant = tenant_of(connection)
@@ -112,6 +138,8 @@ async def _talk(socket: WebSocket, listener: Listener) -> int | None:
         return None
     except StoreAway:
         return _TRY_AGAIN_LATER
+    if listener.sent_away is not None:
+        return _POLICY_VIOLATION if listener.sent_away.status < 500 else _TRY_AGAIN_LATER
     return _SERVICE_RESTART
 
 
@@ -138,25 +166,5 @@ async def _tell(socket: WebSocket, listener: Listener) -> None:
             await socket.send_text(orjson.dumps(event).decode())
         else:
             await listener.ready()
-
-
-async def _events(listener: Listener, watch: Watch) -> AsyncGenerator[bytes, None]:
-    """Nothing at first, and then what there is to tell, until all has ended. Closes the listener."""
-    watch.connected("events", 1)
-    try:
-        yield b""
-        yield _BEGIN
-        while not listener.has_ended:
-            if (event := await listener.take()) is not None:
-                yield server_sent(event)
-            elif not listener.waits:
-                return
-            else:
-                try:
-                    async with asyncio.timeout(STILL_HERE_SECONDS):
-                        await listener.ready()
-                except TimeoutError:
-                    yield _STILL_HERE
-    finally:
-        watch.connected("events", -1)
-        listener.close()
+    if listener.sent_away is not None:
+        await socket.send_text(orjson.dumps(refused(listener.sent_away)).decode())
