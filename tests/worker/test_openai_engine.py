@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import ssl
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -369,9 +370,22 @@ def test_step_falls_back_after_all_tries_and_says_who_has_answered(server: Endpo
             while not (outcomes := engine.step()):
                 pass
     (second,) = outcomes
-    assert (second.error, second.about, second.work.attempt) == (None, {"endpoint": "b"}, 3)
+    assert (second.error, second.about, second.work.attempt) == (None, {"endpoint": "b", "degraded": True}, 3)
     assert (len(server.asked), len(other.asked)) == (2, 1)
     assert other.asked[0].body["model"] == "small"
+
+
+def test_step_falls_back_to_nobody_where_degraded_answers_are_not_wanted(server: EndpointServer) -> None:
+    server.answer = fails(500, "it broke")
+    with endpoint_server() as other:
+        endpoints: list[dict[str, Any]] = [
+            {"name": "a", "url": server.url},
+            {"name": "b", "url": other.url, "tier": 1},
+        ]
+        with an_engine(*endpoints, settings={"allowDegraded": False}, retries={"limit": 0}) as engine:
+            (outcome,) = ask(engine, chat())
+    assert error_of(outcome)[::2] == (ErrorCode.ENDPOINT_ERROR, "the endpoint a answers 500: it broke")
+    assert (len(server.asked), len(other.asked)) == (1, 0)
 
 
 def test_step_goes_elsewhere_when_an_endpoint_cannot_be_used(server: EndpointServer) -> None:
@@ -495,3 +509,45 @@ def test_run_shard_gives_up_a_record_after_its_tries(server: EndpointServer, tmp
     assert (line["custom_id"], line["error"]["code"], line["attempts"]) == ("r3", "endpoint_error", 3)
     assert sum(asked.text == "text 3" for asked in server.asked) == 3
     assert len(folder.lines("results")) == 59
+
+
+def test_run_shard_makes_no_more_calls_than_records_have_tries(
+    server: EndpointServer, tmp_path: Path, key: str
+) -> None:
+    """One layer of retries: of calls that are worked on there are (retries + 1) a record at most, whatever goes wrong."""
+    faults = [
+        fails(500),
+        echoes,
+        resets,
+        echoes,
+        fails(429, retry_after_ms="1"),
+        echoes,
+        says(b"<html>"),
+        echoes,
+        echoes,
+    ]
+    number = count()
+
+    def badly(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        is_poison = asked.text.endswith(" 3")
+        (fails(500) if is_poison else faults[next(number) % len(faults)])(handler, asked)
+
+    server.answer = badly
+    records, retries = 200, 3
+    backoff = {"baseSeconds": 0, "capSeconds": 0}
+    folder = a_folder(tmp_path, server, records, retries={"limit": retries, "backoff": backoff})
+    around = run(folder)
+    tries = Counter(asked.text for asked in server.asked)
+    stats = sum(
+        sample.value
+        for family in around.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "headrace_worker_endpoint_requests_total" and sample.labels["outcome"] != "busy"
+    )
+    assert len(folder.lines("results")) + len(folder.lines("errors")) == len(tries) == records
+    assert stats <= (retries + 1) * records
+    worked_on = sum(asked.text == "text 3" for asked in server.asked)
+    assert [(line["custom_id"], line["attempts"]) for line in folder.lines("errors") if line["custom_id"] == "r3"] == [
+        ("r3", worked_on)
+    ]
+    assert worked_on == retries + 1

@@ -14,10 +14,17 @@ from hypothesis import strategies as st
 
 from endpoint_server import engine_settings
 from headrace.api.engines import LoadBalancing, OpenAIEngine
-from headrace_worker.engines.openai.adaptive import FIRST_LIMIT, AdaptiveLimit, Pace
+from headrace_worker.engines.openai.adaptive import (
+    FIRST_LIMIT,
+    FORGOTTEN_SECONDS,
+    AdaptiveLimit,
+    Pace,
+    ResponseTime,
+)
 from headrace_worker.engines.openai.balancing import Balancer, Standing, balancer
 from headrace_worker.engines.openai.breaker import FEWEST, LONGEST_REST_SECONDS, REST_SECONDS, Breaker, State
-from headrace_worker.engines.openai.endpoints import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, EndpointState, Fleet
+from headrace_worker.engines.openai.endpoint import EndpointState
+from headrace_worker.engines.openai.endpoints import PATIENCE_SECONDS, Fleet
 from headrace_worker.engines.openai.verdicts import Kind, Unusable, Verdict
 
 ANSWERED, FAILED = Verdict(Kind.ANSWERED, body={}), Verdict(Kind.FAILED, "it broke")
@@ -80,6 +87,57 @@ def test_locality_takes_the_idlest_near_one_and_others_when_none_is_there() -> N
     among = standings(0, 5, 4, near=(1, 2))
     assert choices(LoadBalancing.LOCALITY, among, 1) == ["e2"]
     assert choices(LoadBalancing.LOCALITY, among[:1], 1) == ["e0"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "in_flight", "chosen"),
+    [
+        pytest.param((0.2, 0.9), (0, 0), "e0", id="the quicker one"),
+        pytest.param((0.2, 0.9), (3, 0), "e0", id="four times two tenths are less than nine"),
+        pytest.param((0.2, 0.9), (5, 0), "e1", id="the slower one while the quicker has much to do"),
+        pytest.param((0.2, None), (1, 0), "e1", id="one of which nothing is known is taken to be as quick as the quickest"),
+        pytest.param((None, None), (1, 0), "e1", id="the idlest while nothing is known of any"),
+    ],
+)  # fmt: skip
+def test_ewma_takes_who_should_answer_soonest(
+    seconds: tuple[float | None, ...], in_flight: tuple[int, ...], chosen: str
+) -> None:
+    among = [replace(it, seconds=time) for it, time in zip(standings(*in_flight), seconds, strict=True)]
+    assert choices(LoadBalancing.EWMA, among, 1) == [chosen]
+
+
+def test_ewma_gives_each_endpoint_a_share_by_its_speed_and_finds_out_when_one_has_become_quick() -> None:
+    two = fleet({}, {}, loadBalancing="EWMA", most=8)
+    slow, quick, now = 0.4, 0.1, 0.0
+    shares = []
+    for first_takes in (slow, quick / 4):
+        counts: Counter[str] = Counter()
+        coming: list[tuple[float, int, EndpointState, Any]] = []
+        while sum(counts.values()) < 3000:
+            while (chosen := two.choose(0, None, now)) is not None:
+                takes = first_takes if chosen.spec.name == "e0" else quick
+                counts[chosen.spec.name] += 1
+                heapq.heappush(coming, (now + takes, sum(counts.values()), chosen, chosen.send(now)))
+            now, _, endpoint, ticket = heapq.heappop(coming)
+            endpoint.settle(ticket, ANSWERED, now)
+        for at, _, endpoint, ticket in coming:
+            endpoint.settle(ticket, ANSWERED, at)
+        shares.append(counts["e0"] / 3000)
+    assert 0.01 < shares[0] < 0.2, "a quarter as quick, and with its share of a queue"
+    assert 0.6 < shares[1] < 0.99
+
+
+def test_response_time_forgets_what_was_long_ago() -> None:
+    time = ResponseTime()
+    assert time.average(0.0) is None
+    time.answered(2.0, 0.0)
+    assert (time.average(0.0), time.average(FORGOTTEN_SECONDS)) == (2.0, None)
+    time.answered(1.0, 1000.0)
+    assert time.average(1000.0) == 1.0
+    time.failed(0.001, 1000.0)
+    assert time.average(1000.0) == 1.0, "that it was quick to fail is no merit"
+    time.failed(11.0, 1000.0)
+    assert time.average(1000.0) == pytest.approx(2.0), "but that it was slow about it counts: a tenth"
 
 
 @given(
@@ -337,10 +395,11 @@ def test_settle_pauses_longer_each_time_for_who_does_not_say_how_long() -> None:
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_settle_does_not_pause_for_ever_whatever_a_server_says() -> None:
-    (endpoint,) = fleet({}).endpoints
+@pytest.mark.parametrize(("settings", "pause"), [({}, 300.0), ({"maxRetryAfterSeconds": 7}, 7.0)])
+def test_settle_does_not_pause_for_ever_whatever_a_server_says(settings: dict[str, Any], pause: float) -> None:
+    (endpoint,) = fleet({}, **settings).endpoints
     endpoint.settle(endpoint.send(0.0), busy(86_400.0), 0.0)
-    assert endpoint.available_at() == LONGEST_PAUSE_SECONDS
+    assert endpoint.available_at() == pause
 
 
 def test_hopeless_when_no_endpoint_can_be_used_or_none_has_answered_for_long() -> None:
@@ -356,6 +415,46 @@ def test_hopeless_when_no_endpoint_can_be_used_or_none_has_answered_for_long() -
         "EndpointsUnreachable",
         "no endpoint has answered for 30 minutes",
     )
+    (patient := fleet({}, parkAfterSeconds=3600)).alive(100.0)
+    assert patient.hopeless(101.0 + PATIENCE_SECONDS) is None, "whoever wants to wait so long is put away first"
+
+
+def test_beware_sends_one_probe_before_anything_else() -> None:
+    """A pod that comes after others that did not get through begins with what they have found out."""
+    two = fleet({}, {})
+    two.beware({"e0", "who is not there any more"}, 0.0)
+    assert two.shut == ["e0"]
+    assert {name_of(two.choose(0, None, 0.5)) for _ in range(4)} == {"e1"}
+    first, now = two.endpoints[0], REST_SECONDS
+    assert first.available(now)
+    probe = first.send(now)
+    assert (probe.probe, first.available(now), two.shut) == (True, False, ["e0"])
+    first.settle(probe, ANSWERED, now)
+    assert (first.available(now), two.shut) == (True, [])
+
+
+def test_stats_show_the_state_of_the_breaker_as_time_passes() -> None:
+    one = fleet({})
+    (endpoint,), states = one.endpoints, []
+    break_down(endpoint, 0.0)
+    for now in (0.0, REST_SECONDS):
+        one.show(now)
+        states.append((endpoint.stats.state.value, endpoint.stats.open))
+    endpoint.settle(endpoint.send(REST_SECONDS), ANSWERED, REST_SECONDS)
+    states.append((endpoint.stats.state.value, endpoint.stats.open))
+    assert states == [("Open", True), ("HalfOpen", True), ("Closed", False)]
+    endpoint.settle(endpoint.send(2.0), KEY_REFUSED, 2.0)
+    report = endpoint.stats.report("e0")
+    assert (report.state, report.reason, report.answered, one.shut) == ("Open", "KeyRefused", 1, [])
+
+
+def test_degraded_answers_are_not_asked_for_where_they_are_not_wanted() -> None:
+    """A higher tier is not asked, and neither breakers nor failed tries lead there: records wait for the lowest."""
+    two = fleet({"tier": 1}, {"tier": 2}, allowDegraded=False)
+    assert [it.spec.name for it in two.endpoints] == ["e0"]
+    assert (two.lowest_tier, two.next_tier(1)) == (1, None)
+    break_down(two.endpoints[0], 0.0)
+    assert two.choose(0, None, 0.0) is None
 
 
 def test_an_endpoint_of_ten_requests_a_second_is_asked_about_ten_times_a_second() -> None:

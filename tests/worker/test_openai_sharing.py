@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
@@ -13,15 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpoint_server import EndpointServer, endpoint_server, engine_settings
+from endpoint_server import EndpointServer, Gate, endpoint_server, engine_settings, fails
 from headrace.api.engines import OpenAIEngine
 from headrace.api.records import Request
-from headrace.api.worker import Env
+from headrace.api.worker import Env, WorkerConfig
 from headrace_worker.engines.openai import EndpointsEngine
 from headrace_worker.engines.openai.adaptive import AdaptiveLimit, Agreed, Pace
 from headrace_worker.engines.openai.board import LOOK_SECONDS, SILENT_LOOKS, Board, Peers
 from headrace_worker.engines.openai.breaker import FEWEST
-from headrace_worker.engines.openai.endpoints import EndpointState, Fleet
+from headrace_worker.engines.openai.endpoint import EndpointState
+from headrace_worker.engines.openai.endpoints import Fleet
+from headrace_worker.engines.openai.parked import Parked
 from headrace_worker.engines.openai.sharing import Sight, agree
 from headrace_worker.engines.openai.verdicts import Kind, Verdict
 from headrace_worker.stores.base import StoreError
@@ -311,3 +314,61 @@ def server_name(config: Any) -> str:
     """Of the only endpoint of a configuration."""
     (endpoint,) = config.engine.openai.endpoints
     return str(endpoint.name)
+
+
+def test_engine_after_one_that_got_through_to_nobody_sends_one_probe_first(
+    server: EndpointServer, tmp_path: Path
+) -> None:
+    """As the pod does that is let go to see whether endpoints answer again: of many records one is sent, and then all."""
+    config = a_config(tmp_path, engine=engine_settings(server), model={"name": "m"})
+    note = tmp_path / "out/_headrace/endpoints-open.json"
+    server.answer = fails(500)
+    first = pod(config)
+    give(first, FEWEST)
+    while len(server.asked) < FEWEST:
+        first.step()
+    first.close()
+    assert json.loads(note.read_text()) == {"endpoints": [server_name(config)]}
+    gate, before = Gate(), len(server.asked)
+    server.answer = gate.answer
+    second = pod(config)
+    assert second.room == 1
+    give(second, 1)
+    while len(server.asked) == before:
+        second.step()
+    assert (second.room, len(server.asked)) == (0, before + 1)
+    gate.open()
+    while not (outcomes := second.step()):
+        pass
+    assert outcomes[0].error is None
+    assert second.room > 1
+    second.close()
+    assert not note.exists()
+
+
+def pod(config: WorkerConfig) -> EndpointsEngine:
+    """The engine of the only pod of a batch."""
+    engine = EndpointsEngine(config, env={Env.SHARD: "0"})
+    engine.load()
+    return engine
+
+
+def give(engine: EndpointsEngine, records: int) -> None:
+    """So many records."""
+    chat = {"messages": [{"role": "user", "content": "hello"}]}
+    engine.submit([engine.prepare(number, Request(f"r{number}", chat)) for number in range(records)])
+
+
+@pytest.mark.parametrize("written", [None, "{", "a folder"])
+def test_parked_without_a_note_that_can_be_read_bewares_of_nothing(tmp_path: Path, written: str | None) -> None:
+    note = tmp_path / "out/_headrace/endpoints-open.json"
+    note.parent.mkdir(parents=True)
+    if written == "a folder":
+        note.mkdir()
+    elif written is not None:
+        note.write_text(written)
+    parked = Parked.of(a_config(tmp_path), {Env.SHARD: "0"})
+    assert parked is not None
+    assert parked.read() == ()
+    parked.write(())
+    assert Parked.of(a_config(tmp_path), {}) is None

@@ -260,11 +260,13 @@ class Recorder:
             records_per_second=speed,
             seconds=ceil(now - self._started),
             first_record_time=self._around.first_record_time,
+            endpoints=tuple(stats.report(name) for name, stats in self._engine.stats.endpoints.items()),
         )
 
 
 def committed_report(commit: ShardCommit, around: Surroundings | None = None) -> ShardReport:
     """The last word about a shard, of the worker that has worked on it in these surroundings or has found it done."""
+    told = around.live.report if around is not None else None
     return ShardReport(
         shard=commit.shard,
         attempt=commit.attempt,
@@ -277,4 +279,5 @@ def committed_report(commit: ShardCommit, around: Surroundings | None = None) ->
         reprocessed=commit.reprocessed,
         seconds=ceil(around.clock() - around.started) if around is not None else 0,
         first_record_time=around.first_record_time if around is not None else None,
+        endpoints=told.endpoints if isinstance(told, ShardReport) else (),
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from headrace.api.base import ApiModel, Count, ShortText, Time
+from headrace.api.endpointstatus import MOST_ENDPOINTS, EndpointStatus, Parking
 from headrace.api.evaluation import EvaluationStatus
 from headrace.api.meta import Conditions, WorkStatus
 from headrace.api.reasons import ConditionType
@@ -171,7 +172,8 @@ class InferenceBatchStatus(WorkStatus):
     """What was observed."""
 
     conditions: Conditions = ()
-    """InputValidated, Admitted, Suspended, Complete, Failed; of a batch with an evaluation, Evaluated and DataDrift."""
+    """InputValidated, Admitted, Suspended, Complete, Failed; of a batch with an evaluation, Evaluated and DataDrift; of one that asks
+    endpoints, EndpointsAvailable."""
     records: RecordCounts = Field(default_factory=RecordCounts)
     shards: ShardCounts = Field(default_factory=ShardCounts)
     counted_shards: CountedShards = Field(default_factory=CountedShards)
@@ -196,6 +198,16 @@ class InferenceBatchStatus(WorkStatus):
     """Shards that take or took more than twice as long as half of the others; at most ten."""
     estimated_completion_time: Time | None = None
     """When it should be done, at the speed so far."""
+    endpoints: Annotated[
+        tuple[EndpointStatus, ...],
+        Field(
+            max_length=MOST_ENDPOINTS,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
+    """Of the engine openai: how its endpoints do, as workers that are there say, or said last."""
+    parking: Parking | None = None
+    """That no endpoint has answered for so long that the work was put away; absent once one answers."""
     queue: Queue | None = None
     admission: Admission | None = None
     validation: Validation | None = None

@@ -79,6 +79,8 @@ class LoadBalancing(StrEnum):
     """In proportion to their weights."""
     LOCALITY = "Locality"
     """Those in the zone of the worker first."""
+    EWMA = "EWMA"
+    """The one that should answer soonest: by the moving average of its response times, and the requests that it would have in flight."""
 
 
 class WeightsRef(ApiModel):
@@ -118,6 +120,18 @@ class OpenAIEngine(ApiModel):
     """Weights that may change while the batch runs."""
     request_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 600
     """How long one try of a record may take, from the connection to the last byte of the answer."""
+    max_retry_after_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
+    """How long an endpoint is left alone at most, whatever its `Retry-After` says."""
+    park_after_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
+    """How long workers wait for endpoints none of which answers. Then they put their work away, and some try again from time to time."""
+    allow_degraded: bool = True
+    """Whether endpoints above the lowest tier may answer. With false they are not asked, and records wait for those of the lowest tier."""
+
+    @property
+    def asked(self) -> tuple[Endpoint, ...]:
+        """Those that may be asked at all."""
+        lowest = min(it.tier for it in self.endpoints)
+        return tuple(it for it in self.endpoints if self.allow_degraded or it.tier == lowest)
 
 
 class EngineName(StrEnum):

@@ -13,6 +13,7 @@ class ConditionType(StrEnum):
     PODS_READY = "PodsReady"
     BRANCHES_COMPLETE = "BranchesComplete"
     JOINED = "Joined"
+    ENDPOINTS_AVAILABLE = "EndpointsAvailable"
     SUSPENDED = "Suspended"
     EVALUATED = "Evaluated"
     DATA_DRIFT = "DataDrift"
@@ -53,6 +54,11 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_NOT_CREATED = "ContainerNotCreated"
     PODS_STARTED = "PodsStarted"
+    # EndpointsAvailable, besides BreakerOpen
+    ENDPOINTS_ANSWER = "EndpointsAnswer"
+    SOME_BREAKERS_OPEN = "SomeBreakersOpen"
+    PARKED = "Parked"
+    PROBING = "Probing"
     # BranchesComplete
     BRANCHES_RUNNING = "BranchesRunning"
     BRANCHES_SUCCEEDED = "BranchesSucceeded"

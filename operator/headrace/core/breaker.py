@@ -74,8 +74,8 @@ class Breaker:
         """Whoever is the probe is gone, and has proved nothing."""
         return replace(self, probe=None) if self.probe == source else self
 
-    def failed(self, source: str, at: datetime, started: datetime | None = None) -> Breaker:
-        """Something failed that was started then. While it is open only the probe counts."""
+    def failed(self, source: str, at: datetime, started: datetime | None = None, *, sure: bool = False) -> Breaker:
+        """Something failed that was started then. While it is open only the probe counts; `sure`: no second one is needed to open it."""
         if self._is_history(at):
             return self
         if self.opened_at is not None:
@@ -83,7 +83,7 @@ class Breaker:
         if (at, source) in self.failures:
             return self
         recent = tuple(sorted({f for f in (*self.failures, (at, source)) if f[0] > at - WINDOW}))
-        return self._opened(at) if len(recent) >= FAILURES else replace(self, failures=recent)
+        return self._opened(at) if sure or len(recent) >= FAILURES else replace(self, failures=recent)
 
     def succeeded(self, source: str, at: datetime, started: datetime | None = None) -> Breaker:
         """Something went well that was started then. Once it has been open only the probe counts."""

@@ -65,6 +65,7 @@ _ALARMING = {
     (ConditionType.READY, ConditionStatus.FALSE),
     (ConditionType.EVALUATED, ConditionStatus.FALSE),
     (ConditionType.DATA_DRIFT, ConditionStatus.TRUE),
+    (ConditionType.ENDPOINTS_AVAILABLE, ConditionStatus.FALSE),
 }
 _ALARMING_REASONS = frozenset({Reason.PAUSED_BY_FAILURES, Reason.PAUSED_BY_DRIFT, Reason.NOT_COMPARED})
 

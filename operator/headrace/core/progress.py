@@ -52,6 +52,10 @@ def _state(status: InferenceBatchStatus) -> str:
     suspended = status.condition(ConditionType.SUSPENDED)
     if suspended is not None and suspended.reason != Reason.RESUMED:
         return "Suspended" if status.is_true(ConditionType.SUSPENDED) else "Draining"
+    available = status.condition(ConditionType.ENDPOINTS_AVAILABLE)
+    if available is not None and available.reason in (Reason.PARKED, Reason.BREAKER_OPEN):
+        leaving = available.reason == Reason.PARKED and status.shards.active
+        return "Draining" if leaving else str(available.reason)
     stuck = status.condition(ConditionType.PODS_READY)
     if stuck is not None and not status.is_true(ConditionType.PODS_READY):
         return str(stuck.reason)

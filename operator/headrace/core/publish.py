@@ -49,5 +49,5 @@ def _essence(status: Status) -> object:
 def _parts(status: OurStatus) -> object:
     """The parts that there are and what they hold, and for branches how they stand."""
     if isinstance(status, InferenceBatchStatus):
-        return status.shards.total, status.admission
+        return status.shards.total, status.admission, status.parking, tuple((e.name, e.state) for e in status.endpoints)
     return status.branch_counts

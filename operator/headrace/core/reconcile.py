@@ -21,6 +21,7 @@ from headrace.core.check import spec_problems
 from headrace.core.conditions import transition_events, with_findings
 from headrace.core.counts import tally
 from headrace.core.ending import ending
+from headrace.core.endpoints import endpoint_events
 from headrace.core.holding import holding
 from headrace.core.inline import lay_out
 from headrace.core.observed import Observed
@@ -121,7 +122,10 @@ def _plan(observed: Observed, step: Step) -> Plan:
     return Plan(
         status=status,
         children=None if status.finished else step.children,
-        events=transition_events(before.conditions, conditions),
+        events=(
+            *transition_events(before.conditions, conditions),
+            *endpoint_events(before.endpoints, status.endpoints),
+        ),
         look_again_after=_look_again(observed, status),
         activations=step.activations,
     )

@@ -17,10 +17,11 @@ from headrace.core.admission.ranking import NEAR
 from headrace.core.children import plan_job, run_job
 from headrace.core.conditions import Finding, false, true
 from headrace.core.counts import Tally
+from headrace.core.endpoints import endpoint_statuses, resting
 from headrace.core.evenness import jain_percent, stragglers
 from headrace.core.inline import inline_config_map
 from headrace.core.kueue.run import queued_run
-from headrace.core.observed import JobSnapshot, Observed
+from headrace.core.observed import LET_IN, JobSnapshot, Observed
 from headrace.core.plan import Activation
 from headrace.core.progress import completion_estimate, earliest, fill_percent
 
@@ -72,7 +73,7 @@ def held_run(observed: Observed) -> tuple[JsonObject, ...]:
 def granted_pods(observed: Observed) -> int:
     """Pods that the batch may have by its own word and by that of its bulkhead; what Kueue gives it is not counted here."""
     batch, verdict = observed.batch, observed.verdict
-    if batch.spec.suspend or observed.queued or not verdict.admitted:
+    if batch.spec.suspend or observed.queued or not verdict.admitted or (verdict is LET_IN and resting(observed)):
         return 0
     allowed = allowed_pods(batch)
     return allowed if verdict.pods is None else min(allowed, verdict.pods)
@@ -137,6 +138,7 @@ def progress(observed: Observed, counts: Tally) -> dict[str, Any]:
         "first_record_time": earliest(
             (observed.batch.status.first_record_time, *(r.first_record_time for r in observed.shard_reports))
         ),
+        "endpoints": endpoint_statuses(observed),
         **_evenness(observed),
     }
 

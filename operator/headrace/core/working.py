@@ -15,6 +15,7 @@ from headrace.core.children import finalize_job, run_job
 from headrace.core.conditions import true
 from headrace.core.counts import Tally, from_finalize
 from headrace.core.ending import finalize_failed
+from headrace.core.endpoints import endpoints_found, resting
 from headrace.core.evaluation import evaluated, evaluating, must_evaluate
 from headrace.core.kueue.run import activations, queued_run
 from headrace.core.observed import Observed, Verdict
@@ -46,17 +47,19 @@ def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Ste
     pods = min(granted, held_pods(batch))
     children = (*children, *(_run(observed, pods) if pods else held_run(observed)))
     queue = _queue(observed)
-    findings = (admission(observed, queue), *readiness(observed, Role.RUN), *suspension(observed))
-    return Step(children, findings, progress(observed, counts) | {"queue": queue}, granted)
+    endpoints = endpoints_found(observed, counts.records)
+    findings = (admission(observed, queue), *readiness(observed, Role.RUN), *endpoints.findings, *suspension(observed))
+    return Step(children, findings, progress(observed, counts) | {"queue": queue, **endpoints.changes}, granted)
 
 
 def _in_line(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
     """The same where Kueue has the say: the Job is there from the beginning, and Kueue lets it go."""
-    rest, queue = observed.batch.spec.suspend or not allowed_pods(observed.batch), _queue(observed)
+    batch, queue, endpoints = observed.batch, _queue(observed), endpoints_found(observed, counts.records)
+    rest = batch.spec.suspend or not allowed_pods(batch) or resting(observed)
     return Step(
         (*input_children(observed, inline), *queued_run(observed, rest=rest)),
-        (admission(observed, queue), *readiness(observed, Role.RUN), *suspension(observed)),
-        progress(observed, counts) | {"queue": queue},
+        (admission(observed, queue), *readiness(observed, Role.RUN), *endpoints.findings, *suspension(observed)),
+        progress(observed, counts) | {"queue": queue, **endpoints.changes},
         activations=activations(observed, rest=rest),
     )
 
@@ -74,7 +77,7 @@ def complete(observed: Observed, counts: Tally) -> Step:
     """Every record has its line. Too many of them may still be errors."""
     uri = output_uri(observed.batch, observed.installation) or ""
     output = OutputStatus(uri=uri, manifest=f"{uri.rstrip('/')}/manifest.json")
-    changes = progress(observed, counts) | {"queue": None, "output": output}
+    changes = progress(observed, counts) | {"queue": None, "output": output, "parking": None}
     stop = too_many_failed(observed, counts)
     if stop is not None:
         return failed(stop.reason, stop.message, changes)

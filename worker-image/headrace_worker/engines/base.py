@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from headrace.api.base import JsonObject
+from headrace.api.endpointstatus import BreakerState, EndpointReport
 from headrace.api.records import RecordError, Request
 
 
@@ -58,10 +59,31 @@ class EndpointStats:
     in_flight: int = 0
     limit: int = 0
     """Requests in flight that it is thought to bear."""
-    open: bool = False
-    """Whether nothing is sent to it for now."""
+    state: BreakerState = BreakerState.CLOSED
+    """What is sent to it."""
+    reason: str | None = None
+    """Why it is not asked any more, until somebody mends it."""
+    answered: int = 0
+    """Requests that were answered, be it that a record is refused."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Requests by what came of them, in enumerated words."""
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing is sent to it for now, but for a probe."""
+        return self.state != BreakerState.CLOSED
+
+    def report(self, name: str) -> EndpointReport:
+        """What is said of it."""
+        return EndpointReport(
+            name=name,
+            state=self.state,
+            sent=self.sent,
+            answered=self.answered,
+            in_flight=self.in_flight,
+            limit=self.limit,
+            reason=self.reason,
+        )
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from headrace.api.base import ApiModel, Count, Time
 from headrace.api.batchstatus import RecordCounts, RecordProblem, Usage
+from headrace.api.endpointstatus import MOST_ENDPOINTS, EndpointReport
 from headrace.api.evaluation import Decimal, Feature, Scores
 from headrace.api.reuse import Reused
 from headrace.api.window import DataWindow
@@ -83,6 +84,8 @@ class ShardReport(ApiModel):
     """How long the pod that says this has been at work, rounded up; 0 when it has found the shard done."""
     first_record_time: Time | None = None
     """When this pod has begun its first record; None before that."""
+    endpoints: Annotated[tuple[EndpointReport, ...], Field(max_length=MOST_ENDPOINTS)] = ()
+    """Of the engine openai: how this pod finds them. Left out of a termination message that would be too long."""
     failure: Failure | None = None
 
 
@@ -191,6 +194,8 @@ def _shortened(report: Report) -> Report:
     """One step shorter, the least important part first. All other parts are bounded, and fit."""
     if isinstance(report, PlanReport) and report.errors:
         return report.model_copy(update={"errors": report.errors[:-1]})
+    if isinstance(report, ShardReport) and report.endpoints:
+        return report.model_copy(update={"endpoints": ()})
     if report.failure is not None and len(report.failure.message) > _SENTENCE:
         message = report.failure.message
         failure = report.failure.model_copy(update={"message": message[: len(message) * 3 // 4] + "…"})

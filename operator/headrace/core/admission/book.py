@@ -15,7 +15,7 @@ from headrace.api.bulkhead import DEFAULT_BULKHEAD, Bulkhead
 from headrace.api.meta import ObjectMeta
 from headrace.api.reasons import Reason
 from headrace.core.admission import words
-from headrace.core.admission.breakers import Breakers
+from headrace.core.admission.breakers import Breakers, trouble
 from headrace.core.admission.compartment import Compartment
 from headrace.core.admission.decide import decide
 from headrace.core.admission.demand import Demand
@@ -192,7 +192,7 @@ class Book:
             for entry in [entry for members in compartment.running.values() for entry in members.values()]:
                 name = self.breakers.open(entry.demand.shape, now)
                 if name is not None and not entry.demand.moving:
-                    compartment.take_back(entry, 0, Cause(Reason.BREAKER_OPEN, f"{name}: batches have failed in a row"))
+                    compartment.take_back(entry, 0, Cause(Reason.BREAKER_OPEN, trouble(name)))
 
     def _entry(self, key: str) -> Entry | None:
         name = self.where.get(key)

@@ -24,8 +24,10 @@ class Breakers:
             if before is None and seen.ok:
                 continue
             before = before or Breaker()
-            judge = before.succeeded if seen.ok else before.failed
-            after = judge(demand.key, seen.at, demand.started)
+            if seen.ok:
+                after = before.succeeded(demand.key, seen.at, demand.started)
+            else:
+                after = before.failed(demand.key, seen.at, demand.started, sure=seen.sure)
             self.known[seen.breaker] = after
             changed |= before.opened_at != after.opened_at
         return changed
@@ -76,7 +78,7 @@ class Breakers:
                 continue
             if breaker.probe is not None:
                 return f"{name}: {breaker.probe} is trying whether it works again"
-            return f"{name}: batches have failed in a row; one will be tried at {breaker.retry_at:%H:%M:%SZ}"
+            return f"{trouble(name)}; one will be tried at {breaker.retry_at:%H:%M:%SZ}"
         return ""
 
     def not_closed(self, names: Iterable[str], now: datetime) -> list[tuple[str, Breaker]]:
@@ -88,3 +90,8 @@ class Breakers:
         """When the next open breaker lets a probe through."""
         waits = (breaker.retry_at for breaker in self.known.values() if breaker.state(now) == State.OPEN)
         return min((at for at in waits if at is not None), default=None)
+
+
+def trouble(name: str) -> str:
+    """What has opened a breaker, for people."""
+    return f"{name}: no batch is answered" if name.startswith("endpoints ") else f"{name}: batches have failed in a row"

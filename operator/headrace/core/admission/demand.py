@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import final
 from weakref import WeakValueDictionary
+from zlib import crc32
 
 from headrace.api.bulkhead import NAMESPACE_NAME
 from headrace.api.engines import EngineName
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.stopping import deadline
+
+SHOWN_URLS, MOST_SHOWN = 4, 512
+"""How many endpoints the name of a breaker has, and characters of them."""
 
 
 @final
@@ -79,6 +83,8 @@ class Evidence:
     ok: bool
     at: datetime
     """In whole seconds, as it is read back from a status: what was seen is known by its moment, before it is written as after."""
+    sure: bool = False
+    """Whether this alone is enough to know that it does not work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +161,8 @@ def demand_of(batch: InferenceBatch, around: Surroundings) -> Demand:
     ready = not gone and status.is_true(ConditionType.INPUT_VALIDATED) and pods > 0 and spec.queue_name is None
     ready = ready and (stopping is None or stopping.reason == Reason.RETRYING)
     model = model_breaker(batch)
-    breakers = (model, f"image {around.image}") if around.image else (model,)
+    endpoints = endpoints_breaker(batch)
+    breakers = (model, *([endpoints] if endpoints else ()), *([f"image {around.image}"] if around.image else ()))
     run_seconds = _run_seconds(batch, pods, (around.paces or {}).get(model))
     admitted, queue = status.condition(ConditionType.ADMITTED), status.queue
     calls = endpoint_calls(batch)
@@ -173,7 +180,7 @@ def demand_of(batch: InferenceBatch, around: Surroundings) -> Demand:
         held=held_pods(batch),
         admitted=status.is_true(ConditionType.ADMITTED),
         started=_started(batch),
-        moving=not gone and status.records_per_second is not None,
+        moving=not gone and status.records_per_second is not None and status.parking is None,
         deadline=deadline(batch, now),
         run_seconds=run_seconds,
         ends=status.estimated_completion_time,
@@ -240,6 +247,17 @@ def model_breaker(batch: InferenceBatch) -> str:
     return f"model {model.name}{where}"
 
 
+def endpoints_breaker(batch: InferenceBatch) -> str | None:
+    """The breaker of the endpoints that the batch asks, which is that of all batches which ask the same ones."""
+    if batch.spec.engine.openai is None:
+        return None
+    urls = sorted({it.url.rstrip("/").removesuffix("/v1") for it in batch.spec.engine.openai.asked})
+    shown = ", ".join(urls[:SHOWN_URLS])
+    if len(urls) <= SHOWN_URLS and len(shown) <= MOST_SHOWN:
+        return f"endpoints {shown}"
+    return f"endpoints {shown[:MOST_SHOWN]}… ({len(urls)}, {crc32(' '.join(urls).encode()):08x})"
+
+
 def _waits_since(batch: InferenceBatch, created: datetime) -> datetime:
     """When it could first have started, or stopped running for another."""
     kinds = (ConditionType.INPUT_VALIDATED, ConditionType.ADMITTED, ConditionType.SUSPENDED)
@@ -259,7 +277,7 @@ def _run_seconds(batch: InferenceBatch, pods: int, known_pace: float | None) -> 
 
 def _evidence(batch: InferenceBatch, model: str, around: Surroundings) -> list[Evidence]:
     """What the batch tells about its model and its image."""
-    status, found = batch.status, []
+    status, found = batch.status, list[Evidence]()
     failed, ready = status.condition(ConditionType.FAILED), status.condition(ConditionType.PODS_READY)
     if failed is not None and status.is_true(ConditionType.FAILED) and failed.reason == Reason.WORKER_FAILED:
         found.append(Evidence(model, ok=False, at=_as_written(failed.last_transition_time)))
@@ -267,6 +285,11 @@ def _evidence(batch: InferenceBatch, model: str, around: Surroundings) -> list[E
         found.append(Evidence(model, ok=True, at=_as_written(status.completion_time)))
     elif status.records_per_second is not None and not status.finished:
         found.append(Evidence(model, ok=True, at=_as_written(around.now)))
+    endpoints = endpoints_breaker(batch)
+    if endpoints is not None and status.parking is not None:
+        found.append(Evidence(endpoints, ok=False, at=_as_written(status.parking.time), sure=True))
+    elif endpoints is not None and found and found[0].ok:
+        found.append(Evidence(endpoints, ok=True, at=found[0].at))
     if not around.image:
         return found
     image = f"image {around.image}"

@@ -3,9 +3,10 @@
 From a record to its answer:
 
 - `engine` holds the records that are under way, and runs the requests
-- `endpoints` decides which endpoint a record goes to, and when: `balancing` is the choice between those that can take it, `adaptive` how
+- `endpoints` decides which `endpoint` a record goes to, and when: `balancing` is the choice between those that can take it, `adaptive` how
   much each is asked at once and how fast, `breaker` whether it is asked at all
-- `pods` tells the other pods of the batch what is known here, through files (`board`), and heeds what they tell (`sharing`)
+- `pods` tells the other pods of the batch what is known here, through files (`board`), and heeds what they tell (`sharing`); `parked` is
+  what a pod leaves for those that come after it
 - `client` sends a request; `keys` reads the API keys
 - `replies` reads what a server says; `verdicts` says what that means for its record and for the endpoint
 

@@ -1,4 +1,4 @@
-"""How much one endpoint is asked at once, and how fast: found out by trying. Pure; the caller says what time it is.
+"""How much one endpoint is asked at once, and how fast; and how quick it is: found out by trying. Pure; the caller says what time it is.
 
 `AdaptiveLimit` bounds the requests in flight by additive increase and multiplicative decrease, as TCP does. `Pace` bounds requests a second
 for an endpoint that has said that there are too many: what it has let through between two such words is what it allows.
@@ -9,6 +9,7 @@ they have agreed on it, see `sharing`. Together they grow and shrink as one pod 
 
 from __future__ import annotations
 
+from math import exp
 from typing import NamedTuple
 
 FIRST_LIMIT = 8
@@ -25,6 +26,12 @@ TELLING_REQUESTS = 5
 """That hardly half of a pace has passed says something only where so many requests were due."""
 BURST_SECONDS = 0.1
 """What was not sent in time may be made up for, so far back."""
+AVERAGED_SECONDS = 10.0
+"""Response times that were seen so long ago weigh a third of those that are seen now;"""
+MOST_KEPT = 0.9
+"""but each new one a tenth, however soon it comes after the last;"""
+FORGOTTEN_SECONDS = 60.0
+"""and when none was seen for so long, nothing is known any more: who was slow is tried again."""
 
 
 class Agreed(NamedTuple):
@@ -126,3 +133,27 @@ class Pace:
         if whole is not None:
             self._grown_at = now if self._rate is None else self._grown_at
             self._rate = max(SLOWEST, whole / sharers)
+
+
+class ResponseTime:
+    """The moving average of an endpoint's response times, in which each weighs the less the longer ago it was (EWMA)."""
+
+    def __init__(self) -> None:
+        self._average: float | None = None
+        self._seen_at = float("-inf")
+
+    def average(self, now: float) -> float | None:
+        """In seconds; None where nothing is known, or not lately."""
+        return self._average if now - self._seen_at < FORGOTTEN_SECONDS else None
+
+    def answered(self, seconds: float, now: float) -> None:
+        """A request was answered after so long."""
+        known = self.average(now)
+        kept = exp((self._seen_at - now) / AVERAGED_SECONDS) if known is not None else 0.0
+        # Of many that end in one moment each counts, though no time has passed.
+        self._average = seconds + min(kept, MOST_KEPT) * ((known or 0.0) - seconds)
+        self._seen_at = now
+
+    def failed(self, seconds: float, now: float) -> None:
+        """One failed after so long: that it was quick about it is no merit."""
+        self.answered(max(seconds, self.average(now) or 0.0), now)

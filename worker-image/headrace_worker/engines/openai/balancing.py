@@ -27,6 +27,8 @@ class Standing:
     weight: int = 1
     is_near: bool = False
     """Whether it is in the zone that the worker is in."""
+    seconds: float | None = None
+    """The moving average of its response times; None where nothing is known, or not lately."""
 
 
 class Balancer(Protocol):
@@ -87,11 +89,25 @@ class Locality:
         return self._idlest.choose([it for it in standings if it.is_near] or standings)
 
 
+class Soonest:
+    """The one that should answer soonest; one of which nothing is known is taken to be as quick as the quickest."""
+
+    def choose(self, standings: Sequence[Standing]) -> Standing:
+        """The least of average times requests in flight; of equals the one that has had fewer."""
+        quickest = min((it.seconds for it in standings if it.seconds is not None), default=0.0)
+
+        def wait(it: Standing) -> float:
+            return (quickest if it.seconds is None else it.seconds) * (it.in_flight + 1)
+
+        return min(standings, key=lambda it: (wait(it), it.in_flight, it.sent, it.order))
+
+
 _BALANCERS: Mapping[LoadBalancing, Callable[[], Balancer]] = {
     LoadBalancing.ROUND_ROBIN: RoundRobin,
     LoadBalancing.LEAST_REQUESTS: LeastRequests,
     LoadBalancing.WEIGHTED: Weighted,
     LoadBalancing.LOCALITY: Locality,
+    LoadBalancing.EWMA: Soonest,
 }
 
 

@@ -19,8 +19,10 @@ from headrace.api.worker import Env, WorkerConfig
 from headrace_worker.engines.base import EngineStats, Outcome, Work
 from headrace_worker.engines.openai.board import Board
 from headrace_worker.engines.openai.client import Client, url_of
-from headrace_worker.engines.openai.endpoints import EndpointState, Fleet, Ticket
+from headrace_worker.engines.openai.endpoint import EndpointState, Ticket
+from headrace_worker.engines.openai.endpoints import Fleet
 from headrace_worker.engines.openai.keys import Key
+from headrace_worker.engines.openai.parked import Parked
 from headrace_worker.engines.openai.pods import Pods
 from headrace_worker.engines.openai.replies import Question
 from headrace_worker.engines.openai.verdicts import TASKS, Kind, Unusable, Verdict, judge
@@ -72,7 +74,7 @@ class EndpointsEngine:
         self._seconds = settings.request_timeout_seconds
         self._fleet = Fleet(settings, config.batching.max_batch_size, clock(), env.get(Env.ZONE) or None)
         self._keys = {it.name: Key(it.api_key_secret_ref, env) for it in settings.endpoints}
-        self._pods = Pods(Board.of(config, env), self._fleet)
+        self._pods = Pods(Board.of(config, env), self._fleet, Parked.of(config, env))
         self._weights = Weights(settings.weights_config_map_ref, self._keys, env)
         self.stats = EngineStats(endpoints={it.spec.name: it.stats for it in self._fleet.endpoints})
         self._lines: defaultdict[int, deque[_Waiting]] = defaultdict(deque)
@@ -132,6 +134,7 @@ class EndpointsEngine:
         if self._raised is not None:
             raise self._raised
         outcomes, self._done = self._done, []
+        self._fleet.show(self._clock())
         if not outcomes and not any(it.in_flight for it in self.stats.endpoints.values()):
             self._despair()
         return outcomes
@@ -209,7 +212,10 @@ class EndpointsEngine:
         match verdict.kind:
             case Kind.ANSWERED:
                 read, written = verdict.prompt_tokens, verdict.completion_tokens
-                about = {"endpoint": name}
+                about = {
+                    "endpoint": name,
+                    **({"degraded": True} if endpoint.spec.tier > self._fleet.lowest_tier else {}),
+                }
                 self._hand_back(Outcome(work, verdict.body, prompt_tokens=read, completion_tokens=written, about=about))
             case Kind.REFUSED:
                 self._hand_back(Outcome(work, error=verdict.error))

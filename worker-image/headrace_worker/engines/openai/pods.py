@@ -1,4 +1,7 @@
-"""The pods of a batch among each other: what this one tells of its endpoints goes to the board, what it reads there to its endpoints."""
+"""The pods of a batch among each other: what this one tells of its endpoints goes to the board, what it reads there to its endpoints.
+
+What it leaves for those that come after it is on a note (`parked`).
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,28 @@ from collections.abc import Callable, Mapping
 
 from headrace_worker.engines.openai.board import Board
 from headrace_worker.engines.openai.endpoints import Fleet
+from headrace_worker.engines.openai.parked import Parked
 from headrace_worker.engines.openai.sharing import TURN_SECONDS, Sight
 
 
 class Pods:
     """One pod and the others of its batch; it is alone where the batch has no board."""
 
-    def __init__(self, board: Board | None, fleet: Fleet, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        board: Board | None,
+        fleet: Fleet,
+        parked: Parked | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         """`wall`: the clock that pods have in common, near enough."""
-        self._board, self._fleet, self._wall = board, fleet, wall
+        self._board, self._fleet, self._parked, self._wall = board, fleet, parked, wall
         self._told: Mapping[str, Sight] = {}
 
     def begin(self, now: float) -> None:
-        """Begin with what the others have found out."""
+        """Begin with what others have found out, earlier and just now."""
+        if self._parked is not None:
+            self._fleet.beware(self._parked.read(), now)
         if self._board is not None:
             self._heed(self._board, self._board.begin(), now)
 
@@ -38,6 +50,8 @@ class Pods:
 
     def close(self) -> None:
         """Take leave of the others."""
+        if self._parked is not None:
+            self._parked.write(self._fleet.shut)
         if self._board is not None:
             self._board.close()
 
