@@ -95,7 +95,7 @@ def test_gateway_at_an_address_that_is_taken(capsys: pytest.CaptureFixture[str])
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["gateway", "--local", "--models", "models.yaml", "--port", port]) == 2
-    assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
+    assert f"cannot listen at 127.0.0.1:{port}: Address already in use; choose" in capsys.readouterr().err
 
 
 def test_gateway_in_a_namespace_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 
 import pytest
 
@@ -120,7 +122,7 @@ def test_dlq_lists_and_replays(capsys: pytest.CaptureFixture[str]) -> None:
             assert capsys.readouterr().out.startswith(f"{names[0]} is asked again as req_chat_")
             assert await asyncio.to_thread(main, ["dlq", "replay", "--all", "--gateway", url, "-o", "json"]) == 0
             assert [one["id"] for one in json.loads(capsys.readouterr().out)] == [names[1]]
-            assert await asyncio.to_thread(main, ["dlq", "list", "--gateway", url]) == 0
+            assert await asyncio.to_thread(main, ["dlq", "list", "--gateway", url.removesuffix("/v1")]) == 0
             assert capsys.readouterr().out == "no dead letters\n"
             assert await asyncio.to_thread(main, ["dlq", "replay", NOBODY, "--gateway", url]) == 1
             assert "No such Dead letter" in capsys.readouterr().err
@@ -131,6 +133,39 @@ def test_dlq_lists_and_replays(capsys: pytest.CaptureFixture[str]) -> None:
 def test_dlq_without_a_gateway_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dlq", "list", "--gateway", "http://127.0.0.1:1/v1"]) == 1
     assert "no gateway answers at http://127.0.0.1:1/v1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["nonsense", "file:///etc/passwd", "http://[", "http://", "http://here:port"])
+def test_dlq_of_what_is_no_gateway_names_the_option(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dlq", "list", "--gateway", url]) == 2
+    assert "--gateway must be the base URL of a gateway" in capsys.readouterr().err
+
+
+def test_dlq_of_somebody_who_speaks_otherwise_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"INFO {}\r\n")
+                connection.recv(4096)
+
+        speaking = threading.Thread(target=speak)
+        speaking.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert main(["dlq", "list", "--gateway", url]) == 1
+        speaking.join()
+    assert f"no gateway answers at {url}" in capsys.readouterr().err
+
+
+def test_dlq_shows_no_key_that_cannot_be_sent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_API_KEY", "hrk_secret\nsecond")
+    assert main(["dlq", "list"]) == 2
+    said = capsys.readouterr().err
+    assert "HEADRACE_API_KEY must be a key alone" in said
+    assert "secret" not in said
 
 
 @pytest.mark.parametrize("words", [[], ["x", "--all"], ["x", "--route", "chat"]], ids=["nothing", "both", "a route"])

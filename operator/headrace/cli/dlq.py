@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlencode
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import Request, urlopen
 
-from headrace.cli.exits import FAILED, CliError
+from headrace.cli.exits import BAD_INPUT, FAILED, CliError
 from headrace.cli.text import age, plain, say, say_json, table
 
 _PATIENCE_SECONDS = 60
@@ -65,18 +66,38 @@ class _Gateway:
 
     def ask(self, method: str, path: str) -> dict[str, Any]:
         """What it answers. Raises `CliError`."""
-        key = os.environ.get("HEADRACE_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        asked = Request(f"{self.base_url.rstrip('/')}{path}", method=method, headers=headers)  # noqa: S310 - the user's own address
+        asked = Request(f"{_base(self.base_url)}{path}", method=method, headers=_headers())  # noqa: S310 - looked at
         try:
             with urlopen(asked, timeout=_PATIENCE_SECONDS) as response:  # noqa: S310 - as above
                 answer: dict[str, Any] = json.load(response)
                 return answer
         except HTTPError as error:
             raise CliError("Refused", f"the gateway says: {_message(error)}", FAILED) from error
-        except (URLError, OSError, ValueError) as error:
+        except (HTTPException, OSError, ValueError) as error:  # whoever listens there may speak anything
             message = f"no gateway answers at {self.base_url}: {error}; say --gateway URL"
             raise CliError("NoGateway", message, FAILED) from error
+
+
+def _base(url: str) -> str:
+    """A base URL, whose `/v1` may be left out. Raises `CliError`."""
+    try:
+        parts = urlsplit(url.rstrip("/"))
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        message = f"--gateway must be the base URL of a gateway, such as http://127.0.0.1:8080/v1, not {url[:200]}"
+        raise CliError("UsageError", message, BAD_INPUT)
+    return url.rstrip("/") if parts.path else f"{url.rstrip('/')}/v1"
+
+
+def _headers() -> dict[str, str]:
+    """What the gateway knows its tenant by. Raises `CliError`, which does not show the key."""
+    key = os.environ.get("HEADRACE_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        message = "HEADRACE_API_KEY must be a key alone, in one line, as `headrace key` prints it"
+        raise CliError("UsageError", message, BAD_INPUT)
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _row(letter: dict[str, Any]) -> tuple[str, ...]:

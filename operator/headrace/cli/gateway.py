@@ -139,7 +139,10 @@ def open_listener(asked: Options, parts: Parts) -> socket.socket:
     try:
         listener: socket.socket = parts["serving"].listening(asked.host, asked.port)
     except OSError as error:
-        message = f"cannot listen at {asked.host}:{asked.port}: {error.strerror}; choose another --port or --host"
+        why = (error.strerror or str(error)).partition(" (while")[
+            0
+        ]  # after which asyncio's sockets say it all once more
+        message = f"cannot listen at {asked.host}:{asked.port}: {why}; choose another --port or --host"
         raise CliError("CannotListen", message, BAD_INPUT) from error
     return listener
 
