@@ -106,9 +106,11 @@ def test_a_store_that_refuses_and_one_that_is_away_are_told_apart(s3: S3, monkey
         ((), b""),
         ((b"\n \n", b"fi", b"rst\nsecond"), b"first"),
         ((b"only",), b"only"),
+        ((b"\xef\xbb", b"\xbffirst\r\nsecond"), b"first\r"),
+        ((b"\xef\xbb\xbf\n", b"\xef\xbb\xbf"), b""),
         ((b"x" * MAX_RECORD_BYTES, b"xx", b"never read\n"), b"x" * (MAX_RECORD_BYTES + 2)),
     ],
-    ids=["of nothing", "after blank ones", "without an end", "too long"],
+    ids=["of nothing", "after blank ones", "without an end", "marked", "marks alone", "too long"],
 )
 def test_first_line(pieces: tuple[bytes, ...], line: bytes) -> None:
     async def given() -> AsyncGenerator[bytes, None]:

@@ -62,7 +62,7 @@ def served_model(request: BatchRequest, first_line: bytes, models: ServedModels)
 
 def _model_name(line: bytes, file_id: str) -> str:
     if not line:
-        raise _wrong_input(file_id, "it has none", ErrorCode.EMPTY_INPUT)
+        raise _wrong_input(file_id, "it has none, for it is empty", ErrorCode.EMPTY_INPUT)
     if len(line) > MAX_RECORD_BYTES:
         raise _wrong_input(file_id, f"it is longer than {MAX_RECORD_BYTES} bytes", ErrorCode.LINE_TOO_LONG)
     try:

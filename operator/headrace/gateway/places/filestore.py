@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
@@ -70,13 +71,17 @@ class NoFiles:
 
 
 async def first_line(pieces: AsyncGenerator[bytes, None]) -> bytes:
-    """The first line that is not blank, or as much of it as shows that it is too long; empty when there is none."""
+    """The first line that is not blank, or as much of it as shows that it is too long; empty when there is none.
+
+    A byte order mark is no part of it: those who read the whole file leave it out too.
+    """
     left = b""
     async for piece in pieces:
         *lines, left = (left + piece).split(b"\n")
-        for line in lines:
+        for line in (whole.removeprefix(BOM_UTF8) for whole in lines):
             if line.strip():
                 return line
         if len(left) > MAX_RECORD_BYTES:
             break
+    left = left.removeprefix(BOM_UTF8)
     return left if left.strip() else b""
