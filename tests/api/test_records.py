@@ -81,6 +81,8 @@ def line(**changes: Any) -> bytes:
                      "messages must be a list of at least one message", id="an empty list of messages"),
         pytest.param(line(body={"messages": [{"role": "user"}, {"content": "Hi"}]}), ErrorCode.INVALID_BODY,
                      "body.messages[1]", "a message must be an object with a role", id="a message without a role"),
+        pytest.param(line(body={"messages": [{"role": "user", "content": {"text": "Hi"}}]}), ErrorCode.INVALID_BODY,
+                     "body.messages[0].content", "content must be a text or a list of parts", id="an object as content"),
         pytest.param(line(body={**CHAT_BODY, "model": "n"}), ErrorCode.WRONG_MODEL, "body.model",
                      "this batch runs the model m, not n", id="another model"),
     ],

@@ -31,8 +31,12 @@ def check_content(body: JsonObject, required: str) -> None:
 
 def _check_messages(messages: list[JsonObject]) -> None:
     for index, message in enumerate(messages):
-        if isinstance(message.get("content"), list):
-            checked_parts(message["content"], f"body.messages[{index}].content")
+        content = message.get("content")
+        if isinstance(content, list):
+            checked_parts(content, f"body.messages[{index}].content")
+        elif not isinstance(content, str | None):
+            place = f"body.messages[{index}].content"
+            raise RecordError(ErrorCode.INVALID_BODY, "content must be a text or a list of parts", place)
 
 
 def checked_parts(parts: list[Any], at: str) -> list[Any]:
