@@ -18,7 +18,7 @@ from headrace.api.gateway import BatchRequest, ServedModels, UploadedFile
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.openai.batches import batch_object, newest_first, stands_alone, state_of
-from headrace.core.openai.errors import ApiError
+from headrace.core.openai.errors import ApiError, nothing_at, wrong_method
 from headrace.core.openai.files import batch_file_object, check_part, check_purpose, files_of, uploaded_object
 from headrace.core.openai.ids import BatchFile, Part, batch_file, batch_id, batch_name, is_uploaded, name_for_key
 from headrace.core.openai.models import model_faults, model_objects
@@ -400,3 +400,21 @@ def test_api_error_in_openai_form(status: int, kind: str, again: bool) -> None:
     error = ApiError(status, "no", "field", "code")
     assert error.to_object() == {"error": {"message": "no", "type": kind, "param": "field", "code": "code"}}
     assert error.retry_helps is again
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        pytest.param("/v1/threads", "POST /v1/threads", id="of an interface that is not here"),
+        pytest.param("/v1/chat/completions", "send its body to /v1/requests", id="of an answer at once"),
+        pytest.param("/batches", "the base URL ends with /v1", id="of a base URL without its end"),
+    ],
+)
+def test_nothing_at_an_address_says_where_it_may_be(path: str, said: str) -> None:
+    refused = nothing_at("POST", path)
+    assert (refused.status, refused.code) == (404, "unknown_url")
+    assert said in refused.message
+
+
+def test_wrong_method_says_which_are_right() -> None:
+    assert wrong_method("PUT", "/v1/files", "POST, HEAD,GET").message == "/v1/files answers GET, HEAD, POST, not PUT"

@@ -154,13 +154,21 @@ def test_store_that_is_away_is_told_from_a_fault_of_the_caller(monkeypatch: pyte
         pytest.param("POST", "", b'{"model": "large"}', 404, "routes to small", id="unknown model"),
         pytest.param("POST", "?route=nowhere", b"{}", 404, "there is no route nowhere", id="unknown route"),
         pytest.param("POST", "?route=chat", b"{}", 400, "messages must be a list", id="nothing asked"),
+        pytest.param(
+            "POST",
+            "?route=chat",
+            b'{"messages": [{"role": "user", "content": 5}]}',
+            400,
+            "content must be",
+            id="a number",
+        ),
         pytest.param("GET", f"/{NOBODY}", None, 404, "No such Request", id="unknown id"),
         pytest.param(
             "GET", f"/req_gone_{'0' * 24}", None, 404, "No such Request", id="id of a route that is not there"
         ),
         pytest.param("GET", "/..%2f..%2fetc", None, 404, "", id="a path"),
         pytest.param("DELETE", f"/{NOBODY}", None, 404, "No such Request", id="cancelling an unknown id"),
-        pytest.param("PUT", "", b"{}", 405, "", id="another method"),
+        pytest.param("PUT", "", b"{}", 405, "/v1/requests answers POST, not PUT", id="another method"),
     ],
 )
 def test_request_that_is_refused_leaves_nothing(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from headrace.api.base import InvalidSpec, JsonObject
+from headrace.api.model import Task
 
 _KINDS = {429: "rate_limit_error"}
+_ENDPOINTS = frozenset(task.endpoint for task in Task if task.endpoint is not None)
 
 
 class ApiError(Exception):
@@ -54,6 +56,24 @@ def conflict(message: str, param: str | None = None, code: str | None = None) ->
 def no_such(kind: str, wanted: str) -> ApiError:
     """There is no object of that id."""
     return ApiError(404, f"No such {kind} object: {wanted}", "id", "not_found")
+
+
+def nothing_at(method: str, path: str) -> ApiError:
+    """There is no such address; says what was probably meant."""
+    message = f"there is nothing at {method} {path[:200]}"
+    if path in _ENDPOINTS:
+        message += (
+            ", for nothing is answered at once: send its body to /v1/requests, or a file of such lines to /v1/files"
+        )
+    elif not path.startswith("/v1/"):
+        message += "; the base URL ends with /v1"
+    return ApiError(404, message, None, "unknown_url")
+
+
+def wrong_method(method: str, path: str, allowed: str) -> ApiError:
+    """The address is there, and answers other methods: those in the header `Allow`."""
+    listed = ", ".join(sorted(one.strip() for one in allowed.split(",")))
+    return ApiError(405, f"{path[:200]} answers {listed}, not {method}")
 
 
 def no_input(file_id: str) -> ApiError:

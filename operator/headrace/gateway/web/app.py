@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, HTTPExceptionHandler, Receive, Scope, Send
 
 from headrace.api.gateway import ServedModels
 from headrace.core.httpapi.batchwise import LIST_MODELS
-from headrace.core.openai.errors import ApiError
+from headrace.core.openai.errors import ApiError, nothing_at, wrong_method
 from headrace.core.openai.models import model_objects
 from headrace.gateway.clocks import Clock, WallClock
 from headrace.gateway.places.place import PlaceAway, Places
@@ -147,12 +147,13 @@ async def _place_away(request: Request, error: PlaceAway) -> Response:
 
 
 async def _not_here(request: Request, error: HTTPException) -> Response:
+    method, path, headers = request.method, request.scope["path"], error.headers or {}
     if error.status_code == 404:
-        return refusal(
-            ApiError(404, f"there is nothing at {request.method} {request.url.path[:200]}", None, "unknown_url")
-        )
-    response = refusal(ApiError(error.status_code, str(error.detail)))
-    response.headers.update(error.headers or {})
+        return refusal(nothing_at(method, path))
+    allowed = headers.get("Allow")
+    refused = wrong_method(method, path, allowed) if allowed else ApiError(error.status_code, str(error.detail))
+    response = refusal(refused)
+    response.headers.update(headers)
     return response
 
 
