@@ -20,6 +20,7 @@ from headrace.api import labels
 from headrace.api.worker import Env, ExitCode, Report, Role, WorkerConfig, shard_at, termination_message
 
 from .operator_workers import Fate, Pod, Script, giving_up, so_far, work
+from .pod_processes import Machine
 
 NODE = "hollow"
 KILLED = 137
@@ -127,6 +128,7 @@ class HollowKubelet:
             attempt=self._attempts[place],
             config=config,
             address=next(self._addresses),
+            obj=obj,
         )
         self._scripts[pod.namespace].pods.append(pod)
         return pod
@@ -141,6 +143,9 @@ class HollowKubelet:
         fate = script.fate(pod)
         target = {"target": {"kind": "Node", "name": NODE}, "metadata": {"name": pod.name, "uid": pod.uid}}
         await self._call("POST", f"{_path(pod)}/binding", target)
+        if script.machine is not None:
+            await self._work(pod, script.machine)
+            return
         if fate.no_image:
             await self._hang(pod)
             return
@@ -153,6 +158,14 @@ class HollowKubelet:
         await self._end(pod, script, fate, drains=drains)
         if not fate.evicted and fate.last_word:
             await pod.stopped.wait()
+        await self._delete(pod)
+
+    async def _work(self, pod: Pod, machine: Machine) -> None:
+        """A worker that is none of ours lives in its place."""
+        await self._set_status(pod, {"phase": "Running", **_container({"running": {"startedAt": _now()}})})
+        code, last_words = await machine.work(pod.obj, pod.stopped)
+        await self._set_status(pod, _ended(code, last_words))
+        await pod.stopped.wait()
         await self._delete(pod)
 
     async def _hang(self, pod: Pod) -> None:
@@ -169,16 +182,16 @@ class HollowKubelet:
     async def _end(self, pod: Pod, script: Script, fate: Fate, *, drains: bool) -> None:
         pod.said = None
         if drains:
-            await self._set_status(pod, _ended(ExitCode.DRAINED, so_far(pod, script, fate)))
+            await self._set_status(pod, _ended(ExitCode.DRAINED, _words(so_far(pod, script, fate))))
         elif fate.evicted:
             condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
             evicted = {"conditions": [{**condition, "lastTransitionTime": _now()}]}
-            await self._set_status(pod, {**_ended(KILLED, None), **evicted})
+            await self._set_status(pod, {**_ended(KILLED, _words(None)), **evicted})
         elif fate.exit_code != ExitCode.DONE:
-            await self._set_status(pod, _ended(fate.exit_code, giving_up(pod, fate)))
+            await self._set_status(pod, _ended(fate.exit_code, _words(giving_up(pod, fate))))
         else:
             report = work(pod, script, fate)
-            await self._set_status(pod, _ended(ExitCode.DONE, report if fate.last_word else None))
+            await self._set_status(pod, _ended(ExitCode.DONE, _words(report if fate.last_word else None)))
 
     async def _set_status(self, pod: Pod, status: JsonObject) -> None:
         addresses = {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}
@@ -217,8 +230,11 @@ def _container(state: JsonObject, *, ready: bool = True) -> JsonObject:
     return {"containerStatuses": [{**common, "state": state}]}
 
 
-def _ended(code: int, report: Report | None) -> JsonObject:
-    message = termination_message(report).decode() if report is not None else ""
+def _words(report: Report | None) -> str:
+    return termination_message(report).decode() if report is not None else ""
+
+
+def _ended(code: int, message: str) -> JsonObject:
     reason, times = "Error" if code else "Completed", {"startedAt": _now(), "finishedAt": _now()}
     terminated = {"exitCode": int(code), "message": message, "reason": reason, **times}
     return {"phase": "Failed" if code else "Succeeded", **_container({"terminated": terminated}, ready=False)}

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from headrace.api.batchstatus import RecordCounts, RecordProblem, Usage
 from headrace.api.evaluation import Feature, Scores
@@ -29,6 +30,8 @@ from headrace.api.worker import (
     ShardReport,
     WorkerConfig,
 )
+
+from .pod_processes import Machine
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Script:
     new_objects: Callable[[DataWindow], int] = lambda _: 0
     """How many objects `list` finds in a window."""
     fate: Callable[[Pod], Fate] = lambda _: Fate()
+    machine: Machine | None = None
+    """Where real workers run in place of these; None: the pods live as `fate` says."""
     go: asyncio.Event = field(default_factory=asyncio.Event)
     committed: dict[tuple[str, int], ShardReport] = field(default_factory=dict)
     """The disk: what is committed, by batch and shard."""
@@ -106,6 +111,7 @@ class Pod:
     """Which pod of this Job and shard, from 1."""
     config: WorkerConfig
     address: str
+    obj: dict[str, Any]
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is told to stop."""
     said: ShardReport | None = None
