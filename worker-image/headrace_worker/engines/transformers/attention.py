@@ -181,6 +181,7 @@ def _by_own_kernel(
         setattr(arguments, f"{name}_head", tensor.stride(1))
         setattr(arguments, f"{name}_token", tensor.stride(2))
     out = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
+    arguments.out_token = out.stride(1)
     arguments.heads, arguments.key_heads, arguments.size = query.shape[1], key.shape[1], query.shape[3]
     arguments.out, arguments.keys, arguments.values = out.data_ptr(), layer.keys.data_ptr(), layer.values.data_ptr()
     native.LIBRARY.attention(arguments, query.dtype)

@@ -13,6 +13,7 @@ from headrace_worker.engines.transformers.attention import NAME, Step
 from headrace_worker.engines.transformers.fused import FusedDecoder
 from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.engines.transformers.prefixes import Shared
+from headrace_worker.engines.transformers.sampling import likeliest
 from headrace_worker.errors import JobFailed
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
@@ -57,6 +58,35 @@ class PackedDecoder:
         All sequences are given whole. Of `decoding`, whose rows of the cache come first, all but the last token is cached. The beginning
         of each of the `prompts` may be `shared` with one of `decoding`; it is not computed again.
         """
+        tokens, positions, step = self.pack(decoding, prompts, shared)
+        if self._fused is not None:
+            return self._fused.forward(tokens, step)
+        logits: Tensor = self._model(
+            input_ids=torch.tensor([tokens], device=self._device),
+            position_ids=torch.tensor([positions], device=self._device),
+            use_cache=False,
+            logits_to_keep=step.last_tokens,
+            packed_step=step,
+        ).logits[0]
+        return logits
+
+    @torch.inference_mode()
+    def likeliest(
+        self,
+        decoding: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
+        shared: Sequence[Shared] = (),
+    ) -> Tensor:
+        """As `forward`, of the logits only where the greatest is: the likeliest tokens; -1 where the logits are no numbers."""
+        if self._fused is None:
+            return likeliest(self.forward(decoding, prompts, shared))
+        tokens, _, step = self.pack(decoding, prompts, shared)
+        return self._fused.likeliest(tokens, step)
+
+    def pack(
+        self, decoding: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], shared: Sequence[Shared]
+    ) -> tuple[list[int], list[int], Step]:
+        """The new tokens in one row, their positions, and how the row is cut; room has been made for them."""
         whole = [*decoding, *prompts]
         self.cache.reserve(len(whole), max(map(len, whole)))
         known = [prefix.length for prefix in shared] or [0] * len(prompts)
@@ -70,16 +100,7 @@ class PackedDecoder:
         for ids, begin in zip(prompts, known, strict=True):
             tokens += ids[begin:]
             positions += range(begin, len(ids))
-        if self._fused is not None:
-            return self._fused.forward(tokens, step)
-        logits: Tensor = self._model(
-            input_ids=torch.tensor([tokens], device=self._device),
-            position_ids=torch.tensor([positions], device=self._device),
-            use_cache=False,
-            logits_to_keep=step.last_tokens,
-            packed_step=step,
-        ).logits[0]
-        return logits
+        return tokens, positions, step
 
     @torch.inference_mode()
     def _expected(self) -> Tensor:

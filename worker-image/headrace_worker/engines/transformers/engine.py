@@ -15,7 +15,6 @@ from headrace_worker.engines.transformers import limits, weights
 from headrace_worker.engines.transformers.answers import Answers
 from headrace_worker.engines.transformers.decoder import PackedDecoder
 from headrace_worker.engines.transformers.embedding import Embedding, Encoder, Inputs
-from headrace_worker.engines.transformers.fused import FusedDecoder
 from headrace_worker.engines.transformers.generation import Generation, StepLimits
 from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.engines.transformers.memory import release_memory
@@ -24,6 +23,7 @@ from headrace_worker.engines.transformers.pooling import read_pooling
 from headrace_worker.engines.transformers.preparing import read_prompts, wants_base64
 from headrace_worker.engines.transformers.responses import Responses
 from headrace_worker.engines.transformers.sequences import Prompt
+from headrace_worker.engines.transformers.whole import written_out
 from headrace_worker.errors import JobFailed
 
 _TASKS = (Task.CHAT, Task.COMPLETION, Task.EMBEDDING)
@@ -76,7 +76,7 @@ class TransformersEngine:
             encoder = Encoder(model, read_pooling(self._files))
             self._runner = Embedding(encoder, self._responses, most, self.stats)
         else:
-            decoder = PackedDecoder(model, KVCache(limits.cache_budget(device)), FusedDecoder.of(model))
+            decoder = PackedDecoder(model, KVCache(limits.cache_budget(device)), written_out(model))
             answers = Answers(self._prompts, self._end_tokens(model.generation_config), self._task, self._responses)
             self._runner = Generation(decoder, answers, most, self.stats)
 

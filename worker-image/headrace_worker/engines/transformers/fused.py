@@ -9,42 +9,25 @@ from another, and a residual is added where it is normalised. Of the last layer 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headrace_worker.engines.transformers import native
 from headrace_worker.engines.transformers.attention import Step, native_arguments
-from headrace_worker.engines.transformers.packed import PackedLinear, PackedPart, can_pack
+from headrace_worker.engines.transformers.joined import Layer, joined_layers
+from headrace_worker.engines.transformers.sampling import likeliest
 
-MODEL_TYPES = frozenset({"llama", "mistral", "qwen2"})
-_FIXED_ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})
-"""Kinds of rotary positions whose angle depends on the position alone, not on how long a sequence is."""
 _ROW_STEP = 16
 """Rows of matrix products are a multiple of this, as they are inside of the processor's own; fewer are left as they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """What one layer consists of."""
-
-    index: int
-    before_attention: Tensor
-    qkv: PackedLinear
-    out: PackedLinear
-    before_mlp: Tensor
-    gate_up: PackedLinear
-    down: PackedLinear
-    window: int | None
 
 
 class FusedDecoder:
     """A model whose projections have been joined; runs packed steps."""
 
     def __init__(self, model: Any) -> None:
-        """`model` has been through `join_projections` and `pack_linear_layers`."""
+        """`model` has been through `join_projections`, which could join them, and `pack_linear_layers`."""
         config, base = model.config, model.model
         self._heads, self._key_heads = config.num_attention_heads, config.num_key_value_heads
         self._size = base.layers[0].self_attn.head_dim
@@ -53,13 +36,7 @@ class FusedDecoder:
         self._embedding, self._norm, self._head = base.embed_tokens.weight, base.norm.weight, model.lm_head
         self._rotary = base.rotary_emb
         self._cosines = self._sines = torch.empty(0, self._size // 2)
-        self._layers = [_layer(index, layer, config) for index, layer in enumerate(base.layers)]
-
-    @classmethod
-    def of(cls, model: Any) -> Self | None:
-        """The model written out; None for one whose projections could not be joined."""
-        joined = any(isinstance(module, PackedPart) for module in model.modules())
-        return cls(model) if joined else None
+        self._layers = joined_layers(model)
 
     def forward(self, tokens: Sequence[int], step: Step) -> Tensor:
         """The logits after the last token of each sequence, of shape [sequences, vocabulary]."""
@@ -78,6 +55,10 @@ class FusedDecoder:
         logits: Tensor = self._head(kernels.add_rms_norm(residual, delta, self._norm, self._epsilon))
         return logits[: len(step.lengths)]
 
+    def likeliest(self, tokens: Sequence[int], step: Step) -> Tensor:
+        """The likeliest token after each sequence; -1 where the logits are no numbers."""
+        return likeliest(self.forward(tokens, step))
+
     def _arguments(self, step: Step) -> native.Attention:
         """What the attention of this step is told, as far as it is the same in every layer."""
         if len(self._cosines) < step.cache.length:
@@ -92,15 +73,20 @@ class FusedDecoder:
         arguments.query_token = arguments.key_token = arguments.value_token = width
         return arguments
 
-    def _attend(self, step: Step, layer: _Layer, arguments: native.Attention, qkv: Tensor) -> Tensor:
-        """From queries, keys and values side by side to what the heads have found, [tokens, heads * size]."""
-        assert native.LIBRARY is not None
-        held = step.cache.layer_like(layer.index, qkv, self._key_heads, self._size)
-        out = qkv.new_zeros(qkv.shape[0], self._heads * self._size)  # rows of padding are nobody's and stay so
+    def _reads(self, arguments: native.Attention, qkv: Tensor) -> None:
+        """Say where queries, keys and values are, that lie side by side."""
         begin, bytes_per_head = qkv.data_ptr(), self._size * qkv.element_size()
         arguments.query = begin
         arguments.key = begin + self._heads * bytes_per_head
         arguments.value = begin + (self._heads + self._key_heads) * bytes_per_head
+
+    def _attend(self, step: Step, layer: Layer, arguments: native.Attention, qkv: Tensor) -> Tensor:
+        """From queries, keys and values side by side to what the heads have found, [tokens, heads * size]."""
+        assert native.LIBRARY is not None
+        held = step.cache.layer_like(layer.index, qkv, self._key_heads, self._size)
+        out = qkv.new_zeros(qkv.shape[0], self._heads * self._size)  # rows of padding are nobody's and stay so
+        self._reads(arguments, qkv)
+        arguments.out_token = self._heads * self._size
         arguments.out, arguments.keys, arguments.values = out.data_ptr(), held.keys.data_ptr(), held.values.data_ptr()
         arguments.window = layer.window or 0
         native.LIBRARY.attention(arguments, qkv.dtype)
@@ -111,59 +97,3 @@ def _padded(rows: Sequence[int]) -> list[int]:
     """Zeros at the end: oneDNN prepares a kernel for each number of rows, which takes longer than a few rows too many."""
     exact = len(rows) <= _ROW_STEP
     return [*rows, *([0] * (0 if exact else -len(rows) % _ROW_STEP))]
-
-
-def join_projections(model: Any) -> bool:
-    """Make one layer of each layer's projections that read the same, where `FusedDecoder` can run the model; says whether it can.
-
-    The model itself still works: its projections become parts of the joined ones.
-    """
-    if not _can_join(model):
-        return False
-    for layer in model.model.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        _join(attention, ("q_proj", "k_proj", "v_proj"))
-        _join(mlp, ("gate_proj", "up_proj"))
-    return True
-
-
-def _can_join(model: Any) -> bool:
-    config = model.config
-    if getattr(config, "model_type", None) not in MODEL_TYPES or not hasattr(model, "lm_head"):
-        return False
-    attention = model.model.layers[0].self_attn
-    return (
-        can_pack(model.dtype)
-        and native.can(model.dtype, attention.head_dim)
-        and config.hidden_act in ("silu", "swish")
-        and config.hidden_size % native.LANES == config.intermediate_size % native.LANES == 0
-        and model.model.rotary_emb.rope_type in _FIXED_ROTATIONS
-        and model.model.rotary_emb.inv_freq.numel() * 2 == attention.head_dim
-    )
-
-
-def _join(module: Any, names: tuple[str, ...]) -> None:
-    layers = [getattr(module, name) for name in names]
-    biases = [layer.bias for layer in layers]
-    bias = None if biases[0] is None else torch.cat(biases)
-    joined = PackedLinear(torch.cat([layer.weight for layer in layers]), bias)
-    start = 0
-    for name, layer in zip(names, layers, strict=True):
-        setattr(module, name, PackedPart(joined, start, start + layer.out_features))
-        start += layer.out_features
-
-
-def _layer(index: int, layer: Any, config: Any) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    # Mistral has one window for all layers and knows it from the configuration; Llama has none.
-    window = config.sliding_window if config.model_type == "mistral" else getattr(attention, "sliding_window", None)
-    return _Layer(
-        index,
-        layer.input_layernorm.weight,
-        attention.q_proj.joined,
-        attention.o_proj,
-        layer.post_attention_layernorm.weight,
-        mlp.gate_proj.joined,
-        mlp.down_proj,
-        window,
-    )

@@ -22,7 +22,7 @@ from headrace_worker.engines.transformers.answers import Answers
 from headrace_worker.engines.transformers.decoder import PackedDecoder
 from headrace_worker.engines.transformers.memory import is_out_of_memory, release_memory
 from headrace_worker.engines.transformers.prefixes import Shared, longest_shared
-from headrace_worker.engines.transformers.sampling import next_tokens
+from headrace_worker.engines.transformers.sampling import as_tokens, next_tokens
 from headrace_worker.engines.transformers.sequences import Sequence
 
 RECOVERY_STEPS = 128
@@ -132,8 +132,10 @@ class Generation:
         began = monotonic()
         try:
             decoding, prompts = ([one.tokens for one in some] for some in (self._running, admitted))
-            logits = self._decoder.forward(decoding, prompts, self._shared)
             sequences = [*self._running, *admitted]
+            if not any(one.wants_logits for one in sequences):
+                return as_tokens(self._decoder.likeliest(decoding, prompts, self._shared))
+            logits = self._decoder.forward(decoding, prompts, self._shared)
             tokens = next_tokens(logits, sequences)
             logprobs.note(logits, tokens, sequences)
             return tokens

@@ -7,16 +7,21 @@ shapes come from the keys and values themselves, so no model needs to be known h
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from headrace_worker.engines.transformers import native
+from headrace_worker.engines.transformers.memory import on_large_pages
 
 _ROW_STEP = 8
 """Rows are made in steps of this, from 1, 2, 4 on."""
 _LENGTH_STEP = 128
+_LARGE = 1024 * 1024
+"""Bytes from which on a tensor is put on large pages."""
 
 
 @dataclass(slots=True)
@@ -111,22 +116,30 @@ class KVCache:
         _, heads, _, size = key.shape
         if key.is_cuda or value.shape[-1] != size or not native.can(key.dtype, size):
             return self._empty(key)
-        return key.new_zeros(self.rows, heads, _blocks(self.length), size, native.LANES)
+        return _zeros(key, (self.rows, heads, _blocks(self.length), size, native.LANES))
 
     def _empty(self, like: Tensor) -> Tensor:
         """Zeros, because what lies beyond a sequence is multiplied by zero and must not be NaN."""
         _, heads, _, size = like.shape
         if like.is_cuda:  # the GPU's kernel wants the heads of one token side by side
             return like.new_zeros(self.rows, self.length, heads, size).transpose(1, 2)
-        return like.new_zeros(self.rows, heads, self.length, size)
+        return _zeros(like, (self.rows, heads, self.length, size))
 
     def _resized(self, old: Tensor) -> Tensor:
         blocked = old.dim() == 5
         shape = (self.rows, old.shape[1], _blocks(self.length), *old.shape[3:])
-        new = old.new_zeros(shape) if blocked else self._empty(old)
+        new = _zeros(old, shape) if blocked else self._empty(old)
         rows, columns = min(old.shape[0], self.rows), min(old.shape[2], new.shape[2])
         new[:rows, :, :columns] = old[:rows, :, :columns]
         return new
+
+
+def _zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zeros; on large pages where they are many and on a CPU, for at each step most of them are read."""
+    size = math.prod(shape) * like.itemsize
+    if like.is_cuda or size < _LARGE:
+        return like.new_zeros(shape)
+    return on_large_pages(size).view(like.dtype).view(*shape)
 
 
 def _blocks(length: int) -> int:

@@ -34,7 +34,7 @@ class PackedLinear(nn.Module):
 class PackedPart(nn.Module):
     """Some of the outputs of a linear layer that was made of several."""
 
-    def __init__(self, joined: PackedLinear, start: int, end: int) -> None:
+    def __init__(self, joined: nn.Module, start: int, end: int) -> None:
         super().__init__()
         self.joined = joined
         self._start, self._end = start, end

@@ -18,7 +18,8 @@ from headrace_worker.engines.transformers.parameters import Sampling
 
 _USUAL_CANDIDATES = 1024
 """So many likeliest tokens nearly always hold the wanted share of the probability; sorting a whole vocabulary takes much longer."""
-_NOTHING = -1
+NOTHING = -1
+"""Instead of a token where there are no numbers to choose one by."""
 
 
 class Draw(Protocol):
@@ -36,28 +37,35 @@ class Draw(Protocol):
 @torch.inference_mode()
 def next_tokens(logits: Tensor, sequences: Sequence[Draw]) -> list[int | None]:
     """The next token of each sequence, from logits of shape [sequences, vocabulary]; None where these are no numbers."""
-    chosen = _likeliest(logits)
-    drawn = [i for i, one in enumerate(sequences) if one.sampling.temperature > 0]
+    chosen = likeliest(logits)
+    heated = any(one.sampling.temperature > 0 for one in sequences)
+    known = chosen.tolist() if heated else []
+    drawn = [i for i, token in enumerate(known) if token != NOTHING and sequences[i].sampling.temperature > 0]
     cut = [i for i in drawn if sequences[i].sampling.top_p < 1 or sequences[i].sampling.top_k]
     whole = sorted(set(drawn) - set(cut))
     for rows, draw in ((whole, _draw_from_all), (cut, _draw_from_likeliest)):
         if rows:
             chosen[rows] = draw(logits[rows], [sequences[i] for i in rows])
+    return as_tokens(chosen)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The likeliest token of each row; -1 where the logits are no numbers."""
+    own = native.LIBRARY is not None and not logits.is_cuda and native.can(logits.dtype, native.LANES)
+    chosen = native.LIBRARY.greatest(logits.contiguous()) if own and native.LIBRARY is not None else logits.argmax(-1)
     # The greatest is NaN where any of them is. A logit of -inf alone is a token that must not come.
-    tokens: list[int] = chosen.where(logits.amax(-1).isfinite(), _NOTHING).tolist()
-    return [None if token == _NOTHING else token for token in tokens]
+    return chosen.where(logits.amax(-1).isfinite(), NOTHING)
+
+
+def as_tokens(chosen: Tensor) -> list[int | None]:
+    """A list, with None instead of -1."""
+    return [None if token == NOTHING else token for token in chosen.tolist()]
 
 
 def uniform(seed: str, place: int) -> float:
     """A number from 0 to 1, 1 excluded, that is the same in every run."""
     digest = hashlib.blake2b(f"{seed}/{place}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) / 2**53
-
-
-def _likeliest(logits: Tensor) -> Tensor:
-    if native.LIBRARY is None or logits.is_cuda or not native.can(logits.dtype, native.LANES):
-        return logits.argmax(-1)
-    return native.LIBRARY.greatest(logits.contiguous())
 
 
 def _draw_from_all(logits: Tensor, sequences: Sequence[Draw]) -> Tensor:

@@ -47,3 +47,8 @@ class Sequence:
     def generated(self) -> int:
         """Their number."""
         return len(self.tokens) - len(self.prompt)
+
+    @property
+    def wants_logits(self) -> bool:
+        """Whether more must be known of its next token than which is the likeliest."""
+        return self.sampling.temperature > 0 or self.sampling.logprobs is not None

@@ -24,7 +24,7 @@ from transformers import (
 
 from headrace.api.model import Model, Task
 from headrace_worker.engines.transformers import gguf
-from headrace_worker.engines.transformers.fused import join_projections
+from headrace_worker.engines.transformers.joined import join_projections
 from headrace_worker.engines.transformers.packed import pack_linear_layers
 from headrace_worker.engines.transformers.source import ModelFiles, find
 from headrace_worker.errors import JobFailed

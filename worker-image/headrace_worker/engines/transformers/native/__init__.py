@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_float, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +15,73 @@ import torch
 from torch import Tensor
 
 from headrace.api.worker import Env
-from headrace_worker.engines.transformers.native.build import library
+from headrace_worker.engines.transformers.native.build import fitting
+from headrace_worker.engines.transformers.native.structures import Attention, Layer, Linear, Pass
+
+__all__ = [
+    "LANES",
+    "LARGEST_HEAD",
+    "LIBRARY",
+    "PANEL",
+    "Attention",
+    "Kernels",
+    "Layer",
+    "Linear",
+    "Pass",
+    "can",
+    "load",
+]
 
 LANES = 16
 """Numbers in one vector. Widths must be multiples of it, and so many tokens lie side by side in a block of keys."""
+PANEL = 32
+"""Columns that lie together in what our own products read, and outputs in a block of weights."""
 LARGEST_HEAD = 512
+CPUINFO = Path("/proc/cpuinfo")
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-
-
-class Attention(ctypes.Structure):
-    """The arguments of the attention kernel, as `kernels.cpp` explains them."""
-
-    _fields_ = (
-        *((name, c_void_p) for name in ("query", "key", "value")),
-        *((f"{name}_{of}", c_int64) for name in ("query", "key", "value") for of in ("token", "head")),
-        *((name, c_void_p) for name in ("out", "keys", "values", "cosines", "sines", "starts", "lengths")),
-        *((name, c_int32) for name in ("sequences", "heads", "key_heads", "size", "length", "window")),
-        ("scaling", c_float),
-    )
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "attention": (POINTER(Attention),),
+    "add_rms_norm": (c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_float),
+    "silu_multiply": (c_void_p, c_void_p, c_int64, c_int64),
+    "greatest": (c_void_p, c_void_p, c_int64, c_int64),
+    "linear": (c_void_p, c_void_p, c_int64, c_int64, POINTER(Linear)),
+    "forward": (POINTER(Pass),),
+}
+_OF_SOME = frozenset({"linear", "forward"})
+"""Not in every library: an older CPU has torch's matrix products only."""
 
 
 class Kernels:
     """The functions of one library."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `OSError` when it cannot be loaded."""
+        """Raises `OSError` when it cannot be loaded, or the system does not let it run."""
         for runtime in sorted(Path(torch.__file__).parent.glob("lib/libgomp*")):
             ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
         found = ctypes.CDLL(str(path))
+        if not found.allowed():
+            raise OSError(f"{path.name}: the system does not give what it needs")
         self._functions: dict[tuple[str, torch.dtype], Any] = {}
-        signatures: dict[str, tuple[Any, ...]] = {
-            "attention": (POINTER(Attention),),
-            "add_rms_norm": (c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_float),
-            "silu_multiply": (c_void_p, c_void_p, c_int64, c_int64),
-            "greatest": (c_void_p, c_void_p, c_int64, c_int64),
-        }
-        for name, arguments in signatures.items():
+        for name, arguments in _SIGNATURES.items():
             for dtype, suffix in _DTYPES.items():
-                function = getattr(found, f"{name}_{suffix}")
-                function.argtypes, function.restype = arguments, None
-                self._functions[name, dtype] = function
+                if name not in _OF_SOME or hasattr(found, f"{name}_{suffix}"):
+                    function = getattr(found, f"{name}_{suffix}")
+                    function.argtypes, function.restype = arguments, None
+                    self._functions[name, dtype] = function
+
+    def multiplies(self, dtype: torch.dtype) -> bool:
+        """Whether it has matrix products, and so whole forward passes, of this number format."""
+        return ("forward", dtype) in self._functions
+
+    def forward(self, arguments: Pass, dtype: torch.dtype) -> None:
+        """A whole forward pass."""
+        self._functions["forward", dtype](arguments)
+
+    def linear(self, rows: Tensor, layer: Linear) -> Tensor:
+        """A linear layer alone."""
+        given, found = to_panels(rows), panels(len(rows), layer.outputs, rows.dtype)
+        self._functions["linear", rows.dtype](given.data_ptr(), found.data_ptr(), given.shape[1] - 1, len(rows), layer)
+        return found[:, : len(rows)].transpose(0, 1).reshape(len(rows), -1)[:, : layer.outputs].contiguous()
 
     def attention(self, arguments: Attention, dtype: torch.dtype) -> None:
         """Put the new keys and values into the cache, and let every new token look at its sequence."""
@@ -84,20 +111,47 @@ class Kernels:
         return out
 
 
+def panels(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """An empty matrix in panels of 32 columns, as `matmul.h` says: whole tiles of rows, and a row between two panels."""
+    return torch.zeros(-(-columns // PANEL), -(-rows // LANES) * LANES + 1, PANEL, dtype=dtype)
+
+
+def to_panels(rows: Tensor) -> Tensor:
+    """A matrix in panels, as wide as whole panels are."""
+    made = panels(rows.shape[0], rows.shape[1], rows.dtype)
+    made[:, : len(rows)] = rows.view(len(rows), -1, PANEL).transpose(0, 1)
+    return made
+
+
 def can(dtype: torch.dtype, size: int) -> bool:
     """Whether the kernels take this number format and head size."""
     return LIBRARY is not None and dtype in _DTYPES and size % LANES == 0 and size <= LARGEST_HEAD
 
 
+def can_multiply(dtype: torch.dtype) -> bool:
+    """Whether there are matrix products of this number format."""
+    return LIBRARY is not None and LIBRARY.multiplies(dtype)
+
+
 def load() -> Kernels | None:
-    """The library for this CPU; None where there is none, or it is not wanted."""
-    path = library(torch.backends.cpu.get_cpu_capability().lower())
-    if os.environ.get(Env.NATIVE, "1") == "0" or not path.exists():
+    """The best library that this CPU can run; None where there is none, or it is not wanted."""
+    if os.environ.get(Env.NATIVE, "1") == "0":
         return None
-    try:
-        return Kernels(path)
-    except OSError:  # made for another system: torch's own operations do the same
-        return None
+    for path in fitting(cpu_flags()):
+        try:
+            return Kernels(path)
+        except (
+            OSError
+        ):  # made for another system, or not allowed here: the next one, or torch's own operations, do the same
+            continue
+    return None
+
+
+def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
+    """What Linux says that this CPU can."""
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
 
 
 LIBRARY = load()
