@@ -30,7 +30,7 @@ from headrace.api.worker import (
 from headrace_worker import main as front_door
 from headrace_worker.config import load_config, load_surface, shard_index
 from headrace_worker.drain import Drain
-from headrace_worker.errors import Drained, JobFailed
+from headrace_worker.errors import CRASHED, Drained, JobFailed
 from headrace_worker.metrics import Metrics, MetricsServer
 from headrace_worker.stores.base import NoSpace, NotWritable
 from laptop import eventually
@@ -219,7 +219,7 @@ def test_main_that_meets_a_bug_tells_of_it(
         raise ZeroDivisionError("by nought")
 
     monkeypatch.setattr(front_door, "finalize", broken)
-    assert front_door.main(["finalize"]) == front_door.CRASHED
+    assert front_door.main(["finalize"]) == CRASHED
     report = parse_report(told.read_bytes())
     assert report is not None
     assert report.failure is not None

@@ -16,7 +16,7 @@ from headrace_worker import engines
 from headrace_worker.commit import ShardCommit
 from headrace_worker.drain import Drain
 from headrace_worker.engines.base import EngineStats, Outcome, Work
-from headrace_worker.errors import Drained, JobFailed
+from headrace_worker.errors import Drained, EngineDied, JobFailed
 from headrace_worker.journal import ShardJournal
 from headrace_worker.ledger import Entry
 from headrace_worker.manifest import read_header, read_shard_entry
@@ -282,6 +282,26 @@ def test_run_that_is_told_to_stop_while_the_model_loads_ends_at_once(tmp_path: P
 
     with pytest.raises(Drained):
         scene.work(SlowToLoad(scene.clock))
+
+
+@pytest.mark.parametrize("dies", ["step", "submit"])
+def test_run_whose_engine_dies_keeps_what_is_done(tmp_path: Path, dies: str) -> None:
+    scene = a_scene(tmp_path)
+    engine = scene.engine(per_step=2)
+    goes_on: Callable[..., object] = getattr(engine, dies)
+
+    def once_too_often(*given: object) -> object:
+        if engine.stats.batches == 2:
+            raise EngineDied("out of memory")
+        return goes_on(*given)
+
+    setattr(engine, dies, once_too_often)
+    with pytest.raises(EngineDied):
+        scene.work(engine)
+    assert scene.report.records.succeeded == 4
+    later = Scene(scene.folder)
+    commit = later.work(later.engine())
+    assert (commit.attempt, commit.records.succeeded) == (2, 10)
 
 
 def test_run_ends_when_a_newer_attempt_has_taken_the_shard(tmp_path: Path) -> None:

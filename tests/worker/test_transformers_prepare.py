@@ -15,8 +15,8 @@ from headrace.api.model import Model
 from headrace.api.records import ErrorCode, RecordError, Request
 from headrace_worker import engines
 from headrace_worker.engines.base import Work
-from headrace_worker.engines.transformers import TransformersEngine, source
-from headrace_worker.errors import JobFailed
+from headrace_worker.engines.transformers import TransformersEngine, source, weights
+from headrace_worker.errors import Drained, JobFailed
 from tiny_models import VOCABULARY, save_bert, save_llama, save_tokenizer, worker_config
 
 CONTEXT = 256
@@ -282,3 +282,14 @@ def test_load_model_for_another_task_fails_the_job(tmp_path: Path) -> None:
     """A text encoder has no weights for the head that predicts tokens: random ones would answer nonsense."""
     with pytest.raises(JobFailed, match=r"has no weights for .*, which the task completion needs"):
         an_engine(save_bert(tmp_path), "completion").load()
+
+
+def test_model_errors_leave_alone_that_the_worker_was_told_to_stop() -> None:
+    """A signal comes anywhere, also inside of what loads a model: another pod goes on, and the model is not blamed."""
+    with pytest.raises(Drained), weights.model_errors("tiny"):
+        raise Drained("told to stop")
+    with (
+        pytest.raises(JobFailed, match="ModelNotUsable: the model tiny cannot be used: nonsense"),
+        weights.model_errors("tiny"),
+    ):
+        raise ValueError("nonsense")

@@ -16,8 +16,8 @@ from headrace.api.records import ErrorCode, Request
 from headrace_worker import engines
 from headrace_worker.engines.transformers import TransformersEngine
 from headrace_worker.engines.vllm.engine import FED, VllmEngine
-from headrace_worker.engines.vllm.library import Core, Refused
-from headrace_worker.errors import JobFailed
+from headrace_worker.engines.vllm.library import Core, Died, Refused
+from headrace_worker.errors import CRASHED, EngineDied, JobFailed
 from tiny_models import drive, save_bert, save_llama, save_tokenizer, text, words, worker_config
 
 KNOWN = frozenset({"max_num_seqs", "dtype", "enforce_eager"})
@@ -38,18 +38,31 @@ class FakeVllm:
     closed: bool = False
     most: int = 0
     reason: str = "length"
+    busy: bool = False
+    """Whether no iteration comes to its end."""
+    dies: str = ""
+    """When it dies, if it does."""
 
     def start(self, arguments: Mapping[str, Any], *, pooling: bool) -> Core:
+        if self.dies == "as it starts":
+            raise Died("vLLM has ended")
         self.arguments = {**arguments, "pooling": pooling}
         return self
 
     def add(self, name: str, ids: Sequence[int], parameters: Mapping[str, Any]) -> None:
         if 13 in ids:
             raise Refused("13 brings bad luck")
+        if self.dies == "of a request":
+            raise Died("vLLM has ended")
         self.waiting[name] = (list(ids), dict(parameters), 0)
         self.most = max(self.most, len(self.waiting))
 
-    def step(self) -> list[Any]:
+    def step(self, seconds: float) -> list[Any] | None:
+        assert seconds > 0
+        if self.busy:
+            return None
+        if self.dies == "in an iteration":
+            raise Died("vLLM has ended")
         finished = []
         for name, (ids, parameters, written) in list(self.waiting.items())[: self.at_once]:
             self.waiting[name] = (ids, parameters, written + 1)
@@ -162,6 +175,28 @@ def test_close_aborts_what_is_under_way(model: Path) -> None:
     engine.close()
     assert fake.aborted == ["1.0", "2.0"]
     assert fake.closed
+
+
+@pytest.mark.parametrize("when", ["as it starts", "of a request", "in an iteration"])
+def test_a_vllm_that_dies_ends_the_worker_as_a_crash_does(model: Path, when: str) -> None:
+    engine = an_engine(FakeVllm(dies=when), model)
+    with pytest.raises(EngineDied, match="EngineDied: vLLM has ended") as raised:
+        drive(engine, [completion("r1", [6])])
+    assert raised.value.exit_code == CRASHED
+
+
+def test_step_without_an_iteration_comes_back_and_counts_none(model: Path) -> None:
+    """An iteration may take long: the shard loop is heard meanwhile, and what was submitted is not lost."""
+    fake = FakeVllm()
+    engine = an_engine(fake, model)
+    engine.load()
+    engine.submit([engine.prepare(0, completion("r0", [6], max_tokens=1))])
+    fake.busy = True
+    assert engine.step() == []
+    assert (engine.running, engine.stats.batches) == (1, 0)
+    fake.busy = False
+    assert [outcome.work.position for outcome in engine.step()] == [0]
+    assert (engine.running, engine.stats.batches) == (0, 1)
 
 
 def test_step_embeds_the_inputs_of_a_record_in_their_order(tmp_path: Path) -> None:

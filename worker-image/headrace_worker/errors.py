@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from headrace.api.worker import ExitCode, Failure
 
+CRASHED = 1
+"""Exit code of a worker that met something nobody has thought of, or that may pass; another is started, a limited number of times."""
+
 
 class WorkerError(Exception):
     """The worker cannot go on. `main` turns it into the exit code and the termination message."""
 
-    def __init__(self, exit_code: ExitCode, reason: str, message: str) -> None:
+    def __init__(self, exit_code: int, reason: str, message: str) -> None:
         self.exit_code = exit_code
         self.failure = Failure(reason=reason, message=message)
         super().__init__(f"{reason}: {message}")
@@ -33,3 +36,10 @@ class Drained(WorkerError):
 
     def __init__(self, message: str) -> None:
         super().__init__(ExitCode.DRAINED, "Drained", message)
+
+
+class EngineDied(WorkerError):
+    """What the engine runs in has ended; another worker may do better, so it counts as a crash."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(CRASHED, "EngineDied", message)

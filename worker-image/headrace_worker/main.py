@@ -30,7 +30,7 @@ from headrace.api.worker import (
 from headrace_worker import engines, results
 from headrace_worker.config import Surface, bad_config, load_config, load_surface, shard_index, termination_log
 from headrace_worker.drain import drain_on_end_of_input
-from headrace_worker.errors import WorkerError
+from headrace_worker.errors import CRASHED, WorkerError
 from headrace_worker.failures import input_failures, output_failures
 from headrace_worker.finalize import finalize
 from headrace_worker.joining.join import join
@@ -49,9 +49,6 @@ from headrace_worker.shard import run_shard
 from headrace_worker.stores import open_store
 from headrace_worker.stores.base import Unreachable
 from headrace_worker.traces import Playing, open_traces
-
-CRASHED = 1
-"""Exit code of a worker that met something nobody has thought of, or that may pass; another is started, a limited number of times."""
 
 log = logging.getLogger("headrace_worker")
 

@@ -6,7 +6,8 @@ The journal is the only truth. Whatever ends this loop (a signal, a full disk, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from headrace.api.worker import ManifestHeader, Shard, ShardReport, WorkerConfig
 from headrace_worker import engines
@@ -182,7 +183,8 @@ class ShardRun:
         while batch := self._batcher.next_batch(self._clock(), self._engine.room, more_coming=more_coming):
             self._load()
             self._recorder.begin(batch, self._clock(), again=self._retries.has_failed)
-            self._engine.submit(batch)
+            with self._books_closed():
+                self._engine.submit(batch)
         self._recorder.waiting(self._waiting)
 
     def _load(self) -> None:
@@ -208,14 +210,20 @@ class ShardRun:
             self._recorder.held(Activity.WAIT, self._clock())
 
     def _worked(self) -> list[Outcome]:
-        """What the engine hands back. It may find that nobody can be asked any more: then with the books closed."""
-        try:
+        """What the engine hands back."""
+        with self._books_closed():
             outcomes = self._engine.step()
+        self._recorder.held(Activity.WORK, self._clock())
+        return outcomes
+
+    @contextmanager
+    def _books_closed(self) -> Iterator[None]:
+        """The engine may find that nobody can be asked any more, or die: then with the books closed."""
+        try:
+            yield
         except WorkerError:
             self._recorder.close_books(self._clock())
             raise
-        self._recorder.held(Activity.WORK, self._clock())
-        return outcomes
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         """Park what is worth another try; the rest is finished."""

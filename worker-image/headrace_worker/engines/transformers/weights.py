@@ -27,7 +27,7 @@ from headrace_worker.engines.transformers import gguf
 from headrace_worker.engines.transformers.joined import join_projections
 from headrace_worker.engines.transformers.packed import pack_linear_layers
 from headrace_worker.engines.transformers.source import ModelFiles, find
-from headrace_worker.errors import JobFailed
+from headrace_worker.errors import JobFailed, WorkerError
 
 _UNUSED_WEIGHTS = ("pooler.",)
 """Weights that may be missing, because embeddings are not made with them."""
@@ -120,10 +120,10 @@ def context_tokens(model: Model, config: Any) -> int:
 
 @contextmanager
 def model_errors(name: str) -> Iterator[None]:
-    """Whatever the block raises means that the model is not there or not usable: `JobFailed`."""
+    """Whatever the block raises means that the model is not there or not usable: `JobFailed`. But being told to stop is no fault of it."""
     try:
         yield
-    except JobFailed:
+    except WorkerError:
         raise
     except (OSError, HfHubHTTPError) as error:
         raise JobFailed("ModelNotFound", f"the model {name} cannot be loaded: {_first_line(error)}") from error

@@ -7,7 +7,8 @@ becomes free is taken in the very next iteration, while this process writes the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from headrace_worker.engines.transformers.responses import Responses
 from headrace_worker.engines.vllm import answers, library
 from headrace_worker.engines.vllm.arguments import engine_arguments, most_sequences
 from headrace_worker.engines.vllm.parameters import sampling
-from headrace_worker.errors import JobFailed
+from headrace_worker.errors import EngineDied, JobFailed
 
 TASKS = (Task.CHAT, Task.COMPLETION, Task.EMBEDDING)
 FED = 2
@@ -97,9 +98,9 @@ class VllmEngine:
         return Work(position, request, len(ids), chosen["max_tokens"], Prepared([ids], chosen))
 
     def load(self) -> None:
-        """Start vLLM with the model. Raises `JobFailed`."""
+        """Start vLLM with the model. Raises `JobFailed`, `EngineDied`."""
         weights.fetch(self._model, self._files)
-        with weights.model_errors(self._model.name):
+        with weights.model_errors(self._model.name), _deaths():
             self._core = self._start(self._arguments, pooling=self._task == Task.EMBEDDING)
 
     @property
@@ -113,11 +114,12 @@ class VllmEngine:
         return len(self._in_hand) + len(self._failed)
 
     def submit(self, batch: Sequence[Work]) -> None:
-        """Hand records over to vLLM; what it refuses comes back with the next step."""
+        """Hand records over to vLLM; what it refuses comes back with the next step. Raises `EngineDied`."""
         for work in batch:
             try:
-                for index, ids in enumerate(work.prepared.ids):
-                    self._loaded.add(_name(work.position, index), ids, work.prepared.parameters)
+                with _deaths():
+                    for index, ids in enumerate(work.prepared.ids):
+                        self._loaded.add(_name(work.position, index), ids, work.prepared.parameters)
             except library.Refused as error:
                 self._give_up(work)
                 self._failed.append(Outcome(work, error=RecordError(ErrorCode.INVALID_REQUEST, f"vLLM: {error}")))
@@ -127,15 +129,19 @@ class VllmEngine:
                 self.stats.batched_tokens += work.tokens
 
     def step(self) -> list[Outcome]:
-        """Wait until something has finished, or a moment."""
+        """Wait until something has finished, or a moment. Raises `EngineDied`."""
         outcomes, self._failed = self._failed, []
         over = time.monotonic() + LONGEST_STEP_SECONDS
-        while not outcomes and self._in_hand and time.monotonic() < over:
+        while not outcomes and self._in_hand and (left := over - time.monotonic()) > 0:
             running = min(self._requests, self._most)
+            with _deaths():
+                finished = self._loaded.step(left)
+            if finished is None:
+                break
             self.stats.batches += 1
             self.stats.batched_records += running
             self.stats.batched_tokens += running
-            outcomes = [found for output in self._loaded.step() if (found := self._take(output)) is not None]
+            outcomes = [found for output in finished if (found := self._take(output)) is not None]
         return outcomes
 
     def close(self) -> None:
@@ -169,6 +175,15 @@ class VllmEngine:
     def _loaded(self) -> library.Core:
         assert self._core is not None, "load() comes before the first submit"
         return self._core
+
+
+@contextmanager
+def _deaths() -> Iterator[None]:
+    """The end of vLLM is that of this worker: raises `EngineDied`."""
+    try:
+        yield
+    except library.Died as error:
+        raise EngineDied(str(error)) from error
 
 
 def _open(running: _Running) -> list[int]:
