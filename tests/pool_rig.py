@@ -11,7 +11,7 @@ from typing import Any
 from asking_rig import FakeClock, MemoryPlace, MemoryStore
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestRoute
 from headrace.api.gateway import ServedModel
-from headrace.api.worker import FREE, ExitCode, Failure, MicroBatch
+from headrace.api.worker import FREE, ExitCode, Failure, MicroBatch, Partial, partial_line
 from headrace.gateway.gathering.answers import Answers
 from headrace.gateway.gathering.pool import Pool, PoolLane
 from headrace.gateway.gathering.poolworkers import End
@@ -71,6 +71,10 @@ class ScriptedWorker:
         """The requests of the micro-batch that it was told last."""
         return [one.custom_id for one in self.told[-1].requests] if self.told else []
 
+    def write(self, name: str, text: str) -> None:
+        """Say how far an answer has come."""
+        self.said.put_nowait(partial_line(Partial(custom_id=name, text=text, tokens=len(text))))
+
     def answer(self, *names: str, **error: str) -> None:
         """Answer requests, with their own names; or with an error."""
         for name in names:
@@ -100,6 +104,8 @@ class PoolWorld:
     route: RequestRoute
     clock: FakeClock = field(default_factory=FakeClock)
     accepted: list[str] = field(default_factory=list)
+    grown: list[tuple[str, Partial]] = field(default_factory=list)
+    """What was told of answers that are being written."""
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
@@ -111,7 +117,7 @@ class PoolWorld:
         """A new process; nothing of an earlier one is left but what is in the store."""
         self.workers = ScriptedWorkers()
         answers = Answers(self.store, MemoryPlace(), self.clock)
-        self.pool = Pool(self.route, self.workers, self.clock)
+        self.pool = Pool(self.route, self.workers, self.clock, lambda *grown: self.grown.append(grown))
         self.processes.append(self.pool)
         lane = PoolLane(self.pool, "default", self.store, answers)
         self.windows = RouteWindows(self.route, SERVED, self.store, lane, self.clock)

@@ -110,6 +110,38 @@ def test_requests_that_gather_are_one_micro_batch_of_a_model_that_stays_loaded()
     assert {record_object(world.record(number))["batch_id"] for number in range(8)} == {None}, "there is no batch"
 
 
+@pytest.mark.parametrize(("said", "told_to_workers"), [({}, 500), ({"partialMilliseconds": 0}, None)])
+def test_answers_that_are_being_written_are_told_of_until_they_are_there(
+    said: dict[str, int], told_to_workers: int | None
+) -> None:
+    async def story(world: PoolWorld) -> None:
+        await world.ask(2)
+        await world.go()
+        (worker,) = world.workers.started
+        worker.free()
+        await world.go()
+        assert worker.told[-1].partial_milliseconds == told_to_workers
+        first, second = worker.names
+        worker.write(first, "a")
+        worker.write(first, "a b")
+        worker.answer(first)
+        worker.write(first, "too late")
+        worker.write("somebody else's", "a")
+        worker.write(second, "c")
+        await world.go()
+        assert [(where, it.custom_id, it.text) for where, it in world.grown] == [
+            ("default", first, "a"),
+            ("default", first, "a b"),
+            ("default", second, "c"),
+        ]
+        assert world.record(1).state == RequestState.IN_PROGRESS, "it is no answer"
+        worker.answer(second)
+        worker.free()
+        await world.go()
+
+    told(story, **said).check()
+
+
 def test_worker_that_dies_in_a_batch_leaves_all_requests_answered_once() -> None:
     """What it has said counts; each of the others is tried alone, so that the one that kills workers hurts nobody."""
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from asking_rig import FakeClock, MemoryPlace, MemoryStore, MemoryStores, NoTakers
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestState
+from headrace.api.worker import Partial
 from headrace.core.asking.push import MOST_IDS, heard, server_sent, stream_message, token_of
 from headrace.core.openai.errors import ApiError
 from headrace.gateway.queues.known import Known
@@ -66,6 +67,10 @@ class World:
         record = RequestRecord(id=name, accepted=1, state=state)
         assert await self.store.write_record(record, kept.revision if kept else 0)
 
+    def grow(self, number: int, text: str = "so far") -> None:
+        """An answer is being written."""
+        self.pushes.grown("default", Partial(custom_id=self.names[number % self.count], text=text, tokens=len(text)))
+
     async def connect(self) -> Listener:
         """The client comes, with the token of the last that it has heard, and asks for all of its requests."""
         self.cut()
@@ -94,6 +99,8 @@ class World:
             await self.change(number)
         elif action == "read":
             await self.pushes.step()
+        elif action == "grow":
+            self.grow(number)
         elif action == "hear":
             await self.hear()
         elif action == "cut":
@@ -102,7 +109,7 @@ class World:
             await self.connect()
 
 
-ACTIONS = st.tuples(st.sampled_from(["change", "change", "read", "hear", "cut", "connect"]), st.integers(0, 2))
+ACTIONS = st.tuples(st.sampled_from(["change", "change", "read", "hear", "cut", "connect", "grow"]), st.integers(0, 2))
 
 
 @given(st.lists(ACTIONS, max_size=40))
@@ -145,6 +152,36 @@ def test_listener_that_reads_nothing_holds_a_few_numbers_and_is_told_the_latest(
     asyncio.run(story())
     assert [state for _, state in world.told] == ["completed"] * 50
     assert world.pushes.recent.currsize == 0, "nobody waits any more"
+
+
+def test_answers_that_grow_are_told_last_and_who_is_slow_hears_of_the_last_growth_alone() -> None:
+    world = World(3)
+
+    async def story() -> None:
+        await world.pushes.begin()
+        world.grow(0, "nobody listens")
+        assert world.pushes.partials.currsize == 0
+        listener = await world.connect()
+        while await listener.take():
+            pass
+        for number in range(3):
+            await world.change(number)
+            for length in range(1, 100):
+                world.grow(number, "x" * length)
+        world.pushes.grown("another", Partial(custom_id=world.names[0], text="not yours", tokens=9))
+        await world.change(0)
+        await world.pushes.step()
+        heard = [await listener.take() for _ in range(6)]
+        assert [event["type"] for event in heard if event is not None] == ["request"] * 3 + ["partial"] * 2
+        assert [(one["id"], len(one["text"]), one["token"]) for one in heard[3:5] if one is not None] == [
+            (world.names[number], 99, None) for number in (1, 2)
+        ], "the answer of the first is there, and no part of it is told after it"
+        world.grow(0)
+        assert await listener.take() is None
+        listener.close()
+        assert world.pushes.partials.currsize == 0
+
+    asyncio.run(story())
 
 
 def test_listener_is_told_of_the_queue_once_and_of_nothing_that_is_known() -> None:

@@ -17,7 +17,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from asking_desk import MODELS
 from asking_rig import EVERYBODY, FakeClock, MemoryPlace, MemoryPlaces, MemoryStore, MemoryStores, NoTakers
+from headrace.api.answers import PartialEvent
 from headrace.api.asking import QueuedRequest, RequestRecord, RequestState
+from headrace.api.worker import Partial
 from headrace.gateway.metrics import Metrics
 from headrace.gateway.queues.store import StoreAway
 from headrace.gateway.telling.pushing import Pushes
@@ -233,6 +235,39 @@ async def events(desk: Desk, query: str, headers: Mapping[str, str] | None = Non
     tokens = [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
     found = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
     return answer.status_code, found, tokens[-1] if tokens else None
+
+
+def test_partial_answers_are_told_on_both_kinds_of_streams_and_move_no_token() -> None:
+    async def story(desk: Desk) -> None:
+        (name,) = await desk.queue(1)
+        grown = Partial(custom_id=name, text="Once upon", tokens=2)
+        async with desk.socket(f"?id={name}") as connection, httpx2.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+            assert (await said(connection))["request"]["status"] == "queued"
+            async with client.stream("GET", f"http://{desk.url}?id={name}") as stream:
+                lines = stream.aiter_lines()
+                await _until_line(lines, "event: request")
+                desk.pushes.grown("default", grown)
+                told = {"type": "partial", "token": None, "id": name, "text": "Once upon", "tokens": 2}
+                assert await said(connection) == told
+                PartialEvent.model_validate(told)
+                before = await _until_line(lines, "event: partial")
+                assert not [line for line in before if line.startswith("id:")], "a browser would come again with it"
+                assert json.loads((await anext(lines)).removeprefix("data: ")) == told
+                await desk.end(name)
+                assert (await said(connection))["request"]["status"] in ("in_progress", "completed")
+                await _until_line(lines, "event: request")
+
+    at_desk(story)
+
+
+async def _until_line(lines: AsyncIterator[str], wanted: str) -> list[str]:
+    """The lines up to one."""
+    before = list[str]()
+    async for line in lines:
+        if line == wanted:
+            return before
+        before.append(line)
+    raise AssertionError(f"{wanted} has not come: {before}")
 
 
 def test_events_end_with_the_last_request_and_go_on_after_the_last_that_was_heard() -> None:

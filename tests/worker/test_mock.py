@@ -13,7 +13,7 @@ from headrace.api.engines import EngineName
 from headrace.api.records import ErrorCode, RecordError, Request
 from headrace.api.worker import WorkerConfig
 from headrace_worker import engines
-from headrace_worker.engines.base import Outcome, Work
+from headrace_worker.engines.base import Outcome, Work, Writing
 from headrace_worker.engines.mock import Mock
 from headrace_worker.errors import JobFailed
 from worker_rig import CREATED, Folder
@@ -143,6 +143,27 @@ def test_step_gives_a_batch_back_when_its_time_is_over(monkeypatch: pytest.Monke
     clock.now += 0.1
     assert len(engine.step()) == 1
     assert slept == [pytest.approx(0.1)]
+
+
+@pytest.mark.parametrize("task", ["chat", "completion"])
+def test_unfinished_answers_grow_with_the_time_and_begin_as_they_end(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    engine = Mock(a_config(task, latencyMilliseconds=1000), CREATED, clock)
+    assert isinstance(engine, Writing)
+    asked = chat() if task == "chat" else Request("r1", {"prompt": "How are you?"})
+    engine.submit([engine.prepare(0, asked)])
+    assert engine.unfinished() == [], "nothing is there yet"
+    clock.now += 0.5
+    (half,) = engine.unfinished()
+    assert (half.work.request.custom_id, half.text, half.tokens) == ("r1", "r1: How ", 2)
+    clock.now += 0.5
+    (outcome,) = engine.step()
+    assert outcome.body is not None
+    assert "r1: How are you?" in str(outcome.body["choices"])
+    assert engine.unfinished() == []
 
 
 def test_room_is_a_whole_batch_or_none() -> None:

@@ -192,6 +192,28 @@ def test_step_hands_a_short_answer_back_while_a_long_one_goes_on(llama: Known) -
     assert (engine.room, engine.running) == (1, 1)
 
 
+@pytest.mark.parametrize("task", ["chat", "completion"])
+def test_unfinished_answers_are_the_beginnings_of_those_that_come(llama: Known, task: str) -> None:
+    model = {"name": "tiny", "task": task, "source": {"path": str(llama.folder)}}
+    engine = TransformersEngine(worker_config(model), created=7)
+    body = {"messages": [{"role": "user", "content": "t5 t6"}]} if task == "chat" else {"prompt": [1, 5, 9]}
+    work = engine.prepare(0, Request("r", {**body, "max_tokens": 12, "temperature": 0, "ignore_eos": True}))
+    engine.load()
+    assert engine.unfinished() == []
+    engine.submit([work])
+    said, outcomes = [], engine.step()
+    while not outcomes:
+        (one,) = engine.unfinished()
+        said.append((one.text, one.tokens))
+        outcomes = engine.step()
+    assert outcomes[0].body is not None
+    choice = outcomes[0].body["choices"][0]
+    whole = choice["text"] if task == "completion" else choice["message"]["content"]
+    assert [tokens for _, tokens in said] == [*range(1, 12)]
+    assert all(whole.startswith(text) for text, _ in said)
+    assert engine.unfinished() == []
+
+
 # Sampling
 
 

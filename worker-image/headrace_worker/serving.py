@@ -17,6 +17,7 @@ from headrace_worker.batcher import Batcher, BatchLimits
 from headrace_worker.engines.base import Engine, Outcome
 from headrace_worker.errors import Drained
 from headrace_worker.feed import Feed, private_output
+from headrace_worker.partials import Partials
 from headrace_worker.recorder import Surroundings
 from headrace_worker.retry import RetryQueue
 
@@ -46,6 +47,7 @@ class Serving:
         self._parameters, self._around, self._engine, self._feed = config.parameters, around, engine, feed
         self._batcher = Batcher(BatchLimits.of(config.batching))
         self._retries = RetryQueue(config.retries, seed=f"{config.batch.uid}/{os.getpid()}")
+        self._partials = Partials(engine, feed, around.clock)
         self._size = config.batching.max_batch_size
         self._submitted: dict[int, float] = {}
         self._told = 0
@@ -58,6 +60,7 @@ class Serving:
             self._hand_over()
             if self._engine.running:
                 self._settle(self._engine.step())
+                self._partials.say()
             elif not self._said_free:
                 self._feed.say(FREE)
                 self._said_free = True
@@ -78,6 +81,7 @@ class Serving:
             self._batcher.add(work, now)
         for batch in self._feed.take(self._around.drain):
             self._said_free = False
+            self._partials.every(batch.partial_milliseconds)
             for told in batch.requests:
                 self._take_one(told, now)
         self._around.metrics.queue_depth.set(len(self._batcher) + len(self._retries))

@@ -267,11 +267,24 @@ class RefusalEvent(OpenAIModel):
     error: Refusal
 
 
+class PartialEvent(OpenAIModel):
+    """The beginning of an answer that is being written by a warm pool, as it is told on a stream. Nobody is told of all of them."""
+
+    type: Literal["partial"]
+    token: None
+    """There is none: nothing that is told later depends on having heard it."""
+    id: str
+    """Of the request."""
+    text: str
+    """The answer so far, from its beginning."""
+    tokens: int
+
+
 class ServerSentEvent(OpenAIModel):
     """An event of a stream of Server-Sent Events."""
 
     id: str | None = None
     """The token of what it tells."""
-    event: Literal["request", "error"]
+    event: Literal["request", "partial", "error"]
     data: Annotated[str, Field(json_schema_extra={"contentMediaType": "application/json"})]
-    """A `RequestEvent` or a `RefusalEvent`."""
+    """A `RequestEvent`, a `PartialEvent` or a `RefusalEvent`."""

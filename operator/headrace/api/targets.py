@@ -69,6 +69,8 @@ class WarmPool(ApiModel):
     refresh_seconds: Annotated[int, Field(ge=60, le=31_536_000)] | None = None
     """How old a worker may get: then another takes its place, which looks up anew what `model.source` names, and loads that. By default
     as old as it likes."""
+    partial_milliseconds: Annotated[int, Field(ge=0, le=60_000)] = 500
+    """How often those who listen are told how far answers have come, where the engine knows; 0 for never."""
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
     """With so many workers that died over it a request has failed, and is a dead letter. The second time it is tried alone."""
 

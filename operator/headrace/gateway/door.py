@@ -102,14 +102,14 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
             door.nats if isinstance(door.nats, Address) else await stack.enter_async_context(nats_server(door.nats))
         )
         stores = await stack.enter_async_context(connected(address))
-        pools = {
-            route.name: Pool(route, door.workers(route), clock)
-            for route in models.routes
-            if route.target.warm_pool is not None
-        }
         watch = Metrics((route.name for route in models.routes), Spans(tracing_here(), tracer_here()))
         pushes = Pushes(stores, clock, watch)
         await pushes.begin()
+        pools = {
+            route.name: Pool(route, door.workers(route), clock, pushes.grown)
+            for route in models.routes
+            if route.target.warm_pool is not None
+        }
         takers, work = await _takers(
             door, stores, lambda lane: _windows(lane, door.places, stores, pools, clock, watch), stack
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from headrace.api.base import JsonObject
 from headrace.api.endpointstatus import BreakerState, EndpointReport
@@ -153,3 +153,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what the engine holds."""
+
+
+class Unfinished(NamedTuple):
+    """An answer that is being written."""
+
+    work: Work
+    text: str
+    """All of it so far."""
+    tokens: int
+
+
+@runtime_checkable
+class Writing(Protocol):
+    """An engine that can say how far its answers have come."""
+
+    def unfinished(self) -> list[Unfinished]:
+        """Those of which there is something already."""

@@ -21,7 +21,7 @@ from headrace.api.model import Task
 from headrace.api.records import CHARACTERS_PER_TOKEN, ErrorCode, RecordError, Request, estimate_prompt_tokens
 from headrace.api.worker import WorkerConfig
 from headrace_worker.engines import RequestChecker
-from headrace_worker.engines.base import Continuation, EngineStats, Outcome, Work
+from headrace_worker.engines.base import Continuation, EngineStats, Outcome, Unfinished, Work
 from headrace_worker.errors import JobFailed
 
 EXCERPT_CHARACTERS = 64
@@ -130,6 +130,18 @@ class Mock:
         batch, self._batch = self._batch, []
         return [self._outcome(work) for work in batch]
 
+    def unfinished(self) -> list[Unfinished]:
+        """As much of each answer as its time is over."""
+        if self._task == Task.EMBEDDING or not self._settings.latency_milliseconds:
+            return []
+        done = max(0.0, min(1.0, 1 - (self._ready_at - self._clock()) * 1000 / self._settings.latency_milliseconds))
+        found = []
+        for work in self._batch:
+            text, _, tokens = _generated(work, _prompt(self._task, work))
+            so_far = int(done * tokens)
+            found.append(Unfinished(work, text[: so_far * CHARACTERS_PER_TOKEN], so_far))
+        return [one for one in found if one.tokens]
+
     def close(self) -> None:
         """There is nothing to give back."""
 
@@ -171,6 +183,11 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else orjson.dumps(content).decode()
 
 
+def _prompt(task: Task, work: Work) -> str:
+    body = work.request.body
+    return _text(body["messages"][-1].get("content") if task == Task.CHAT else body["prompt"])
+
+
 def _generated(work: Work, prompt: str) -> tuple[str, str, int]:
     """Text, finish reason and tokens of an answer."""
     text = f"{work.request.custom_id}: {prompt[:EXCERPT_CHARACTERS]}"
@@ -181,14 +198,14 @@ def _generated(work: Work, prompt: str) -> tuple[str, str, int]:
 
 
 def _chat(work: Work) -> tuple[JsonObject, int]:
-    text, finish_reason, tokens = _generated(work, _text(work.request.body["messages"][-1].get("content")))
+    text, finish_reason, tokens = _generated(work, _prompt(Task.CHAT, work))
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     return {"object": "chat.completion", "choices": [choice]}, tokens
 
 
 def _completion(work: Work) -> tuple[JsonObject, int]:
-    text, finish_reason, tokens = _generated(work, _text(work.request.body["prompt"]))
+    text, finish_reason, tokens = _generated(work, _prompt(Task.COMPLETION, work))
     return {
         "object": "text_completion",
         "choices": [{"index": 0, "text": text, "finish_reason": finish_reason}],

@@ -35,7 +35,7 @@ from headrace.api.worker.reports import (
     parse_report,
     termination_message,
 )
-from headrace.api.worker.serving import FREE, MicroBatch, ToldRequest
+from headrace.api.worker.serving import FREE, MicroBatch, Partial, ToldRequest, parse_partial, partial_line
 from headrace.api.worker.shards import ManifestHeader, Segment, Shard
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "ListReport",
     "ManifestHeader",
     "MicroBatch",
+    "Partial",
     "PlanReport",
     "Report",
     "Role",
@@ -64,7 +65,9 @@ __all__ = [
     "ShardReport",
     "ToldRequest",
     "WorkerConfig",
+    "parse_partial",
     "parse_report",
+    "partial_line",
     "parts_input",
     "shard_at",
     "stage_input",

@@ -13,6 +13,7 @@ import orjson
 
 from headrace.api.asking import StreamMessage
 from headrace.api.base import InvalidSpec, JsonObject
+from headrace.api.worker import Partial
 from headrace.core.openai.errors import ApiError, bad_request, from_invalid
 
 MOST_IDS = 1000
@@ -64,6 +65,11 @@ def changed(token: str, shown: JsonObject) -> JsonObject:
 def waiting(shown: JsonObject) -> JsonObject:
     """What a new connection is told of a request in the queue: nothing has changed, so there is no token."""
     return {"type": "request", "token": None, "request": shown}
+
+
+def growing(partial: Partial) -> JsonObject:
+    """The event of an answer that is being written: there is no token, for whoever misses it has the next one, or the whole answer."""
+    return {"type": "partial", "token": None, "id": partial.custom_id, "text": partial.text, "tokens": partial.tokens}
 
 
 def refused(error: ApiError, request_id: str | None = None, token: str | None = None) -> JsonObject:

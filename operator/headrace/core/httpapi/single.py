@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from headrace.api.answers import DeadLetterPage, RefusalEvent, RequestEvent, RequestObject, RouteList, ServerSentEvent
+from headrace.api.answers import (
+    DeadLetterPage,
+    PartialEvent,
+    RefusalEvent,
+    RequestEvent,
+    RequestObject,
+    RouteList,
+    ServerSentEvent,
+)
 from headrace.api.asking import StreamMessage
 from headrace.api.gateway import AskedRequest
 from headrace.core.httpapi.operation import EVENTS, Answer, Body, Operation, Parameter, Tag
@@ -62,7 +70,7 @@ STREAM_EVENTS = Operation(
     "GET",
     "/v1/stream",
     Tag.REQUESTS,
-    "Tells when requests begin and end, as Server-Sent Events, until all have ended.",
+    "Tells when requests begin and end, and how answers grow in a warm pool, as Server-Sent Events, until all have ended.",
     (
         Answer(200, "The events.", ServerSentEvent, EVENTS),
         Answer(204, "All have ended, and all of it was told.", media_type=None),
@@ -81,7 +89,7 @@ STREAM_SOCKET = Operation(
     _STREAMED,
     is_socket=True,
     heard=(StreamMessage,),
-    told=(RequestEvent, RefusalEvent),
+    told=(RequestEvent, PartialEvent, RefusalEvent),
 )
 LIST_LETTERS = Operation(
     "listDeadLetters",

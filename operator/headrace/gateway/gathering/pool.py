@@ -17,7 +17,7 @@ from typing import NamedTuple, Never
 
 from headrace.api.asking import ClosedWindow, QueuedRequest, RequestRoute
 from headrace.api.targets import WarmPool
-from headrace.api.worker import FREE, ExitCode, MicroBatch, ToldRequest
+from headrace.api.worker import FREE, ExitCode, MicroBatch, Partial, ToldRequest, parse_partial
 from headrace.core.asking.batches import failed, outcome_of
 from headrace.core.asking.life import Outcome, belongs
 from headrace.core.asking.pool import (
@@ -78,8 +78,15 @@ class _Slot:
 class Pool:
     """The pool of one route, for all tenants: their windows wait in one line, and each may have so many in it."""
 
-    def __init__(self, route: RequestRoute, workers: Workers, clock: Clock) -> None:
-        self._route, self._workers, self._clock = route, workers, clock
+    def __init__(
+        self,
+        route: RequestRoute,
+        workers: Workers,
+        clock: Clock,
+        grown: Callable[[str, Partial], None] = lambda _namespace, _partial: None,
+    ) -> None:
+        """`grown` is told how far answers have come, each with the namespace of its tenant."""
+        self._route, self._workers, self._clock, self._grown = route, workers, clock, grown
         self._windows: dict[str, _Window] = {}
         self._todo: deque[Chunk] = deque()
         self._slots: dict[str, _Slot] = {}
@@ -188,7 +195,8 @@ class Pool:
         return MicroBatch(
             requests=tuple(
                 ToldRequest(custom_id=one.id, body=one.body, attempt=1 + lost.get(one.id, 0)) for one in chunk.members
-            )
+            ),
+            partial_milliseconds=self._pool.partial_milliseconds or None,
         )
 
     async def _tend(self, slot: _Slot) -> None:
@@ -209,6 +217,10 @@ class Pool:
         if line == FREE:
             slot.ready, slot.idle_since, self._trouble = True, self._clock.now(), None
             self._changed.set()
+            return
+        if (partial := parse_partial(line)) is not None:
+            if (told := slot.told.get(partial.custom_id)) is not None:
+                self._grown(self._windows[told.window].lane.namespace, partial)
             return
         name, outcome = outcome_of(line)
         if (told := slot.told.pop(name, None)) is not None:

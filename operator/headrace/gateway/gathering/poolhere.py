@@ -16,7 +16,7 @@ from headrace.api.worker import Role, parse_report
 from headrace.core.asking.pool import pool_batch
 from headrace.core.children import single_job
 from headrace.gateway.gathering.poolworkers import End
-from headrace.shells.local.containers import ASIDE, Programs, command_line, container_of, environment, grace_seconds
+from headrace.shells.local.containers import WORKER, Programs, command_line, container_of, environment, grace_seconds
 from headrace.shells.local.place import installation
 from headrace.shells.local.state import StateDir
 from headrace.shells.local.turns import take_usual_turns
@@ -28,7 +28,7 @@ class LocalWorkers:
     """Starts them. Each has a folder with its log, which the next one of its number goes on with."""
 
     def __init__(
-        self, state: StateDir, namespace: str, route: RequestRoute, served: ServedModel, programs: Programs = ASIDE
+        self, state: StateDir, namespace: str, route: RequestRoute, served: ServedModel, programs: Programs = WORKER
     ) -> None:
         pool = route.target.warm_pool
         assert pool is not None, "that is what they are for"

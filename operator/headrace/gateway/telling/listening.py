@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol
 
 from headrace.api.asking import RequestRecord
 from headrace.api.base import JsonObject
+from headrace.api.worker import Partial
 from headrace.core.asking.life import has_ended
-from headrace.core.asking.push import changed, check_count, heard, refused, token_of, waiting
+from headrace.core.asking.push import changed, check_count, growing, heard, refused, token_of, waiting
 from headrace.core.openai.errors import ApiError, no_such
 from headrace.gateway.queues.store import InQueue, Kept, Position
 from headrace.gateway.tenants.rooms import Room
@@ -34,6 +35,10 @@ class Followed(Protocol):
     @property
     def recent(self) -> Mapping[Whose, Kept]:
         """Records that were just written, some of them."""
+
+    @property
+    def partials(self) -> Mapping[Whose, Partial]:
+        """How far some answers have come."""
 
     @property
     def at(self) -> Position:
@@ -67,6 +72,8 @@ class Listener:
         """The requests that it waits for, with the last revision that it knows of each."""
         self._due: list[tuple[int, str]] = []
         """What is to be told, a heap. A request is changed twice in its life, so it is not long."""
+        self._growing: dict[str, None] = {}
+        """Requests whose answers have grown since that was told; who is slow is told of the last growth alone, after all else."""
         self._said: deque[JsonObject] = deque()
         self._something, self._nothing_said = asyncio.Event(), asyncio.Event()
         self._nothing_said.set()
@@ -107,6 +114,8 @@ class Listener:
     def drop(self, request_ids: Iterable[str]) -> None:
         """Wait for these no more."""
         gone = [name for name in request_ids if self._heard.pop(name, None) is not None]
+        for name in gone:
+            self._growing.pop(name, None)
         self._reader.leave([self._whose(name) for name in gone], self)
 
     def note(self, request_id: str, revision: int) -> None:
@@ -114,6 +123,11 @@ class Listener:
         if revision > self._heard.get(request_id, revision):
             heappush(self._due, (revision, request_id))
             self._something.set()
+
+    def note_growth(self, request_id: str) -> None:
+        """The answer of a request has grown."""
+        self._growing[request_id] = None
+        self._something.set()
 
     def say(self, event: JsonObject) -> None:
         """Tell something that is no change."""
@@ -145,6 +159,10 @@ class Listener:
             revision, name = heappop(self._due)
             if revision > self._heard.get(name, revision) and (told := await self._event(name, revision)) is not None:
                 return told
+        while self._growing:
+            del self._growing[name := next(iter(self._growing))]
+            if (partial := self._reader.partials.get(self._whose(name))) is not None:
+                return growing(partial)
         self._something.clear()
         return None
 

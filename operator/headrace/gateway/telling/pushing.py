@@ -14,6 +14,7 @@ from cachetools import LRUCache
 
 from headrace.api.asking import RequestRecord
 from headrace.api.tenancy import TenantLimits
+from headrace.api.worker import Partial
 from headrace.core.tenancy.bounds import check_streams
 from headrace.gateway.clocks import Clock
 from headrace.gateway.endless import forever, keep_on
@@ -24,6 +25,7 @@ from headrace.gateway.watch import UNWATCHED, Watch
 
 _WAIT_MILLISECONDS = 2000
 _RECENT_BYTES = 16 * 2**20
+_PARTIAL_BYTES = 16 * 2**20
 
 
 class Pushes:
@@ -35,6 +37,10 @@ class Pushes:
         """All up to here was told to the listeners."""
         self.recent: LRUCache[Whose, Kept] = LRUCache(_RECENT_BYTES, getsizeof=lambda kept: kept.size + 1)
         """Records that somebody waits for, as they were written: not all who wait need read them again."""
+        self.partials: LRUCache[Whose, Partial] = LRUCache(
+            _PARTIAL_BYTES, getsizeof=lambda partial: len(partial.text) + 1
+        )
+        """How far answers have come that somebody waits for, each once, however many wait."""
         self._listeners: dict[Whose, set[Listener]] = {}
         self._all: set[Listener] = set()
         self._of_tenants: Counter[str] = Counter()
@@ -60,6 +66,14 @@ class Pushes:
                 for listener in listeners:
                     listener.note(kept.record.id, kept.revision)
         self.at = Position(self.at.epoch, changes.revision)
+
+    def grown(self, namespace: str, partial: Partial) -> None:
+        """An answer has grown. It is told to those who listen now, if they have the time."""
+        whose = Whose(namespace, partial.custom_id)
+        if listeners := self._listeners.get(whose):
+            self.partials[whose] = partial
+            for listener in listeners:
+                listener.note_growth(whose.id)
 
     def listen(self, room: Room, limits: TenantLimits | None = None) -> Listener:
         """A new listener to the requests of a tenant, which must be closed. Raises `ApiError` when it may have no more."""
@@ -88,6 +102,7 @@ class Pushes:
             if not listeners:
                 self._listeners.pop(whose, None)
                 self.recent.pop(whose, None)
+                self.partials.pop(whose, None)
 
     def forget(self, listener: Listener) -> None:
         """It has gone."""

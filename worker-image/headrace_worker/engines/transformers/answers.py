@@ -34,6 +34,10 @@ class Answers:
             return self._finished(sequence, self._text(sequence, sequence.answer), "length")
         return None
 
+    def so_far(self, sequence: Sequence) -> str:
+        """The text of a sequence that goes on; a character of which a part is missing is left for later."""
+        return self._text(sequence, sequence.answer).rstrip("\ufffd")
+
     def _finished(self, sequence: Sequence, text: str, reason: str) -> Outcome:
         usage = (len(sequence.prompt), sequence.generated)
         body = self._responses.generated(sequence.work.request.custom_id, text, reason, usage)

@@ -10,7 +10,7 @@ from headrace.api import engines
 from headrace.api.model import Task
 from headrace.api.records import Request
 from headrace.api.worker import WorkerConfig
-from headrace_worker.engines.base import EngineStats, Outcome, Work
+from headrace_worker.engines.base import EngineStats, Outcome, Unfinished, Work
 from headrace_worker.engines.transformers import limits, weights
 from headrace_worker.engines.transformers.answers import Answers
 from headrace_worker.engines.transformers.decoder import PackedDecoder
@@ -97,6 +97,10 @@ class TransformersEngine:
     def step(self) -> list[Outcome]:
         """One forward pass."""
         return self._loaded.step()
+
+    def unfinished(self) -> list[Unfinished]:
+        """Of texts that are generated; vectors come whole."""
+        return self._runner.unfinished() if isinstance(self._runner, Generation) else []
 
     def close(self) -> None:
         """Give the memory back."""

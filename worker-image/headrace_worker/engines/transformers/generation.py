@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from headrace.api.records import ErrorCode, RecordError
-from headrace_worker.engines.base import EngineStats, Outcome, Work
+from headrace_worker.engines.base import EngineStats, Outcome, Unfinished, Work
 from headrace_worker.engines.transformers import logprobs
 from headrace_worker.engines.transformers.answers import Answers
 from headrace_worker.engines.transformers.decoder import PackedDecoder
@@ -92,6 +92,11 @@ class Generation:
         self._recover()
         self._running += admitted
         return outcomes + self._advance(tokens)
+
+    def unfinished(self) -> list[Unfinished]:
+        """The answers of the sequences that run."""
+        begun = (one for one in self._running if one.generated)
+        return [Unfinished(one.work, self._answers.so_far(one), one.generated) for one in begun]
 
     def _make_room(self) -> list[Outcome]:
         """Preempt the youngest sequences until the cache can hold the others; fail one that does not fit even alone."""
