@@ -108,7 +108,8 @@ def load_parts(*names: str) -> Parts:
     try:
         return {name.rpartition(".")[2]: import_module(f"headrace.gateway.{name}") for name in (*_EVERYWHERE, *names)}
     except ModuleNotFoundError as error:
-        message = f"{error.name} is not installed: pip install 'headrace[gateway]'"
+        extras = "gateway,operator" if "cluster" in names else "gateway"
+        message = f"{error.name} is not installed: pip install 'headrace[{extras}]'"
         raise CliError("NotInstalled", message, FAILED) from error
 
 
