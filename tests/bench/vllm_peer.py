@@ -2,9 +2,9 @@
 
     VLLM_PYTHON tests/bench/vllm_peer.py JOB.json
 
-The job says which model (a folder), number format, threads and the prompts as token ids, each with its own number of tokens to
-generate. For each line on standard input it answers all of them and says how long that took and what the tokens were. Nothing of
-Headrace is imported here.
+The job says which model (a folder), number format, threads, settings (vLLM's engine arguments) and the prompts as token ids, each with
+its own number of tokens to generate. For each line on standard input it answers all of them and says how long that took and what the
+tokens were. Nothing of Headrace is imported here.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ def load(job: dict[str, Any]) -> tuple[Any, list[Any], list[Any]]:
     engine = LLM(
         model=job["model"],
         dtype=job["dtype"],
-        max_num_seqs=job["max_num_seqs"],
-        max_num_batched_tokens=job["max_num_batched_tokens"],
+        **job["settings"],
         max_model_len=job["max_model_len"],
         enable_prefix_caching=False,
         skip_tokenizer_init=job["skip_tokenizer"],

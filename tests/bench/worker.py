@@ -12,7 +12,8 @@ They take turns, so that a busy moment of the machine hits all of them, and ever
 - one-by-one: `generate` for single records, on a part of them
 - static-packed, continuous-packed, one-by-one-packed: the same, with the linear layers packed as headrace's are, so that what is
   left is the batching and the attention (CPU only)
-- vllm: vLLM's CPU build, in the environment whose Python `--vllm-python` names; left out without one
+- vllm: vLLM's CPU build, in the environment whose Python `--vllm-python` names, with the settings that were best for it on this kind of
+  machine (tests/bench/vllm_settings.py finds them); left out without one
 
 Beside them stands what the machine could do at best: the model's arithmetic at the rate of a packed layer, or the reading of its weights.
 """
@@ -39,7 +40,15 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM
 
-from bench.worker_peers import Roofline, Tokens, Vllm, by_continuous_batching, by_generate
+from bench.worker_peers import (
+    Roofline,
+    Tokens,
+    Vllm,
+    VllmSettings,
+    best_vllm_settings,
+    by_continuous_batching,
+    by_generate,
+)
 from headrace.api.base import JsonObject
 from headrace.api.records import Request
 from headrace.api.worker import Env, WorkerConfig
@@ -48,8 +57,6 @@ from headrace_worker.engines.transformers import TransformersEngine, weights
 from headrace_worker.engines.transformers.packed import pack_linear_layers
 from tiny_models import save_llama, worker_config
 
-VLLM_STEP_TOKENS = 2048
-"""Tokens of one of its steps, at most: as many as vLLM takes where nothing is said about a server."""
 ONE_BY_ONE_SHARE = 16
 """One record in so many is also answered alone."""
 STATIC_BATCH = 32
@@ -148,25 +155,28 @@ class Subject:
         texts = self._tokenizer.batch_decode(list(tokens.values()), skip_special_tokens=True)
         return dict(zip(tokens, texts, strict=True))
 
-    def vllm(self, python: Path, batch_size: int, folder: Path) -> Contender:
-        """The contender vLLM, with the same prompts. Raises `RuntimeError` when it is not there or does not start."""
+    def start_vllm(self, python: Path, settings: VllmSettings, folder: Path) -> Vllm:
+        """Start vLLM with the same model and prompts. Raises `RuntimeError` when it is not there or does not start."""
         job = {
             "model": self._files.location,
             "dtype": str(self._dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "prompts": [work.prepared.ids for work in self.works],
             "max_tokens": [work.expected_tokens for work in self.works],
-            "max_num_seqs": batch_size,
-            "max_num_batched_tokens": VLLM_STEP_TOKENS,
+            "settings": settings,
             "max_model_len": 1024,
             "skip_tokenizer": True,
         }
-        peer = Vllm(python, job, folder)
+        return Vllm(python, job, folder)
+
+    def vllm(self, python: Path, settings: VllmSettings, folder: Path) -> Contender:
+        """The contender vLLM. Raises as `start_vllm` does."""
+        peer = self.start_vllm(python, settings, folder)
         names = [work.request.custom_id for work in self.works]
 
         def answer() -> tuple[Answers, float]:
-            tokens, cpu = peer.round()
-            return self.texts(dict(zip(names, tokens, strict=True))), cpu
+            found = peer.round()
+            return self.texts(dict(zip(names, found.tokens, strict=True))), found.cpu_seconds
 
         return Contender("vllm", answer)
 
@@ -243,8 +253,10 @@ def _vllm(it: Subject, settings: Settings, folder: Path) -> list[Contender]:
     if settings.vllm_python is None:
         print("  vllm is left out: --vllm-python does not say where it is", file=sys.stderr)
         return []
+    best = best_vllm_settings(settings.model, settings.dtype)
+    print(f"  vllm has the settings {json.dumps(best)}", file=sys.stderr)
     try:
-        return [it.vllm(settings.vllm_python, settings.batch_size, folder)]
+        return [it.vllm(settings.vllm_python, best, folder)]
     except RuntimeError as error:
         print(f"  vllm is left out: {error}", file=sys.stderr)
         return []

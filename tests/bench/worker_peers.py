@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +25,51 @@ from headrace_worker.engines.transformers.packed import PackedLinear
 PADDING = 0
 CONTINUOUS = {"max_requests_per_batch": 32, "max_batch_tokens": 256, "num_blocks": 100, "page_size": 64}
 """The best of a few that were tried on two cores; the defaults take twice as long."""
+SETTINGS_FILE = Path(__file__).with_name("vllm_settings.json")
+"""What vLLM is fastest with; tests/bench/vllm_settings.py makes it."""
+USUAL_SETTINGS = {
+    "max_num_seqs": 64,
+    "max_num_batched_tokens": 2048,
+    "enable_chunked_prefill": True,
+    "async_scheduling": True,
+    "enforce_eager": False,
+}
+"""What vLLM does where nobody has found out what is best: compiled, and with as many tokens a step as where nothing is said."""
 STREAMED_BYTES = 512 * 1024 * 1024
 Tokens = dict[str, list[int]]
+VllmSettings: TypeAlias = dict[str, Any]
+
+
+class Round(NamedTuple):
+    """What vLLM has done."""
+
+    tokens: list[list[int]]
+    seconds: float
+    cpu_seconds: float
+
+
+def processor() -> str:
+    """What this machine's processor is called."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def settings_rows() -> list[JsonObject]:
+    """All that is known about vLLM's best settings."""
+    rows: list[JsonObject] = json.loads(SETTINGS_FILE.read_text()) if SETTINGS_FILE.exists() else []
+    return rows
+
+
+def best_vllm_settings(model: str, dtype: str) -> VllmSettings:
+    """Those that were best for a model and a number format; says so where that is not known, or is known of other processors."""
+    for row in settings_rows():
+        if (row["model"], row["dtype"]) == (model, dtype):
+            if row["processor"] != processor():
+                print(f"  vllm's settings are those for a {row['processor']}", file=sys.stderr)
+            return dict(row["settings"])
+    print("  vllm's best settings are not known: tests/bench/vllm_settings.py finds them", file=sys.stderr)
+    return dict(USUAL_SETTINGS)
 
 
 def by_generate(model: Any, works: list[Work], batch_size: int) -> Tokens:
@@ -87,13 +132,12 @@ class Vllm:
             raise RuntimeError(str(error)) from error
         self._answer()
 
-    def round(self) -> tuple[list[list[int]], float]:
-        """Answer all prompts: the tokens, and the seconds of CPU."""
+    def round(self) -> Round:
+        """Answer all prompts."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        answer = self._answer()
-        return answer["tokens"], answer["cpu_seconds"]
+        return Round(**self._answer())
 
     def close(self) -> None:
         """End it."""
