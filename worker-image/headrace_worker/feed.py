@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from typing import Protocol
 
 from headrace.api.worker import MicroBatch
 from headrace_worker.drain import Drain
@@ -19,14 +20,34 @@ def private_output() -> int:
     return answers
 
 
-class Feed:
+class Feed(Protocol):
     """What a worker is told, and what it says."""
+
+    def begins_anew(self) -> bool:
+        """Whether who had told it of requests is gone since it was last asked, or another has come: nobody waits for those."""
+
+    def wait(self, seconds: float, drain: Drain) -> None:
+        """Wait until there is something to hear, or a request to stop."""
+
+    def take(self, drain: Drain) -> list[MicroBatch]:
+        """What has been told since it was last asked; waits for nothing."""
+
+    def say(self, lines: bytes) -> None:
+        """Say whole lines. Raises `Drained` when nobody listens any more, and nobody will."""
+
+
+class PipeFeed:
+    """The two pipes of whoever has started it, and of nobody else."""
 
     def __init__(self, told: int, said: int) -> None:
         """The descriptors of the two pipes."""
         self._told, self._said = told, said
         self._rest = b""
         self._ended = False
+
+    def begins_anew(self) -> bool:
+        """Never."""
+        return False
 
     def wait(self, seconds: float, drain: Drain) -> None:
         """Wait until there is something to hear, or a request to stop."""

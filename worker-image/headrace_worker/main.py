@@ -122,7 +122,7 @@ def _play(argv: Sequence[str] | None, env: Mapping[str, str], around: Surroundin
         if role == Role.RUN:
             _run(config, env, around)
         elif role == Role.SERVE:
-            serve(config, around)
+            serve(config, around, env)
         else:
             with around.drain.interrupting():
                 _ALONE[role](config, around.live)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from headrace.api.batchstatus import RecordCounts
 from headrace.api.records import RecordError, Request, error_line, result_line
-from headrace.api.worker import FREE, ServeReport, ToldRequest, WorkerConfig
+from headrace.api.worker import FREE, Env, ServeReport, ToldRequest, WorkerConfig
 from headrace_worker import engines
 from headrace_worker.batcher import Batcher, BatchLimits
 from headrace_worker.engines.base import Engine, Outcome
 from headrace_worker.errors import Drained
-from headrace_worker.feed import Feed, private_output
+from headrace_worker.feed import Feed, PipeFeed, private_output
+from headrace_worker.listening import SocketFeed, load_listening, open_listener
 from headrace_worker.partials import Partials
 from headrace_worker.recorder import Surroundings
 from headrace_worker.retry import RetryQueue
@@ -26,9 +28,26 @@ _LONGEST_WAIT_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
-def serve(config: WorkerConfig, around: Surroundings) -> None:
-    """Answer what comes on standard input. Raises `Drained` at its end, and `JobFailed` when there is no such model."""
-    feed = Feed(0, private_output())
+def serve(config: WorkerConfig, around: Surroundings, env: Mapping[str, str]) -> None:
+    """Answer what comes. Raises `Drained` when told to stop, and `JobFailed` when there is no such model."""
+    with _feed(env) as feed:
+        _serve(config, around, feed)
+
+
+@contextmanager
+def _feed(env: Mapping[str, str]) -> Iterator[Feed]:
+    listening = load_listening(env)
+    if listening is None:
+        yield PipeFeed(0, private_output())
+        return
+    feed = SocketFeed(open_listener(listening, env.get(Env.POD_IP)), listening)
+    try:
+        yield feed
+    finally:
+        feed.close()
+
+
+def _serve(config: WorkerConfig, around: Surroundings, feed: Feed) -> None:
     engine = engines.create(config, int(around.wall().timestamp()))
     try:
         with around.drain.interrupting():
@@ -45,14 +64,13 @@ class Serving:
 
     def __init__(self, config: WorkerConfig, around: Surroundings, engine: Engine, feed: Feed) -> None:
         self._parameters, self._around, self._engine, self._feed = config.parameters, around, engine, feed
-        self._batcher = Batcher(BatchLimits.of(config.batching))
-        self._retries = RetryQueue(config.retries, seed=f"{config.batch.uid}/{os.getpid()}")
+        self._config, self._said_free = config, False
+        self._begin()
         self._partials = Partials(engine, feed, around.clock)
         self._size = config.batching.max_batch_size
         self._submitted: dict[int, float] = {}
         self._told = 0
         self._answered = RecordCounts()
-        self._said_free = False
 
     def run(self) -> None:
         """Work until told to stop; what is answered by then has been said. Raises `Drained`."""
@@ -69,6 +87,12 @@ class Serving:
             self._take_in()
         raise Drained(f"told to stop after {self._answered.total} requests")
 
+    def _begin(self) -> None:
+        """With nothing to do. What the engine has in hand is said in any case: whoever listens knows whether it was asked."""
+        self._batcher = Batcher(BatchLimits.of(self._config.batching))
+        self._retries = RetryQueue(self._config.retries, seed=f"{self._config.batch.uid}/{os.getpid()}")
+        self._said_free = False
+
     def _rest(self) -> None:
         """Nothing is to do until somebody says something, or a failed request is to be tried again."""
         due = self._retries.next_due()
@@ -79,7 +103,10 @@ class Serving:
         now = self._around.clock()
         for work in self._retries.due(now):
             self._batcher.add(work, now)
-        for batch in self._feed.take(self._around.drain):
+        batches = self._feed.take(self._around.drain)
+        if self._feed.begins_anew():
+            self._begin()
+        for batch in batches:
             self._said_free = False
             self._partials.every(batch.partial_milliseconds)
             for told in batch.requests:

@@ -35,7 +35,16 @@ from headrace.api.worker.reports import (
     parse_report,
     termination_message,
 )
-from headrace.api.worker.serving import FREE, MicroBatch, Partial, ToldRequest, parse_partial, partial_line
+from headrace.api.worker.serving import (
+    FREE,
+    Listening,
+    MicroBatch,
+    Opening,
+    Partial,
+    ToldRequest,
+    parse_partial,
+    partial_line,
+)
 from headrace.api.worker.shards import ManifestHeader, Segment, Shard
 
 __all__ = [
@@ -52,8 +61,10 @@ __all__ = [
     "JoinBranch",
     "JoinReport",
     "ListReport",
+    "Listening",
     "ManifestHeader",
     "MicroBatch",
+    "Opening",
     "Partial",
     "PlanReport",
     "Report",

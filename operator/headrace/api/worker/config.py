@@ -49,6 +49,10 @@ class Env(StrEnum):
     """Folder of the Secrets that are mounted: the key KEY of the Secret NAME is the file NAME/KEY. Absent where there are no Secrets."""
     CONFIG_MAPS = "HEADRACE_CONFIG_MAPS"
     """Folder of the ConfigMaps with weights of endpoints: the weight of the endpoint NAME is in the file CONFIGMAP/NAME."""
+    LISTEN = "HEADRACE_LISTEN"
+    """`Listening` as JSON, for a worker of a warm pool that has no pipes; absent means standard input and output."""
+    POD_IP = "HEADRACE_POD_IP"
+    """The address that it listens at; absent means all."""
     ZONE = "HEADRACE_ZONE"
     """The zone of the node, for endpoints that are near; empty or absent where that is not known."""
 
@@ -71,7 +75,7 @@ class Role(StrEnum):
     LIST = "list"
     """Count the objects of the input that were modified in its window, for a schedule that runs when there is something. Needs no GPU."""
     SERVE = "serve"
-    """Load the model once, and answer the requests that come on standard input until told to stop: a worker of a warm pool."""
+    """Load the model once, and answer the requests that come until told to stop: a worker of a warm pool."""
 
 
 class BatchIdentity(ApiModel):

@@ -1,4 +1,4 @@
-"""What a worker of a warm pool is told and says: one JSON object a line, on its standard input and output.
+"""What a worker of a warm pool is told and says: one JSON object a line, on its standard input and output, or on a socket.
 
 It is told micro-batches. It says the lines that an output file would have, one a request, as soon as each is answered, and `FREE`
 whenever nothing is left that it could work on: first when its model is loaded. Where that is wanted, it says meanwhile how far answers have
@@ -62,3 +62,23 @@ def partial_line(partial: Partial) -> bytes:
 def parse_partial(line: bytes) -> Partial | None:
     """What such a line says; None for any other. Raises `ValueError`."""
     return _PartialLine.model_validate_json(line).partial if line.startswith(_PARTIAL) else None
+
+
+class Listening(ApiModel):
+    """Where a worker listens that has no pipes, and to whom. One at a time tells it of requests: whoever came last."""
+
+    port: Annotated[int, Field(ge=0, le=65535)]
+    key_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Of the key that opens it; the key itself is with whoever started it."""
+    patience_seconds: Annotated[int, Field(ge=1)] = 600
+    """How long nobody may be there before it ends: whoever has started it may be gone for good."""
+
+
+class Opening(ApiModel):
+    """The first line on such a socket."""
+
+    key: Annotated[str, Field(min_length=1, max_length=256)]
+
+    def line(self) -> bytes:
+        """As it is said."""
+        return self.model_dump_json(by_alias=True).encode() + b"\n"
