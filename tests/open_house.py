@@ -113,6 +113,10 @@ class House:
         return name
 
 
+async def no_pool(route: str, namespace: str) -> None:
+    """No route has one."""
+
+
 @contextmanager
 def open_house(
     folder: Path, models: ServedModels = SERVED, identities: Identities = Everybody(EVERYBODY)
@@ -128,7 +132,7 @@ def open_house(
         *Requests(rooms, limits, clock, metrics).served,
         *DeadLetters(rooms, clock).served,
         *Streams(pushes, rooms, stays).served,
-        *Routes(rooms, {}).served,
+        *Routes(rooms, no_pool).served,
     ]
     itself = Itself(metrics, clock, stores if models.routes else None)
     page = StatusPage(places, rooms if models.routes else None, clock)

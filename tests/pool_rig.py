@@ -13,8 +13,9 @@ from headrace.api.asking import QueuedRequest, RequestRecord, RequestRoute
 from headrace.api.gateway import ServedModel
 from headrace.api.worker import FREE, ExitCode, Failure, MicroBatch, Partial, partial_line
 from headrace.gateway.gathering.answers import Answers
-from headrace.gateway.gathering.pool import Pool, PoolLane
-from headrace.gateway.gathering.poolworkers import End
+from headrace.gateway.gathering.pool import Pool
+from headrace.gateway.gathering.poollane import PoolLane
+from headrace.gateway.gathering.poolworkers import End, NotStarted
 from headrace.gateway.gathering.windows import RouteWindows
 
 SERVED = ServedModel.parse({"model": {"name": "small"}, "engine": {"name": "mock"}})
@@ -38,6 +39,8 @@ class ScriptedWorker:
     """A worker that says what the test has it say."""
 
     name: str
+    since: int = 0
+    obstacle: Failure | None = None
     told: list[MicroBatch] = field(default_factory=list)
     said: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
     ended: asyncio.Future[End] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -57,6 +60,9 @@ class ScriptedWorker:
 
     def kill(self) -> None:
         self.die(KILLED)
+
+    def leave(self) -> None:
+        self.stop()
 
     def die(self, end: End = KILLED) -> None:
         if not self.ended.done():
@@ -86,10 +92,26 @@ class ScriptedWorker:
 class ScriptedWorkers:
     """All that were started, the oldest first."""
 
+    clock: FakeClock
     started: list[ScriptedWorker] = field(default_factory=list)
+    strays: list[ScriptedWorker] = field(default_factory=list)
+    """Of somebody else, to be found."""
+    refusal: NotStarted | None = None
+
+    async def begin(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def found(self) -> list[ScriptedWorker]:
+        found, self.strays = self.strays, []
+        return found
 
     async def start(self) -> ScriptedWorker:
-        self.started.append(ScriptedWorker(f"w{len(self.started)}"))
+        if self.refusal is not None:
+            raise self.refusal
+        self.started.append(ScriptedWorker(f"w{len(self.started)}", self.clock.now()))
         return self.started[-1]
 
     @property
@@ -115,7 +137,7 @@ class PoolWorld:
 
     def process(self) -> None:
         """A new process; nothing of an earlier one is left but what is in the store."""
-        self.workers = ScriptedWorkers()
+        self.workers = ScriptedWorkers(self.clock)
         answers = Answers(self.store, MemoryPlace(), self.clock)
         self.pool = Pool(self.route, self.workers, self.clock, lambda *grown: self.grown.append(grown))
         self.processes.append(self.pool)

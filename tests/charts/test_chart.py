@@ -362,8 +362,24 @@ def test_chart_starts_the_gateway_with_words_that_it_understands(helm: Path) -> 
     assert (asked["nats"], asked["nats_credentials"]) == ("nats://nats.nats:4222", Path("/etc/headrace/nats"))
     assert list(asked["mount"]) == ["data=/claims/data"]
     assert (asked["token_review"], list(asked["audience"])) == (True, ["headrace-gateway"])
+    assert (asked["worker_image"], asked["pool_owner"]) == (worker_image(helm), "headrace-gateway-pools")
     mounts = {it["mountPath"] for it in container["volumeMounts"]}
     assert mounts == {"/etc/headrace/config", "/etc/headrace/nats", "/etc/headrace/webhooks", "/tmp", "/claims/data"}
+
+
+def worker_image(helm: Path) -> str:
+    """The one that the operator is told."""
+    return str(environment(render(helm, f"--values={VALUES[0]}"))["HEADRACE_WORKER_IMAGE"]["value"])
+
+
+def test_chart_has_something_that_the_workers_of_warm_pools_belong_to(helm: Path) -> None:
+    found = [
+        it["metadata"]["namespace"]
+        for it in render(helm, f"--values={VALUES[0]}")
+        if it["metadata"]["name"] == "headrace-gateway-pools"
+    ]
+    assert found == ["blue"] * 3
+    assert not [it for it in render(helm, "--set", GATEWAY) if it["metadata"]["name"].endswith("-pools")]
 
 
 def test_chart_hands_the_gateway_its_models_as_they_are_written(helm: Path, tmp_path: Path) -> None:
@@ -384,6 +400,7 @@ def test_chart_grants_the_gateway_what_it_needs_and_no_more(helm: Path) -> None:
     assert roles == {
         ("blue", "headrace-gateway"): rights(rbac.gateway_rules()),
         ("green", "headrace-gateway"): rights(rbac.gateway_rules()),
+        ("blue", "headrace-gateway-pools"): rights(rbac.pool_rules("headrace-gateway-pools")),
         ("headrace-system", "headrace-gateway-lease"): rights(rbac.lease_rules(LEASE_NAME)),
     }
     (asks,) = (role for role in of_kind(objects, "ClusterRole") if role["metadata"]["name"] == "headrace-gateway")

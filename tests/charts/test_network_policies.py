@@ -15,9 +15,13 @@ import pytest
 from builders import PLACE, a_batch
 from headrace.api.addresses import is_of_the_node
 from headrace.api.base import JsonObject
+from headrace.api.gateway import ServedModel
 from headrace.api.worker import Role
+from headrace.core.asking.pool import pool_batch
+from headrace.core.asking.poolpods import SERVE_PORT, named, pool_job
 from headrace.core.children import run_job, single_job
 from network import Peer, lets_through
+from pool_rig import route
 
 from .test_chart import GATEWAY, VALUES, deployment, helm, of_kind, render
 
@@ -180,3 +184,15 @@ def test_the_gateway_reaches_names_the_api_server_and_its_queue_and_is_called_by
     assert here.lets(here.operator, PUBLIC, 443) == (settings == TO_GATEWAY), "object stores, and webhooks"
     assert not [port for port in (22, 80, 8080, 9400) if here.lets(here.operator, SHOP, port)]
     assert not [address for address in METADATA if here.lets(here.operator, Peer(address), 80)]
+
+
+def test_workers_of_warm_pools_are_told_of_requests_by_the_gateway_alone(helm: Path) -> None:
+    here, operator = net(helm, WITH_ALL, component="gateway"), net(helm, WITH_ALL).operator
+    served = ServedModel.parse({"model": {"name": "small"}})
+    job = pool_job(pool_batch(route(), served, TEAM), PLACE, route(), SYSTEM, None)
+    worker = pod("10.1.1.50", TEAM, named(job, "pool-chat-1", "secret")["spec"]["template"])
+    assert here.lets(here.operator, worker, SERVE_PORT)
+    assert not here.lets(here.operator, RUN, SERVE_PORT), "no worker of a batch listens there"
+    for other in (operator, SHOP, MONITORING, RUN, worker):
+        assert not here.lets(other, worker, SERVE_PORT)
+    assert not here.lets(worker, NATS, 4222), "they have nothing to look for in the queue"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from contextlib import AsyncExitStack
@@ -17,13 +19,14 @@ from gateway_rig import REPOSITORY, Gateway, environment
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.gateway.queues.leading import LEASE_NAME
 from headrace.gateway.queues.natsserver import Address, nats_server
-from headrace.shells.kube.rbac import gateway_rules, lease_rules
+from headrace.shells.kube.rbac import gateway_rules, lease_rules, pool_rules
 
 from .operator_rig import Rig
 from .proxy import Proxy, write_kubeconfig
 
 CLAIM = "data"
 MODELS: list[dict[str, Any]] = [{"model": {"name": "small"}, "engine": {"name": "mock"}}]
+POOL_OWNER = "gateway-pools"
 _ACCOUNT = "gateway"
 ROUTES: list[dict[str, Any]] = [
     {"name": "chat", "model": "small", "window": {"maxBatchSize": 1}, "maxOpenBatches": 1},
@@ -33,12 +36,18 @@ ROUTES: list[dict[str, Any]] = [
 class GatewayRig:
     """What gateways to one namespace share. Whoever makes one closes it."""
 
-    def __init__(self, rig: Rig, folder: Path) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        folder: Path,
+        models: list[dict[str, Any]] | None = None,
+        routes: list[dict[str, Any]] | None = None,
+    ) -> None:
         self.rig, self.claim = rig, folder / "claim"
         self._folder, self._stack = folder, AsyncExitStack()
         self._processes: list[subprocess.Popen[str]] = []
         self.claim.mkdir()
-        (folder / "models.yaml").write_text(yaml.safe_dump({"models": MODELS, "routes": ROUTES}))
+        (folder / "models.yaml").write_text(yaml.safe_dump({"models": models or MODELS, "routes": routes or ROUTES}))
         self._nats: Address = rig.run(self._stack.enter_async_context(nats_server(folder / "nats")))
         credentials = folder / "credentials"
         credentials.mkdir()
@@ -62,6 +71,7 @@ class GatewayRig:
         words += [f"--models={self._folder / 'models.yaml'}", f"--mount={CLAIM}={self.claim}"]
         words += [f"--files=claim://{CLAIM}/uploads", f"--nats={self._nats.url}"]
         words += [f"--nats-credentials={self._folder / 'credentials'}"]
+        words += ["--worker-image=hollow", f"--pool-owner={POOL_OWNER}"]
         with self.log(name).open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "headrace", *words],
@@ -85,6 +95,10 @@ class GatewayRig:
         """Wait until it has the windows."""
         self.rig.eventually(lambda: " leads" in self.log(name).read_text(), f"{name} leads")
 
+    def kill_queue(self) -> None:
+        """Kill the NATS server; it is started again."""
+        os.kill(int((self._folder / "nats" / "server.pid").read_text()), signal.SIGKILL)
+
     def answer(self, batch: InferenceBatch) -> None:
         """Leave what the workers of a batch would: an answer to each of its records."""
         folder = self.claim / "out" / batch.metadata.namespace / batch.metadata.name
@@ -103,10 +117,11 @@ def _granted(rig: Rig) -> str:
     """A service account with the rights that the chart gives a gateway, and no others; returns its token."""
     api, group = "rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": _ACCOUNT, "namespace": rig.namespace}
-    rules = [*gateway_rules(), *lease_rules(LEASE_NAME)]
+    rules = [*gateway_rules(), *lease_rules(LEASE_NAME), *pool_rules(POOL_OWNER)]
     bound = {"roleRef": {"apiGroup": group, "kind": "Role", "name": _ACCOUNT}, "subjects": [subject]}
     rig.kubectl.apply(
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": _ACCOUNT}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": POOL_OWNER}},
         {"apiVersion": api, "kind": "Role", "metadata": {"name": _ACCOUNT}, "rules": rules},
         {"apiVersion": api, "kind": "RoleBinding", "metadata": {"name": _ACCOUNT}, **bound},
         namespace=rig.namespace,

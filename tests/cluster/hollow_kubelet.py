@@ -19,6 +19,7 @@ from aiohttp import web
 from headrace.api import labels
 from headrace.api.worker import Env, ExitCode, Report, Role, WorkerConfig, shard_at, termination_message
 
+from .operator_serving import serving
 from .operator_workers import Fate, Pod, Script, giving_up, so_far, work
 from .pod_processes import Machine
 
@@ -129,6 +130,7 @@ class HollowKubelet:
             config=config,
             address=next(self._addresses),
             obj=obj,
+            env=told,
         )
         self._scripts[pod.namespace].pods.append(pod)
         return pod
@@ -143,6 +145,9 @@ class HollowKubelet:
         fate = script.fate(pod)
         target = {"target": {"kind": "Node", "name": NODE}, "metadata": {"name": pod.name, "uid": pod.uid}}
         await self._call("POST", f"{_path(pod)}/binding", target)
+        if pod.role == Role.SERVE:
+            await self._serve(pod)
+            return
         if script.machine is not None:
             await self._work(pod, script.machine)
             return
@@ -167,6 +172,14 @@ class HollowKubelet:
         await self._set_status(pod, _ended(code, last_words))
         await pod.stopped.wait()
         await self._delete(pod)
+
+    async def _serve(self, pod: Pod) -> None:
+        """A worker of a warm pool is a real one, at the address of its pod; that needs a listener of its own."""
+        async with serving(pod) as worker:
+            await self._set_status(pod, {"phase": "Running", **_container({"running": {"startedAt": _now()}})})
+            await self._set_status(pod, _ended(*await worker.ended()))
+            await pod.stopped.wait()
+            await self._delete(pod)
 
     async def _hang(self, pod: Pod) -> None:
         """It waits for its image until it is told to stop."""

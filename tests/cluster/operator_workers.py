@@ -112,6 +112,10 @@ class Pod:
     config: WorkerConfig
     address: str
     obj: dict[str, Any]
+    env: dict[str, str] = field(default_factory=dict)
+    """What its container is told."""
+    process: int | None = None
+    """Of a pod of a warm pool, which is a real worker."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is told to stop."""
     said: ShardReport | None = None

@@ -52,6 +52,12 @@ app.kubernetes.io/name: headrace-worker
 app.kubernetes.io/part-of: headrace
 {{- end }}
 
+{{- /* Those of warm pools. */ -}}
+{{- define "headrace.poolWorkerSelector" -}}
+{{ include "headrace.workerSelector" . }}
+app.kubernetes.io/component: serve
+{{- end }}
+
 {{- /* What the operator may do with objects; tests/charts holds it against the calls that it makes. */ -}}
 {{- define "headrace.rules" -}}
 - apiGroups: [headrace.dev]
@@ -113,6 +119,27 @@ app.kubernetes.io/part-of: headrace
 - apiGroups: [headrace.dev]
   resources: [fanoutjobs]
   verbs: [get, list, watch, create, patch]
+{{- end }}
+
+{{- /* Whether a route has a warm pool, whose workers are pods that the gateway starts. */ -}}
+{{- define "headrace.hasPools" -}}
+{{- range .Values.gateway.models.routes }}
+{{- if hasKey (.target | default dict) "warmPool" }}yes{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* What the gateway may do besides where those pods are; tests/charts holds it against the calls that it makes. */ -}}
+{{- define "headrace.poolRules" -}}
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [{{ include "headrace.gatewayName" . }}-pools]
+  verbs: [get]
 {{- end }}
 
 {{- /* Where spans go, and which. */ -}}

@@ -32,7 +32,7 @@ OF_KIND: Mapping[str, str] = {
 BRANCH = f"{GROUP}/branch"
 """On an InferenceBatch of a FanOutJob: which branch it is."""
 ROLE = f"{GROUP}/role"
-"""On every child Job: `plan`, `run`, `finalize`, `join`, or `list`."""
+"""On every child Job: `plan`, `run`, `finalize`, `join`, or `list`; and `serve` on those of a warm pool."""
 
 ROUND = f"{GROUP}/round"
 """On every child: which retry of its owner it belongs to, from 0."""
@@ -56,6 +56,14 @@ OPENAI_METADATA = f"{GROUP}/openai-metadata"
 
 REQUEST_ROUTE = f"{GROUP}/request-route"
 """Annotation on a batch of requests that have gathered: the route on which they did."""
+
+POOL = f"{GROUP}/pool"
+"""On the Job and the pod of a worker of a warm pool: the route that it is for."""
+POOL_GATEWAY = f"{GROUP}/pool-gateway"
+"""On the same: the namespace of the gateway that tells it of requests."""
+POOL_VERSION = f"{GROUP}/pool-version"
+"""On the same: what it was told when it was started. One that was told something else serves no more."""
+POOL_MANAGER = "headrace-gateway"
 
 SCHEMA_DIGEST = f"{GROUP}/schema-digest"
 """On every CustomResourceDefinition: what its schema is, so that an operator notices an older one."""

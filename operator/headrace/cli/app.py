@@ -355,6 +355,20 @@ def gateway(
         list[str] | None,
         typer.Option(metavar="CLAIM=FOLDER", help="With a cluster: where a claim of the namespace is mounted here."),
     ] = None,
+    worker_image: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HEADRACE_WORKER_IMAGE", help="With a cluster: image of the worker pods of routes with a warmPool."
+        ),
+    ] = None,
+    pool_owner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONFIGMAP",
+            envvar="HEADRACE_POOL_OWNER",
+            help="With a cluster: those pods are deleted with this ConfigMap of the namespace.",
+        ),
+    ] = None,
     nats: Annotated[
         str | None,
         typer.Option(
@@ -402,6 +416,8 @@ def gateway(
         "mount": mount or (),
         "token_review": token_review,
         "audience": audience or (),
+        "worker_image": worker_image,
+        "pool_owner": pool_owner,
     }
     return _call("gatewaythere.gateway", options, cluster)
 

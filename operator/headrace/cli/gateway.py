@@ -77,7 +77,7 @@ def gateway(options: Mapping[str, Any], local: Mapping[str, Any]) -> int:
             listener,
             hosts,
             nats,
-            lambda route: parts["poolhere"].LocalWorkers(state, namespace, route, models.served(route)),
+            lambda route, _: parts["poolhere"].LocalWorkers(state, namespace, route, models.served(route)),
         )
         with told_of_no_queue(parts):
             parts["serving"].run(parts["door"].keep_open(door, signals, lambda: tell(listener)))

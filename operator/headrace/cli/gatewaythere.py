@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
-from headrace.api.asking import RequestRoute
 from headrace.api.base import FieldError
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.gateway import ServedModels
@@ -51,17 +50,17 @@ class ClusterOptions:
     mount: Sequence[str]
     token_review: bool
     audience: Sequence[str]
+    worker_image: str | None
+    pool_owner: str | None
 
 
 def gateway(options: Mapping[str, Any], cluster: Mapping[str, Any]) -> int:
     """Serve until told to stop. Raises `CliError` when it cannot begin."""
-    asked, there, parts = Options(**options), ClusterOptions(**cluster), load_parts("cluster")
+    asked, there, parts = Options(**options), ClusterOptions(**cluster), load_parts("cluster", "gathering.podworkers")
     models = load_models(asked.models, _problems)
-    if any(route.target.warm_pool is not None for route in models.routes):
+    if _has_pools(models) and there.worker_image is None:
         raise CliError(
-            "UsageError",
-            "a route has a warmPool, whose workers are on the machine of headrace gateway --local",
-            BAD_INPUT,
+            "UsageError", "a route has a warmPool: name the image of its workers with --worker-image", BAD_INPUT
         )
     if models.routes and asked.nats is None:
         raise CliError(
@@ -78,6 +77,18 @@ def gateway(options: Mapping[str, Any], cluster: Mapping[str, Any]) -> int:
     return 0
 
 
+def _has_pools(models: ServedModels) -> bool:
+    return any(route.target.warm_pool is not None for route in models.routes)
+
+
+def _pods(there: ClusterOptions, models: ServedModels, parts: Parts, namespace: str, own: str) -> Any:
+    """What the pods of warm pools are like; `own` is the namespace of the gateway."""
+    if not _has_pools(models) or there.worker_image is None:
+        return None
+    place = Installation(worker_image=there.worker_image)
+    return parts["podworkers"].PodSettings(namespace, own, place, there.pool_owner)
+
+
 def _problems(work: OurObject) -> list[FieldError]:
     return list(fan_out_problems(work, SOMEWHERE) if isinstance(work, FanOutJob) else spec_problems(work, SOMEWHERE))
 
@@ -90,11 +101,13 @@ async def _serve(
     namespace = asked.namespace or context.namespace
     check_namespace(namespace)
     in_pod = there.context is None and there.kubeconfig is None
+    own = context.namespace if in_pod else namespace
     settings = parts["cluster"].Settings(
-        namespace=context.namespace if in_pod else namespace,
+        namespace=own,
         files=there.files,
         mounted=_mounted(there.mount),
         identity=f"{socket.gethostname()}-{secrets.token_hex(3)}",
+        pods=_pods(there, models, parts, namespace, own),
     )
     async with AsyncExitStack() as stack:
         try:
@@ -108,7 +121,9 @@ async def _serve(
         limits = parts["limits"].Limits(file_bytes=asked.max_file_bytes)
         hosts = LOOPBACK if asked.host in LOOPBACK else None
         nats = queue_server(asked, parts) or Path()  # a server is needed for routes alone
-        door = parts["door"].Door(opened.places, identities, limits, listener, hosts, nats, _no_workers, opened.owner)
+        door = parts["door"].Door(
+            opened.places, identities, limits, listener, hosts, nats, opened.workers, opened.owner
+        )
         await parts["door"].keep_open(door, signals, lambda: tell(listener))
 
 
@@ -130,10 +145,6 @@ async def _identities(
         message = f"{asked.models} has webhooks, whose keys all tenants would share: leave them out with --token-review"
         raise CliError("UsageError", message, BAD_INPUT)
     return await stack.enter_async_context(parts["cluster"].reviewed(configuration, tuple(there.audience)))
-
-
-def _no_workers(route: RequestRoute) -> Never:
-    raise AssertionError(f"{route.name} has no warm pool: that was looked for")
 
 
 async def _context(there: ClusterOptions) -> Any:

@@ -151,13 +151,18 @@ def _job(
         "spec": {
             **counts,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": _failure_rules(role, collects=image is not None)},
+            **_failure_policy(role, collects=image is not None),
             "template": {
                 "metadata": {"labels": pod_labels | labels.recommended(batch.metadata.name, role), **annotations},
                 "spec": pod if image is None else with_program(pod, image, batch.spec.input.window),
             },
         },
     }
+
+
+def _failure_policy(role: Role, *, collects: bool) -> JsonObject:
+    """None for a worker of a warm pool: whoever has started it says whether another follows, however it has ended."""
+    return {} if role == Role.SERVE else {"podFailurePolicy": {"rules": _failure_rules(role, collects=collects)}}
 
 
 def _failure_rules(role: Role, *, collects: bool) -> list[JsonObject]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from kubernetes.aio import client
 
+from headrace.api.asking import RequestRoute
 from headrace.api.gateway import ServedModels
 from headrace.api.tenancy import TenantLimits
 from headrace.core.election import Candidacy, LeaseTerms
 from headrace.gateway.clocks import WallClock
+from headrace.gateway.gathering.podworkers import PodSettings, PodWorkers
 from headrace.gateway.places.bucketfiles import BucketFiles
 from headrace.gateway.places.buckets import is_bucket, joined
 from headrace.gateway.places.filestore import ABANDONED_SECONDS, FileStore, NoFiles
@@ -22,11 +25,13 @@ from headrace.gateway.places.folderfiles import FolderFiles
 from headrace.gateway.places.outputs import Outputs
 from headrace.gateway.places.there import FIELD_MANAGER, There
 from headrace.gateway.queues.leading import Leader, leader
+from headrace.gateway.queues.store import Secrets
 from headrace.gateway.tenants.reviewed import Reviewed
 from headrace.shells.kube.api import Api
 from headrace.shells.local.converge import utc_now
 from headrace.shells.local.uploads import Uploads
 
+KEYS_OF_POOLS = "pools"
 REQUEST_TIMEOUT_SECONDS = 15.0
 """Somebody waits for the answer."""
 
@@ -44,6 +49,8 @@ class Settings:
     identity: str = "gateway"
     """Names this process in the Lease."""
     lease_terms: LeaseTerms = field(default_factory=LeaseTerms)
+    pods: PodSettings | None = None
+    """Those of warm pools; None where no route has one."""
 
 
 def check_settings(settings: Settings) -> None:
@@ -84,6 +91,7 @@ class Cluster:
 
     places: Theres
     owner: Leader
+    workers: Callable[[RequestRoute, Secrets], PodWorkers]
 
 
 @asynccontextmanager
@@ -94,11 +102,12 @@ async def cluster(
     async with AsyncExitStack() as stack:
         api_client = client.ApiClient(configuration)
         stack.push_async_callback(api_client.close)
-        places = Theres(Api(api_client, REQUEST_TIMEOUT_SECONDS, manager=FIELD_MANAGER), models, settings)
+        api = Api(api_client, REQUEST_TIMEOUT_SECONDS, manager=FIELD_MANAGER)
+        places = Theres(api, models, settings)
         stack.push_async_callback(places.close)
         candidacy = Candidacy(settings.identity, settings.lease_terms)
         owner = await stack.enter_async_context(leader(configuration, settings.namespace, candidacy))
-        yield Cluster(places, owner)
+        yield Cluster(places, owner, partial(_workers, api, models, settings))
 
 
 @asynccontextmanager
@@ -110,6 +119,12 @@ async def reviewed(configuration: client.Configuration, audiences: tuple[str, ..
         yield Reviewed(api, WallClock(), audiences, TenantLimits())
     finally:
         await api_client.close()
+
+
+def _workers(api: Api, models: ServedModels, settings: Settings, route: RequestRoute, kept: Secrets) -> PodWorkers:
+    assert settings.pods is not None, "a route has a pool"
+    secret = partial(kept.secret, KEYS_OF_POOLS)
+    return PodWorkers(api, settings.pods, route, models.served(route), secret, WallClock())
 
 
 def _files(settings: Settings, namespace: str) -> FileStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,12 @@ from typing import Any
 
 from headrace.api.asking import RequestRoute
 from headrace.gateway.clocks import Clock, WallClock
+from headrace.gateway.endless import beside
 from headrace.gateway.gathering.answers import Answers
 from headrace.gateway.gathering.lanes import Lanes
-from headrace.gateway.gathering.pool import Pool, PoolLane
+from headrace.gateway.gathering.pool import Pool
+from headrace.gateway.gathering.poollane import PoolLane
+from headrace.gateway.gathering.poolnews import PoolNews
 from headrace.gateway.gathering.poolworkers import Workers
 from headrace.gateway.gathering.targets import ObjectTarget, Target
 from headrace.gateway.gathering.windows import RouteWindows
@@ -25,7 +28,7 @@ from headrace.gateway.places.place import Places
 from headrace.gateway.queues.jetstream import JetStream, connected
 from headrace.gateway.queues.natsserver import Address, nats_server
 from headrace.gateway.queues.queueing import Takers
-from headrace.gateway.queues.store import Lane, Stores
+from headrace.gateway.queues.store import Lane, Secrets, Stores
 from headrace.gateway.queues.taking import Owner, Taking
 from headrace.gateway.telling.hookqueue import JetStreamHooks
 from headrace.gateway.telling.pushing import Pushes
@@ -60,7 +63,7 @@ class Door:
     """The only names that requests may call it by; None for any."""
     nats: Address | Path
     """A server that is there; or the folder where one of our own keeps everything."""
-    workers: Callable[[RequestRoute], Workers]
+    workers: Callable[[RequestRoute, Secrets], Workers]
     """Where the workers of a route with a warm pool are started."""
     owner: Owner | None = None
     """Says whether this process makes batches of requests, where others have the same queues; None where there are none."""
@@ -106,21 +109,22 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
         pushes = Pushes(stores, clock, watch)
         await pushes.begin()
         pools = {
-            route.name: Pool(route, door.workers(route), clock, pushes.grown)
+            route.name: Pool(route, door.workers(route, stores), clock, pushes.grown)
             for route in models.routes
             if route.target.warm_pool is not None
         }
-        takers, work = await _takers(
-            door, stores, lambda lane: _windows(lane, door.places, stores, pools, clock, watch), stack
-        )
+        news = PoolNews(pools, stores.client, clock)
+        windows = partial(_windows, places=door.places, stores=stores, pools=pools, clock=clock, watch=watch)
+        takers, work = await _takers(door, stores, windows, stack)
+        work += _at_work(door, takers, pools.values(), news, interrupt)
         rooms, stays = Rooms(door.places, stores, takers, clock), Stays(door.identities, clock)
-        work += [pushes.run, stays.run, *(partial(one.run, lambda: interrupt.requested > 1) for one in pools.values())]
+        work += [pushes.run, stays.run]
         if door.identities.may_call:
             work.append(Callers(door.identities.webhooks, JetStreamHooks(stores.js), clock, watch).run)
         tasks = [asyncio.create_task(run()) for run in work]
         requests, letters = Requests(rooms, door.limits, clock, watch), DeadLetters(rooms, clock)
         try:
-            streams, shown, itself = Streams(pushes, rooms, stays), Routes(rooms, pools), Itself(watch, clock, stores)
+            streams, shown, itself = Streams(pushes, rooms, stays), Routes(rooms, news.of), Itself(watch, clock, stores)
             page = StatusPage(door.places, rooms, clock)
             served = [*requests.served, *letters.served, *streams.served, *shown.served, *itself.served, *page.served]
             yield _Asking(served, pushes.stop)
@@ -137,13 +141,23 @@ async def _takers(
     names = {route.name for route in door.places.models.routes}
     if door.owner is not None:
         taking = Taking(stores.client, stores, names, windows, WallClock())
-        return taking, [taking.call, partial(door.owner.own, taking.take)]
+        return taking, [taking.call]
     lanes = Lanes(windows)
     stack.push_async_callback(lanes.close)
     for lane in await stores.lanes():
         if lane.route in names:
             lanes.wake(lane)
     return lanes, []
+
+
+def _at_work(
+    door: Door, takers: Takers, pools: Collection[Pool], news: PoolNews, interrupt: Interrupt
+) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """The pools; where several gateways share the queues, those of the one that takes requests out of them."""
+    if door.owner is None or not isinstance(takers, Taking):
+        return [partial(one.run, lambda: interrupt.requested > 1) for one in pools]
+    workers = [partial(one.run, lambda: True) for one in pools]  # whoever leads next is told what they still say
+    return [partial(door.owner.own, partial(beside, takers.take, news.tell, *workers))]
 
 
 def _windows(

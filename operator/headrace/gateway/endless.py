@@ -38,6 +38,20 @@ async def forever(step: Callable[[], Coroutine[Any, Any, None]]) -> Never:
         end_if_cancelled()
 
 
+async def beside(
+    work: Callable[[], Coroutine[Any, Any, Never]], *others: Callable[[], Coroutine[Any, Any, Never]]
+) -> Never:
+    """Do it until cancelled, and the others meanwhile; they end after it, which builds on them."""
+    tasks = [asyncio.create_task(other()) for other in others]
+    try:
+        await work()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    raise AssertionError("it has no end")
+
+
 async def keep_on(name: str, work: Callable[[], Coroutine[Any, Any, Result]], clock: Clock) -> Result:
     """Do it until it is done, which most never is. Whatever fails is said under that name; after a rest all of the work begins anew."""
     while True:

@@ -7,7 +7,7 @@ it, each request of it that has no answer is one by itself, so that the one that
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from headrace.api.asking import ClosedWindow, QueuedRequest, RequestError, RequestRoute, RequestState
@@ -156,6 +156,20 @@ def after_failed_start(before: Trouble | None, exit_code: int, failure: Failure 
     pause = min(LONGEST_PAUSE_MILLISECONDS, 1000 * 2 ** min(starts - 1, 10))
     final = exit_code == ExitCode.JOB_FAILED or starts >= STARTS_TRIED
     return Trouble(reason, message, starts, now + pause, final)
+
+
+def after_refused_start(before: Trouble | None, failure: Failure, now: int) -> Trouble:
+    """After no worker could be started at all. That may pass, such as a quota that is used up: who waits goes on waiting."""
+    found = after_failed_start(before, ExitCode.DONE, failure, now)
+    return replace(found, final=False)
+
+
+def standing_in_the_way(workers: Sequence[PoolWorker], obstacles: Sequence[Failure | None]) -> Trouble | None:
+    """What is said of a pool none of whose workers is ready, when something is known to keep one from it; it may go away by itself."""
+    found = next((one for one in obstacles if one is not None), None)
+    if found is None or any(one.ready for one in workers):
+        return None
+    return Trouble(found.reason, found.message, starts=0, not_before=0, final=False)
 
 
 def pool_batch(route: RequestRoute, served: ServedModel, namespace: str) -> InferenceBatch:

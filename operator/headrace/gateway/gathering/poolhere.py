@@ -6,15 +6,16 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from headrace.api.asking import RequestRoute
 from headrace.api.gateway import ServedModel
-from headrace.api.worker import Role, parse_report
+from headrace.api.worker import Failure, Role, parse_report
 from headrace.core.asking.pool import pool_batch
 from headrace.core.children import single_job
+from headrace.gateway.clocks import WallClock
 from headrace.gateway.gathering.poolworkers import End
 from headrace.shells.local.containers import WORKER, Programs, command_line, container_of, environment, grace_seconds
 from headrace.shells.local.place import installation
@@ -22,6 +23,7 @@ from headrace.shells.local.state import StateDir
 from headrace.shells.local.turns import take_usual_turns
 
 _LONGEST_LINE_BYTES = 256 * 1024 * 1024
+_NOTHING: Failure | None = None
 
 
 class LocalWorkers:
@@ -37,6 +39,16 @@ class LocalWorkers:
         self._programs, self._companions = programs, pool.max
         self._folder = state.root / "pools" / route.name
         self._taken: set[int] = set()
+
+    async def begin(self) -> None:
+        """There is nothing to look for: workers end with whoever has started them."""
+
+    def found(self) -> Sequence[LocalWorker]:
+        """None."""
+        return ()
+
+    async def close(self) -> None:
+        """Nothing is looked for."""
 
     async def start(self) -> LocalWorker:
         """Start one. Raises `OSError`."""
@@ -65,6 +77,7 @@ class LocalWorker:
     def __init__(self, process: asyncio.subprocess.Process, folder: Path, grace: int, gone: Callable[[], None]) -> None:
         """`gone` is called when it has ended."""
         self.name = f"{folder.parent.name}-{folder.name}"
+        self.since, self.obstacle = WallClock().now(), _NOTHING
         self._process, self._folder, self._grace, self._gone = process, folder, grace, gone
         self._killing: asyncio.TimerHandle | None = None
 
@@ -95,6 +108,10 @@ class LocalWorker:
         with suppress(ProcessLookupError):
             self._process.terminate()
         self._killing = asyncio.get_running_loop().call_later(self._grace, self.kill)
+
+    def leave(self) -> None:
+        """As if told to stop: nobody would find it."""
+        self.stop()
 
     def kill(self) -> None:
         """Kill it and whatever it has started."""

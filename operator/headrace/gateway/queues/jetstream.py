@@ -8,13 +8,14 @@ Every subject and every key begins with the namespace of a tenant, and every que
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig, StorageType, StreamState
-from nats.js.errors import NotFoundError
+from nats.js.errors import KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
 
 from headrace.api.asking import QueuedRequest
@@ -26,6 +27,8 @@ from headrace.gateway.queues.store import Changes, Lane, Position, StoreAway, Wa
 from headrace.gateway.telling.following import Following
 from headrace.gateway.together import together
 
+SECRETS = "headrace-secrets"
+"""Name of the bucket of what the gateways alone know."""
 RECORDS_KEPT_SECONDS = 7 * 86_400
 """How long a record is kept after it was last changed: longer than a request can be under way, and than a key is known."""
 ANSWER_SECONDS = 5.0
@@ -77,6 +80,14 @@ class JetStream:
         if namespace not in self._known:
             self._known[namespace] = JetStreamStore(namespace, self.js, self._buckets)
         return self._known[namespace]
+
+    async def secret(self, name: str) -> str:
+        """Make one up, unless there is one."""
+        with away():
+            bucket = await self._bucket(SECRETS, None)
+            with suppress(KeyWrongLastSequenceError):
+                await bucket.create(name, secrets.token_hex(32).encode())
+            return ((await bucket.get(name)).value or b"").decode()
 
     async def lanes(self) -> set[Lane]:
         """All queues that are not empty, and all windows."""

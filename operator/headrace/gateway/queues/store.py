@@ -147,6 +147,13 @@ class Store(Protocol):
         """What the key stands for: what was written first, for a day."""
 
 
+class Secrets(Protocol):
+    """What all gateways of a store know, and nobody else."""
+
+    async def secret(self, name: str) -> str:
+        """What is kept under that name: the first time it is asked for it is made up. Raises `StoreAway`."""
+
+
 class Stores(Protocol):
     """Where the requests of all tenants are kept. All methods but `of` raise `StoreAway`."""
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from headrace.api.asking import RequestRoute
 from headrace.api.base import JsonObject
-from headrace.core.asking.pool import pool_object
 from headrace.core.asking.requests import route_object
 from headrace.core.httpapi.single import LIST_ROUTES
-from headrace.gateway.gathering.pool import Pool
 from headrace.gateway.tenants.entrance import tenant_of
 from headrace.gateway.tenants.rooms import Room, Rooms
 from headrace.gateway.web.routing import Answered, Served
+
+PoolOf: TypeAlias = Callable[[str, str], Awaitable[JsonObject | None]]
+"""How the pool of a route is, by its name and the namespace of a tenant; None where it has none, or where that is not known."""
 
 
 class Routes:
     """The answers to requests about routes."""
 
-    def __init__(self, rooms: Rooms, pools: Mapping[str, Pool]) -> None:
-        """`pools`: those of the routes that have one, by name."""
-        self._rooms, self._pools = rooms, pools
+    def __init__(self, rooms: Rooms, pool: PoolOf) -> None:
+        self._rooms, self._pool = rooms, pool
 
     @property
     def served(self) -> Sequence[Served]:
@@ -37,8 +38,5 @@ class Routes:
         return JSONResponse({"object": "list", "data": shown})
 
     async def _shown(self, route: RequestRoute, room: Room) -> JsonObject:
-        pool = self._pools.get(route.name)
-        state = None
-        if pool is not None:
-            state = pool_object(pool.waiting(room.namespace), [*pool.workers], pool.trouble)
+        state = await self._pool(route.name, room.namespace)
         return route_object(route, await room.store.depth(route.name), state)

@@ -66,6 +66,15 @@ def gateway_rules() -> list[JsonObject]:
     return [_rule(work, "get", "list", "watch", "create", "patch") for work in (BATCHES, FAN_OUTS)]
 
 
+def pool_rules(owner: str) -> list[JsonObject]:
+    """For a Role of the gateway where the workers of its warm pools are; `owner` is the ConfigMap that they are deleted with."""
+    return [
+        _rule(JOBS, "list", "watch", "create", "delete"),
+        _rule(PODS, "list", "watch"),
+        _rule(CONFIG_MAPS, "get") | {"resourceNames": [owner]},
+    ]
+
+
 def review_rules() -> list[JsonObject]:
     """For a ClusterRole of a gateway whose tenants are known by tokens of the cluster."""
     return [_rule(TOKEN_REVIEWS, "create"), _rule(SUBJECT_ACCESS_REVIEWS, "create")]
