@@ -152,8 +152,7 @@ float soften(float* scores, int from, int to, int count) {
         const Lanes lanes = load(scores + i);
         greatest = lanes > greatest ? lanes : greatest;
     }
-    float most = nothing;
-    for (int i = 0; i < LANES; i++) most = std::max(most, greatest[i]);
+    const float most = greatest_of(greatest);
     for (int i = 0; i < count; i += LANES) store(scores + i, exponential(load(scores + i) - most));
     std::fill(scores, scores + from, 0.0f);
     std::fill(scores + to, scores + count, 0.0f);

@@ -114,7 +114,7 @@ class Run {
                 each_vector(first, count, column, layer.gate_up, [&](int64_t row, int64_t at, int from, Lanes bias) {
                     const Lanes gate = load(sums[0] + from) + bias;
                     const Lanes up = load(sums[1] + from) + (biases == nullptr ? Lanes{} : load(biases + width + at));
-                    store(gated.at(row, at), gate / (exponential(-gate) + 1.0f) * up);
+                    store(gated.at(row, at), silu<T>(gate) * up);
                 });
             });
 #pragma omp barrier

@@ -39,7 +39,7 @@ void silu_multiply(const T* both, T* out, int64_t rows, int64_t width) {
         const T *gates = both + row * 2 * width, *ups = gates + width;
         for (int64_t i = 0; i < width; i += LANES) {
             const Lanes gate = load(gates + i);
-            store(out + row * width + i, gate / (exponential(-gate) + 1.0f) * load(ups + i));
+            store(out + row * width + i, silu<T>(gate) * load(ups + i));
         }
     }
 }
@@ -56,8 +56,7 @@ void greatest(const T* numbers, int64_t* out, int64_t rows, int64_t width) {
             const Lanes lanes = load(x + i);
             best = lanes > best ? lanes : best;
         }
-        float most = best[0];
-        for (int lane = 1; lane < LANES; lane++) most = std::max(most, best[lane]);
+        float most = greatest_of(best);
         for (; i < width; i++) most = std::max(most, read(x[i]));
         for (i = 0; i < width - 1 && read(x[i]) != most; i++) {}
         out[row] = i;

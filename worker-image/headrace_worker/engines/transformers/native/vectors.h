@@ -61,10 +61,23 @@ inline void write(bfloat16& to, float value) {
     to.bits = value == value ? uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : 0x7fc0;
 }
 
+// By halves: one after another each would wait for the one before.
 inline float sum(Lanes lanes) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += lanes[i];
-    return total;
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)lanes);
+#endif
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+inline float greatest_of(Lanes lanes) {
+#ifdef __AVX512F__
+    return _mm512_reduce_max_ps((__m512)lanes);
+#endif
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+    return lanes[0];
 }
 
 inline bool any(Integers lanes) {
@@ -90,6 +103,20 @@ inline Lanes exponential(Lanes x) {
     y = y * r * r + r + 1.0f;
     const Integers power = (__builtin_convertvector(whole, Integers) + 127) << 23;
     return y * (Lanes)power;
+}
+
+// x / (1 + e to the power of -x); what is rounded to bfloat16 anyway needs no more than twelve right bits.
+template <typename T>
+inline Lanes silu(Lanes x) {
+#ifdef __AVX512F__
+    if constexpr (sizeof(T) == 2) {
+        const __m512 power = (__m512)(x * -1.44269504f), whole = _mm512_roundscale_ps(power, 0);
+        const Lanes r = (Lanes)power - (Lanes)whole;  // 2 to the power of r, of at most 1/2, by its series
+        const Lanes y = ((r * 9.618129e-3f + 5.550411e-2f) * r + 2.402265e-1f) * r * r + r * 6.931472e-1f + 1.0f;
+        return x * (Lanes)_mm512_rcp14_ps((__m512)((Lanes)_mm512_scalef_ps((__m512)y, whole) + 1.0f));
+    }
+#endif
+    return x / (exponential(-x) + 1.0f);
 }
 
 }  // namespace
