@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 HEADRACE = ROOT / "operator" / "headrace"
@@ -148,6 +150,21 @@ def test_images_have_what_the_package_depends_on(dockerfile: str, extra: str, sp
     wanted = {re.split(r"[<>=]", one)[0] for one in (*project["dependencies"], *extras[extra], *extras["tracing"])}
     installed = set(re.split(r"[\s\"'=,<>\[\]]+", (ROOT / dockerfile).read_text()))
     assert wanted - installed == spared
+
+
+def test_image_with_vllm_is_built_from_pins_that_the_package_allows() -> None:
+    """A build takes the pins as they are; here they are held against what `pip install headrace[vllm]` would accept."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = (ROOT / "worker-image/constraints-vllm.txt").read_text().splitlines()
+    pins = {
+        canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines) if version
+    }
+    for wanted in map(Requirement, (*project["dependencies"], *extras["vllm"], *extras["tracing"])):
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), f"{wanted} is pinned otherwise"
+    dockerfile = (ROOT / "worker-image/Dockerfile").read_text()
+    assert "constraints-vllm.txt" in dockerfile
+    assert set(re.findall(r'^ENTRYPOINT \["(\w+)"\]', dockerfile, re.MULTILINE)) <= set(project["scripts"])
 
 
 @pytest.mark.parametrize("dockerfile", ["operator/Dockerfile", "worker-image/Dockerfile"])

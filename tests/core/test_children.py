@@ -144,6 +144,17 @@ def test_run_job_asks_for_gpus_and_the_others_do_not() -> None:
     assert "amd.com/gpu" not in str(plan_job(batch, PLACE))
 
 
+def test_run_pod_of_vllm_alone_has_room_where_processes_share_memory() -> None:
+    """64 MiB is what a runtime gives: several GPUs cannot talk to each other in that."""
+    asked = {"engine": {"name": "vllm"}, "resources": {"gpus": 2}}
+    batch = a_batch().with_spec(**asked).validated().build()
+    run = run_job(batch, PLACE, suspend=False)
+    (name,) = (mount["name"] for mount in container_of(run)["volumeMounts"] if mount["mountPath"] == "/dev/shm")
+    assert {"name": name, "emptyDir": {"medium": "Memory"}} in run["spec"]["template"]["spec"]["volumes"]
+    for other in (plan_job(batch, PLACE), run_job(a_batch().validated().build(), PLACE, suspend=False)):
+        assert "/dev/shm" not in str(other)
+
+
 @pytest.mark.parametrize(
     ("asked", "requests", "limits"),
     [

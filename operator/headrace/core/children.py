@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from headrace.api import labels
 from headrace.api.base import JsonObject
 from headrace.api.common import Resources
+from headrace.api.engines import EngineName
 from headrace.api.fanoutjob import FanOutJob
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.api.meta import Named
@@ -190,6 +191,7 @@ def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerC
     uses = _own_uses(role, config)
     own = (batch.spec.engine,) if role in _WITH_THE_MODEL else ()
     access = endpoint_access((*own, *(use.engine for use in uses)), place)
+    shares = role == Role.RUN and batch.spec.engine.name == EngineName.VLLM
     container: JsonObject = {
         "name": labels.CONTAINER,
         "image": place.worker_image,
@@ -211,7 +213,7 @@ def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerC
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [*volumes.mounts, *access.mounts, scratch.MOUNT],
+        "volumeMounts": [*volumes.mounts, *access.mounts, scratch.MOUNT, *([scratch.SHARED_MOUNT] if shares else ())],
     }
     return {
         "restartPolicy": "Never",
@@ -221,7 +223,7 @@ def _pod(batch: InferenceBatch, place: Installation, role: Role, config: WorkerC
         "terminationGracePeriodSeconds": batch.spec.termination_grace_period_seconds,
         "securityContext": _security(volumes),
         "containers": [container],
-        "volumes": [*volumes.volumes, *access.volumes, scratch.VOLUME],
+        "volumes": [*volumes.volumes, *access.volumes, scratch.VOLUME, *([scratch.SHARED_VOLUME] if shares else ())],
         **(_spread(batch) if role == Role.RUN else {}),
     }
 
