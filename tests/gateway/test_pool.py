@@ -10,8 +10,10 @@ import pytest
 
 from headrace.api.asking import RequestState
 from headrace.api.base import InvalidSpec
+from headrace.api.worker import Failure
 from headrace.core.asking.requests import record_object
-from pool_rig import PoolWorld, no_model, route
+from headrace.gateway.gathering.poolworkers import NotStarted
+from pool_rig import PoolWorld, ScriptedWorker, no_model, route
 
 
 def told(story: Callable[[PoolWorld], Awaitable[None]], **pool: Any) -> PoolWorld:
@@ -337,3 +339,83 @@ def test_line_that_nobody_understands_ends_its_worker() -> None:
 def test_pool_of_more_at_least_than_at_most_is_refused() -> None:
     with pytest.raises(InvalidSpec, match=r"target\.warmPool\.min: min must not be greater than max"):
         route(min=2, max=1)
+
+
+def test_worker_that_somebody_else_has_started_is_found_and_told_of_requests() -> None:
+    async def story(world: PoolWorld) -> None:
+        stray = ScriptedWorker("stray")
+        world.workers.strays.append(stray)
+        await world.ask(4)
+        await world.go()
+        assert world.workers.started == [], "there is one already"
+        stray.free()
+        await world.go()
+        await world.answer_all(stray)
+
+    told(story).check()
+
+
+def test_requests_wait_while_no_worker_can_be_started_and_it_is_said_why() -> None:
+    async def story(world: PoolWorld) -> None:
+        world.workers.refusal = NotStarted("Refused", "exceeded quota: gpus")
+        await world.ask()
+        for _ in range(5):
+            await world.go()
+            world.clock.milliseconds += 60_000
+        assert world.pool.trouble is not None
+        assert (world.pool.trouble.reason, world.pool.trouble.final) == ("Refused", False)
+        assert world.store.last_words == []
+        world.workers.refusal = None
+        await world.go()
+        (worker,) = world.workers.started
+        worker.free()
+        await world.go()
+        assert world.pool.trouble is None
+        await world.answer_all(worker)
+
+    told(story).check()
+
+
+def test_obstacle_of_a_worker_that_starts_is_said_and_is_no_reason_to_give_up() -> None:
+    async def story(world: PoolWorld) -> None:
+        await world.ask()
+        await world.go()
+        (worker,) = world.workers.started
+        worker.obstacle = Failure(reason="Unschedulable", message="0/3 nodes are available")
+        await world.go()
+        assert world.pool.trouble is not None
+        assert (world.pool.trouble.reason, world.pool.trouble.final) == ("Unschedulable", False)
+        worker.free()
+        await world.go()
+        assert world.pool.trouble is None, "it is ready"
+        await world.answer_all(worker)
+
+    told(story).check()
+
+
+def test_pool_that_is_ended_leaves_its_workers_and_can_begin_anew() -> None:
+    """As of a gateway that leads no more, and leads again later."""
+
+    async def story(world: PoolWorld) -> None:
+        await world.ask(2)
+        await world.go()
+        (worker,) = world.workers.started
+        worker.free()
+        await world.go()
+        worker.answer(world.accepted[0])
+        leading = asyncio.create_task(world.pool.run(lambda: True))
+        await world.go()
+        leading.cancel()
+        await asyncio.gather(leading, return_exceptions=True)
+        await world.windows.step()  # it may be asked once more
+        assert not world.pool.is_at_work
+        assert worker.ended.done()
+        await world.windows.begin()  # as whoever leads then does
+        await world.go()
+        second = world.workers.started[-1]
+        second.free()
+        await world.go()
+        assert second.names == [world.accepted[1]], "the other one has its answer"
+        await world.answer_all(second)
+
+    told(story).check()

@@ -88,8 +88,8 @@ class PoolWork:
         self._todo += chunks(window, waiting, self._route)
 
     def is_answered(self, window: ClosedWindow) -> bool:
-        """Whether all of a window are; then nothing more is known of it."""
-        if self._windows[window.batch].waiting:
+        """Whether all of a window are; then nothing more is known of it. Of one that was forgotten nobody can tell."""
+        if window.batch not in self._windows or self._windows[window.batch].waiting:
             return False
         del self._windows[window.batch]
         return True
