@@ -135,7 +135,7 @@ def open_house(
         *Routes(rooms, no_pool).served,
     ]
     itself = Itself(metrics, clock, stores if models.routes else None)
-    page = StatusPage(places, rooms if models.routes else None, clock)
+    page = StatusPage(places, rooms if models.routes else None, clock, pushes.finished)
     app = gateway_app(
         places, limits, identities, None, [*itself.served, *page.served, *(asking if models.routes else ())]
     )

@@ -15,8 +15,10 @@ from gateway_rig import MODELS
 from headrace.api.asking import RequestState
 from headrace.api.gateway import ServedModels
 from headrace.core.openai.errors import ApiError
+from headrace.core.statuspage import MOST_ROWS
 from headrace.core.tenancy.keys import bearer
 from headrace.gateway.queues.store import StoreAway
+from laptop import eventually
 from open_house import House, open_house
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -46,7 +48,7 @@ def test_page_says_how_things_stand_and_lets_nothing_in(house: House) -> None:
     assert "<script" not in page.text
     assert "&lt;script&gt;" in page.text
     assert "batch_reviews" in page.text
-    assert page.text.count("<caption>") == 3, "routes, dead letters, batches"
+    assert "<caption>Where single requests gather" in page.text
     assert "Nothing is at work." in page.text
     assert httpx2.get(f"{house.url}/status.css").headers["content-type"].startswith("text/css")
 
@@ -63,6 +65,17 @@ def test_page_counts_the_rows_that_it_leaves_out(house: House) -> None:
     page = httpx2.get(f"{house.url}/").text
     assert page.count("the model said no") + page.count("&lt;script") >= 50
     assert "20 more are not shown" in page
+
+
+def test_page_shows_what_has_ended_last_and_nothing_of_another_tenant(house: House) -> None:
+    names = [house.ended(RequestState.COMPLETED, number) for number in range(MOST_ROWS + 10)]
+    elsewhere = house.ended(RequestState.COMPLETED, 999, namespace="another")
+    eventually(lambda: names[-1] in httpx2.get(f"{house.url}/").text)
+    page = httpx2.get(f"{house.url}/").text
+    shown = [name for name in reversed(names) if name in page]
+    assert shown == names[:9:-1]
+    assert [page.index(name) for name in shown] == sorted(page.index(name) for name in shown), "the last first"
+    assert elsewhere not in page
 
 
 def test_page_is_there_while_the_store_is_away(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +108,7 @@ def test_page_in_a_browser(house: House) -> None:
                 assert [one.inner_text() for one in page.query_selector_all("h2")] == [
                     "Routes",
                     "Requests at work",
+                    "Requests that have ended",
                     "Dead letters",
                     "Batches",
                 ]

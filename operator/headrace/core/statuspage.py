@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from headrace.api.asking import ClosedWindow, RequestRecord, RequestRoute
+from headrace.api.asking import ClosedWindow, RequestRecord, RequestRoute, RequestState
 from headrace.api.inferencebatch import InferenceBatch
 from headrace.core.openai.batches import created_at, state_of
 from headrace.core.openai.ids import batch_id
@@ -29,6 +30,15 @@ class Table:
     """Rows that are left out."""
 
 
+class Finished(NamedTuple):
+    """A request that has ended."""
+
+    id: str
+    state: RequestState
+    accepted: int
+    ended: int
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What there is of one tenant."""
@@ -42,11 +52,13 @@ class Seen:
     dead: int = 0
     """All dead letters."""
     batches: Sequence[InferenceBatch] = ()
+    finished: Sequence[Finished] = ()
+    """The last first."""
 
 
 def tables(seen: Seen, now: int) -> list[Table]:
     """All of them, in the order of the page."""
-    return [_routes(seen, now), _requests(seen, now), _letters(seen), _batches(seen)]
+    return [_routes(seen, now), _requests(seen, now), _finished(seen), _letters(seen), _batches(seen)]
 
 
 def moment(milliseconds: int) -> str:
@@ -96,6 +108,26 @@ def _requests(seen: Seen, now: int) -> Table:
         "Nothing is at work.",
         rows,
         len(found) - len(rows),
+    )
+
+
+def _finished(seen: Seen) -> Table:
+    rows = [
+        (
+            one.id,
+            one.state.value,
+            moment(one.accepted),
+            moment(one.ended),
+            f"{max(0, one.ended - one.accepted) / 1000:.1f} s",
+        )
+        for one in seen.finished[:MOST_ROWS]
+    ]
+    return Table(
+        "Requests that have ended",
+        "Single requests, the last first, as far as this gateway has heard of them since it was started.",
+        ("request", "state", "accepted", "ended", "took"),
+        "None has ended since the gateway was started.",
+        rows,
     )
 
 

@@ -125,7 +125,7 @@ async def _asking(door: Door, interrupt: Interrupt) -> AsyncIterator[_Asking]:
         requests, letters = Requests(rooms, door.limits, clock, watch), DeadLetters(rooms, clock)
         try:
             streams, shown, itself = Streams(pushes, rooms, stays), Routes(rooms, news.of), Itself(watch, clock, stores)
-            page = StatusPage(door.places, rooms, clock)
+            page = StatusPage(door.places, rooms, clock, pushes.finished)
             served = [*requests.served, *letters.served, *streams.served, *shown.served, *itself.served, *page.served]
             yield _Asking(served, pushes.stop)
         finally:

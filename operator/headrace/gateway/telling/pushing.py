@@ -15,10 +15,12 @@ from cachetools import LRUCache
 from headrace.api.asking import RequestRecord
 from headrace.api.tenancy import TenantLimits
 from headrace.api.worker import Partial
+from headrace.core.asking.life import has_ended
 from headrace.core.tenancy.bounds import check_streams
 from headrace.gateway.clocks import Clock
 from headrace.gateway.endless import forever, keep_on
 from headrace.gateway.queues.store import Kept, Position, Stores
+from headrace.gateway.telling.finished import FinishedRequests
 from headrace.gateway.telling.listening import Listener, Whose
 from headrace.gateway.tenants.rooms import Room
 from headrace.gateway.watch import UNWATCHED, Watch
@@ -41,6 +43,7 @@ class Pushes:
             _PARTIAL_BYTES, getsizeof=lambda partial: len(partial.text) + 1
         )
         """How far answers have come that somebody waits for, each once, however many wait."""
+        self.finished = FinishedRequests()
         self._listeners: dict[Whose, set[Listener]] = {}
         self._all: set[Listener] = set()
         self._of_tenants: Counter[str] = Counter()
@@ -61,6 +64,8 @@ class Pushes:
         for change in changes.records:
             kept = change.kept
             whose = Whose(change.namespace, kept.record.id)
+            if has_ended(kept.record):
+                self.finished.note(change.namespace, kept.record)
             if listeners := self._listeners.get(whose):
                 self.recent[whose] = kept
                 for listener in listeners:

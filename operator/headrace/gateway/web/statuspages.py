@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
@@ -16,6 +17,7 @@ from headrace.core.statuspage import MOST_ROWS, Seen, moment, tables
 from headrace.gateway.clocks import Clock
 from headrace.gateway.places.place import Places
 from headrace.gateway.queues.store import StoreAway
+from headrace.gateway.telling.finished import FinishedRequests
 from headrace.gateway.tenants.entrance import tenant_of
 from headrace.gateway.tenants.rooms import Room, Rooms
 from headrace.gateway.together import together
@@ -37,9 +39,12 @@ _STYLE = _FOLDER.joinpath("status.css").read_text()
 class StatusPage:
     """The answers to browsers."""
 
-    def __init__(self, places: Places, rooms: Rooms | None, clock: Clock) -> None:
-        """`rooms`: None for a gateway for whole batches alone."""
+    def __init__(
+        self, places: Places, rooms: Rooms | None, clock: Clock, finished: FinishedRequests | None = None
+    ) -> None:
+        """`rooms`: None for a gateway for whole batches alone, of which no requests end either."""
         self._places, self._rooms, self._clock = places, rooms, clock
+        self._finished = finished or FinishedRequests()
 
     @property
     def served(self) -> Sequence[Served]:
@@ -50,7 +55,8 @@ class StatusPage:
         """`GET /`. Where the store is away it says so, and shows the rest."""
         tenant, now = tenant_of(request), self._clock.now()
         batches, away = await self._places.of(tenant.namespace).batches(), False
-        seen = Seen(routes=self._places.models.routes, batches=batches)
+        finished = self._finished.of(tenant.namespace)
+        seen = Seen(routes=self._places.models.routes, batches=batches, finished=finished)
         if self._rooms is not None:
             try:
                 seen = await self._look(self._rooms.of(tenant.namespace), seen)
@@ -70,7 +76,7 @@ class StatusPage:
         letters = [*await room.store.letters()]
         shown = await together(_dead(room, name) for name in letters[::-1][:MOST_ROWS])
         found = [record for record in shown if record is not None]
-        return Seen(seen.routes, depths, windows, found, len(letters), seen.batches)
+        return replace(seen, depths=depths, windows=windows, letters=found, dead=len(letters))
 
 
 async def _dead(room: Room, name: str) -> RequestRecord | None:
