@@ -56,6 +56,14 @@ def test_reconcile_lets_no_tick_come_before_the_api_server_has_kept_managed_by()
     assert plan.look_again_after == timedelta(0)
 
 
+def test_reconcile_has_no_restricted_namespace_warn_of_the_pods_that_a_tick_never_has() -> None:
+    (cron,) = children(reconcile(look_at(a_schedule())), "CronJob").values()
+    pod = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
 def test_reconcile_passes_the_fields_of_a_cron_job_on() -> None:
     schedule = a_schedule("H/15 8-10 * * MON-FRI").with_spec(
         timeZone="Europe/Berlin", concurrencyPolicy="Forbid", startingDeadlineSeconds=300, failedJobsHistoryLimit=0
