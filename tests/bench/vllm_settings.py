@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-from bench.worker import MODELS, Settings, Subject, subject
 from bench.worker_peers import SETTINGS_FILE, USUAL_SETTINGS, VllmSettings, processor, settings_rows
+from bench.worker_subject import MODELS, Settings, Subject, subject
 
 VALUES: VllmSettings = {
     "max_num_seqs": [32, 128, 256],
