@@ -72,7 +72,7 @@ class Input(ApiModel):
         exactly_one("uri", "inline", "config_map_ref"),
         Rule(
             cel="!has(self.prompt) || self.format != 'openai'",
-            message="prompt may not be set when format is openai: its lines are requests already",
+            message="prompt may not be set when format is openai, as it is unless it is said: its lines are requests already",
             check=lambda it: it.prompt is None or it.format != InputFormat.OPENAI,
         ),
         Rule(
