@@ -46,10 +46,10 @@ def ended(names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The requests as they end. The stream ends once all of them have."""
     with urlopen(f"{GATEWAY}/stream?{urlencode({'id': names}, doseq=True)}") as events:
         for line in events:
-            if line.startswith(b"data:"):
-                request = json.loads(line.removeprefix(b"data:"))["request"]
-                if request["status"] not in ("queued", "in_progress"):
-                    yield request
+            told = json.loads(line.removeprefix(b"data:")) if line.startswith(b"data:") else {}
+            request = told.get("request")  # other events tell how far an answer has come
+            if request is not None and request["status"] not in ("queued", "in_progress"):
+                yield request
 
 
 def shown(request: dict[str, Any]) -> str:
