@@ -167,7 +167,8 @@ class Roofline:
     def of(cls, model: Any, tokens: int, generated: int, batch_size: int) -> Roofline:
         """The greater of arithmetic at the rate of a packed layer of the model, and reading all weights at each step.
 
-        `tokens` go through all layers; of the last, only the `generated` ones.
+        `tokens` go through all layers; of the last, only the `generated` ones. Reading the KV cache is not counted, nor
+        that some steps wait for the one and some for the other: no engine reaches all of it.
         """
         layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not model.lm_head]
         weights, head = sum(layer.weight.numel() for layer in layers), model.lm_head.weight.numel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import math
 import shutil
 from collections.abc import Callable
@@ -249,6 +250,19 @@ def test_engine_gives_the_same_answers_without_the_kernels(
     slow = drive(TransformersEngine(config, 0), requests)
     same = sum(text(fast[name]) == text(slow[name]) for name in slow)
     assert same == len(requests) if exact else same >= len(requests) - 4
+
+
+def test_load_passes_over_libraries_that_do_not_load_or_are_of_another_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torn = tmp_path / "kernels-torn.so"
+    torn.write_bytes(b"no library")
+    foreign = Path(_ctypes.__file__)  # a library, but none of ours
+    best = build.fitting(native.cpu_flags())
+    monkeypatch.setattr(native, "fitting", lambda _flags: [torn, foreign, *best])
+    assert native.load() is not None
+    monkeypatch.setattr(native, "fitting", lambda _flags: [torn, foreign])
+    assert native.load() is None
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")

@@ -134,15 +134,13 @@ def can_multiply(dtype: torch.dtype) -> bool:
 
 
 def load() -> Kernels | None:
-    """The best library that this CPU can run; None where there is none, or it is not wanted."""
+    """The best library that this CPU can run; None, and torch's operations do the same, where there is none, or it is not wanted."""
     if os.environ.get(Env.NATIVE, "1") == "0":
         return None
     for path in fitting(cpu_flags()):
         try:
             return Kernels(path)
-        except (
-            OSError
-        ):  # made for another system, or not allowed here: the next one, or torch's own operations, do the same
+        except (OSError, AttributeError):  # of another system or an older release, or not allowed here
             continue
     return None
 
