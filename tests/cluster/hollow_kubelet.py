@@ -156,6 +156,11 @@ class HollowKubelet:
             return
         pod.said = so_far(pod, script, fate) if pod.role == Role.RUN else None
         await self._set_status(pod, {"phase": "Running", **_container({"running": {"startedAt": _now()}})})
+        if fate.program is not None:
+            await self._set_status(pod, _ended(*await fate.program(pod)))
+            await pod.stopped.wait()
+            await self._delete(pod)
+            return
         await asyncio.sleep(fate.seconds)
         if fate.lingers:
             await script.go.wait()

@@ -7,7 +7,7 @@ a second pod of a committed shard is done at once, in a retry if no record of it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,6 +63,8 @@ class Fate:
     """Its first record is begun so much later than it seems: what a test would have to wait for."""
     evicted: bool = False
     """Taken off its node for no fault of its own."""
+    program: Callable[[Pod], Awaitable[tuple[int, Report | None]]] | None = None
+    """What is done in its place, and how that ends: its exit code and its last word."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from admission_builders import a_bulkhead
-from builders import NOON, BatchBuilder, a_batch, a_job, live, look
+from builders import NOON, BatchBuilder, a_batch, a_job, committed, live, look
 from headrace.api.batchstatus import Admission
 from headrace.api.endpointstatus import BreakerState, EndpointReport, EndpointStatus, Parking
 from headrace.api.inferencebatch import InferenceBatch
@@ -185,9 +185,25 @@ def test_batch_that_is_let_go_again_is_judged_by_its_probe(
     assert (batch.status.parking.times if batch.status.parking is not None else 0) == times
 
 
+def done(shard: int) -> WorkerReport:
+    """The last word of a pod that was answered by one of two endpoints."""
+    last, said = committed(shard, 100), says(shard, east=(OPEN, 1, 0), west=(CLOSED, 100, 100)).report
+    assert isinstance(said, ShardReport)
+    return replace(last, report=last.report.model_copy(update={"endpoints": said.endpoints}))
+
+
 def test_batch_whose_probe_has_ended_before_it_was_asked_goes_on() -> None:
-    done = live(0, 60, speed="0")
-    assert available(then(parked(), 200, replace(done, final=True), jobs=(JOB,)))[0] == "True"
+    goes_on = then(parked(), 200, done(0))
+    assert (available(goes_on), goes_on.status.parking) == (("True", "SomeBreakersOpen"), None)
+    assert [it.state for it in goes_on.status.endpoints] == [OPEN, CLOSED]
+    down_again = then(then(goes_on, 210, done(0), says(1, east=(OPEN, 9, 0), west=(OPEN, 9, 3))), 220, done(0))
+    assert available(down_again) == ("False", "BreakerOpen"), "what a shard said that was done before is history"
+
+
+def test_batch_that_is_complete_is_not_parked_any_more() -> None:
+    complete = then(parked(), 200, done(0), done(1), jobs=(a_job(Role.RUN),))
+    assert (complete.status.summary.state, complete.status.parking) == ("Complete", None)
+    assert available(complete) == ("True", "SomeBreakersOpen")
 
 
 @pytest.mark.parametrize(("times", "rest"), [(1, 60), (2, 120), (4, 480), (9, 1800)])

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from headrace.api.batchstatus import RecordCounts
 from headrace.api.endpointstatus import BreakerState, EndpointReport, EndpointStatus, Parking
 from headrace.api.engines import OpenAIEngine
 from headrace.api.meta import ConditionStatus
+from headrace.api.ranges import parse_ranges
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import ShardReport
 from headrace.core.breaker import Breaker, State
@@ -42,7 +42,7 @@ def endpoint_statuses(observed: Observed) -> tuple[EndpointStatus, ...]:
     told = [it for report in observed.shard_reports for it in report.endpoints]
     if spec is None or not told:
         return before
-    live, known = _live(observed), {it.name: it for it in before}
+    live, known = _news(observed), {it.name: it for it in before}
     of_all = sum(it.sent for it in told)
     return tuple(
         _status(name, [it for it in told if it.name == name], live.get(name, ()), known.get(name), of_all, observed.now)
@@ -50,17 +50,15 @@ def endpoint_statuses(observed: Observed) -> tuple[EndpointStatus, ...]:
     )
 
 
-def endpoints_found(observed: Observed, records: RecordCounts) -> Found:
-    """Whether endpoints can be asked, and whether that is reason enough to put the work away. `records`: as they are counted now."""
+def endpoints_found(observed: Observed) -> Found:
+    """Whether endpoints can be asked, and whether that is reason enough to put the work away."""
     status, spec = observed.batch.status, observed.batch.spec.engine.openai
     if spec is None:
         return Found()
     parking = status.parking
     if parking is not None and put_away(observed):
         return Found((_parked(observed, parking),))
-    answered = _answered(spec, _live(observed), probing=parking is not None)
-    if answered is None and parking is not None and records.succeeded > status.records.succeeded:
-        answered = True  # by a worker that has ended before it was asked
+    answered = _answered(spec, _news(observed), probing=parking is not None)
     if answered is None:
         probing = unknown(ConditionType.ENDPOINTS_AVAILABLE, Reason.PROBING, "workers try whether an endpoint answers")
         return Found((probing,) if parking is not None else ())
@@ -70,6 +68,13 @@ def endpoints_found(observed: Observed, records: RecordCounts) -> Found:
         return Found((_waits(observed, spec),))
     parked = Parking(time=observed.now, times=parking.times + 1 if parking is not None else 1)
     return Found((_parked(observed, parked),), {"parking": parked})
+
+
+def endpoints_at_last(observed: Observed) -> Found:
+    """What is left to be said of them when all records are done."""
+    answers = any(_answers(it) for found in _news(observed).values() for it in found)
+    findings = (_available(endpoint_statuses(observed)),) if answers else ()
+    return Found(findings, {"parking": None})
 
 
 def put_away(observed: Observed) -> bool:
@@ -113,12 +118,14 @@ def _breaker(parking: Parking) -> Breaker:
     return Breaker(opened_at=parking.time, trips=parking.times)
 
 
-def _live(observed: Observed) -> dict[str, list[EndpointReport]]:
-    """What workers that run say of endpoints that they have asked, by name."""
-    found: dict[str, list[EndpointReport]] = {}
+def _news(observed: Observed) -> dict[str, list[EndpointReport]]:
+    """What workers that run, or have just done their shards, say of endpoints that they have asked, by name."""
+    status, found = observed.batch.status, dict[str, list[EndpointReport]]()
+    known = parse_ranges(status.counted_shards.indexes) | parse_ranges(status.failing_shards.indexes)
     for said in observed.reports:
-        if not said.final and isinstance(said.report, ShardReport) and not said.report.committed:
-            for it in said.report.endpoints:
+        report = said.report
+        if isinstance(report, ShardReport) and report.shard not in known and (said.ended_well or not said.final):
+            for it in report.endpoints:
                 if it.sent:
                     found.setdefault(it.name, []).append(it)
     return found

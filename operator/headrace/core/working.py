@@ -15,7 +15,7 @@ from headrace.core.children import finalize_job, run_job
 from headrace.core.conditions import true
 from headrace.core.counts import Tally, from_finalize
 from headrace.core.ending import finalize_failed
-from headrace.core.endpoints import endpoints_found, resting
+from headrace.core.endpoints import endpoints_at_last, endpoints_found, resting
 from headrace.core.evaluation import evaluated, evaluating, must_evaluate
 from headrace.core.kueue.run import activations, queued_run
 from headrace.core.observed import Observed, Verdict
@@ -47,14 +47,14 @@ def working(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Ste
     pods = min(granted, held_pods(batch))
     children = (*children, *(_run(observed, pods) if pods else held_run(observed)))
     queue = _queue(observed)
-    endpoints = endpoints_found(observed, counts.records)
+    endpoints = endpoints_found(observed)
     findings = (admission(observed, queue), *readiness(observed, Role.RUN), *endpoints.findings, *suspension(observed))
     return Step(children, findings, progress(observed, counts) | {"queue": queue, **endpoints.changes}, granted)
 
 
 def _in_line(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
     """The same where Kueue has the say: the Job is there from the beginning, and Kueue lets it go."""
-    batch, queue, endpoints = observed.batch, _queue(observed), endpoints_found(observed, counts.records)
+    batch, queue, endpoints = observed.batch, _queue(observed), endpoints_found(observed)
     rest = batch.spec.suspend or not allowed_pods(batch) or resting(observed)
     return Step(
         (*input_children(observed, inline), *queued_run(observed, rest=rest)),
@@ -77,7 +77,8 @@ def complete(observed: Observed, counts: Tally) -> Step:
     """Every record has its line. Too many of them may still be errors."""
     uri = output_uri(observed.batch, observed.installation) or ""
     output = OutputStatus(uri=uri, manifest=f"{uri.rstrip('/')}/manifest.json")
-    changes = progress(observed, counts) | {"queue": None, "output": output, "parking": None}
+    endpoints = endpoints_at_last(observed)
+    changes = progress(observed, counts) | {"queue": None, "output": output, **endpoints.changes}
     stop = too_many_failed(observed, counts)
     if stop is not None:
         return failed(stop.reason, stop.message, changes)
@@ -85,7 +86,8 @@ def complete(observed: Observed, counts: Tally) -> Step:
     reason = Reason.RECORDS_PROCESSED_WITH_ERRORS if records.failed else Reason.RECORDS_PROCESSED
     message = f"{records.succeeded} of {records.total} records succeeded, {records.failed} failed"
     found = evaluated(observed, uri)
-    return Step((), (*found.findings, true(ConditionType.COMPLETE, reason, message)), {**changes, **found.changes})
+    findings = (*endpoints.findings, *found.findings, true(ConditionType.COMPLETE, reason, message))
+    return Step((), findings, {**changes, **found.changes})
 
 
 def _recount(observed: Observed, counts: Tally, inline: InlinePlan | None) -> Step:
