@@ -157,7 +157,8 @@ class HollowKubelet:
         pod.said = so_far(pod, script, fate) if pod.role == Role.RUN else None
         await self._set_status(pod, {"phase": "Running", **_container({"running": {"startedAt": _now()}})})
         if fate.program is not None:
-            await self._set_status(pod, _ended(*await fate.program(pod)))
+            code, last_word = await fate.program(pod)
+            await self._set_status(pod, _ended(code, _words(last_word)))
             await pod.stopped.wait()
             await self._delete(pod)
             return
