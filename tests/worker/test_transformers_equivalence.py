@@ -75,10 +75,11 @@ def _alone(model: PreTrainedModel, request: Request) -> list[int]:
     return tokens
 
 
-def answers(suite: Suite, batch_size: int, order: int) -> dict[str, str]:
-    """What the engine answers, with the records in an order of their own."""
+def answers(suite: Suite, batch_size: int, order: int, tokens: int = 16384) -> dict[str, str]:
+    """What the engine answers, with the records in an order of their own and at most so many tokens in a step."""
     model = {"name": "tiny", "task": "completion", "source": {"path": str(suite.folder)}}
-    engine = TransformersEngine(worker_config(model, batching={"maxBatchSize": batch_size}), created=0)
+    batching = {"maxBatchSize": batch_size, "maxBatchTokens": tokens}
+    engine = TransformersEngine(worker_config(model, batching=batching), created=0)
     outcomes = drive(engine, random.Random(order).sample(suite.requests, RECORDS))
     return {name: text(outcome) for name, outcome in outcomes.items()}
 
@@ -89,10 +90,18 @@ def test_greedy_answers_are_those_of_the_model_alone(suite: Suite, batch_size: i
     assert answers(suite, batch_size, order) == expected
 
 
-def test_greedy_answers_without_the_kernels_too(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tokens", [16384, 40])
+def test_greedy_answers_without_the_kernels_too(suite: Suite, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "LIBRARY", None)
     expected = {name: f" {words(tokens)}" for name, tokens in suite.answers.items()}
-    assert answers(suite, 64, order=5) == expected
+    assert answers(suite, 64, order=5, tokens=tokens) == expected
+
+
+def test_greedy_answers_to_prompts_that_are_computed_in_pieces(suite: Suite) -> None:
+    """Of 40 tokens at most, in whatever steps they come, and a few that share a step with 16 that decode."""
+    assert sum(len(one.body["prompt"]) > 40 for one in suite.requests) > RECORDS // 10
+    expected = {name: f" {words(tokens)}" for name, tokens in suite.answers.items()}
+    assert answers(suite, 16, order=6, tokens=40) == expected
 
 
 def test_the_suite_would_show_a_mistake(suite: Suite) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from headrace.api.records import ErrorCode, Request
 from headrace.api.worker import Env
 from headrace_worker.engines.transformers import TransformersEngine, limits, native
 from headrace_worker.engines.transformers.decoder import PackedDecoder
+from headrace_worker.engines.transformers.prefill import prefill_room
 from headrace_worker.engines.transformers.prefixes import Shared, common_length, longest_shared
 from headrace_worker.errors import JobFailed
 from tiny_models import (
@@ -335,6 +337,8 @@ class Spy:
         self.sizes: list[int] = []
         self.refused: list[int] = []
         self.shared: list[int] = []
+        self.tokens: list[int] = []
+        """New ones, of each step."""
         pack = PackedDecoder.pack
 
         def scarce(decoder: PackedDecoder, decoding: Ids, prompts: Ids, shared: Sequence[Shared] = ()) -> Any:
@@ -345,6 +349,7 @@ class Spy:
             self.sizes.append(size)
             self.prompts += map(list, prompts)
             self.shared += [prefix.length for prefix in shared]
+            self.tokens.append(size - len(prompts) + sum(map(len, prompts)) - sum(prefix.length for prefix in shared))
             return pack(decoder, decoding, prompts, shared)
 
         monkeypatch.setattr(PackedDecoder, "pack", scarce)
@@ -437,11 +442,101 @@ def test_step_sequence_larger_than_the_cache_is_an_error_of_its_record(
     assert "200 tokens" in str(outcomes["prompt"].error)
 
 
-def test_step_prompt_longer_than_a_step_comes_alone(llama: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+# Prompts in pieces
+
+
+def test_step_computes_no_more_tokens_than_it_may(llama: Known, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch, lambda _decoding, _prompts: False)
-    engine = llama.engine(maxBatchSize=8, maxBatchTokens=30)
-    drive(engine, [a_request(f"s{i}", [i + 1] * 40, 1) for i in range(3)])
-    assert spy.sizes[-3:] == [1, 1, 1]
+    outcomes = drive(llama.engine(maxBatchSize=8, maxBatchTokens=30), llama.requests)
+    assert max(spy.tokens) == 30
+    assert {name: text(outcome) for name, outcome in outcomes.items()} == {
+        name: f" {words(tokens)}" for name, tokens in llama.answers.items()
+    }
+
+
+def test_step_long_prompt_holds_up_no_answer(llama: Known) -> None:
+    """A prompt of 120 tokens takes three steps of 50; meanwhile the other answer gets a token in each."""
+    engine = llama.engine(maxBatchSize=2, maxBatchTokens=50)
+    long = next(one for one in llama.requests if len(one.body["prompt"]) == 120)
+    works = [engine.prepare(0, a_request("short", [1], 3)), engine.prepare(1, long)]
+    engine.load()
+    engine.submit(works)
+    assert engine.step() == engine.step() == []
+    assert [outcome.work.request.custom_id for outcome in engine.step()] == ["short"]
+    assert engine.running == 1
+    outcomes = [outcome for _ in range(30) for outcome in engine.step()]
+    assert [text(outcome) for outcome in outcomes] == [f" {words(llama.answers[long.custom_id])}"]
+
+
+@pytest.mark.parametrize("with_kernels", [True, False], ids=["kernels", "torch"])
+@pytest.mark.parametrize("model", ["llama", "gpt2", "mistral"])
+def test_step_prompts_in_pieces_change_no_answer_whatever_happens_to_memory(
+    model: str, with_kernels: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it: Known = request.getfixturevalue(model)
+    if not with_kernels:
+        monkeypatch.setattr(native, "LIBRARY", None)
+    calls = iter(range(10_000))
+    cut = False
+
+    def too_much(decoding: Ids, prompts: Ids) -> bool:
+        nonlocal cut
+        cut = cut or any(list(ids) not in [one.body["prompt"] for one in it.requests] for ids in prompts)
+        return next(calls) % 25 == 24 and len(decoding) + len(prompts) > 1
+
+    spy = Spy(monkeypatch, too_much)
+    outcomes = drive(it.engine(maxBatchSize=8, maxBatchTokens=24), it.shuffled(9))
+    assert cut
+    assert spy.refused
+    assert {name: text(outcome) for name, outcome in outcomes.items()} == {
+        name: f" {words(tokens)}" for name, tokens in it.answers.items()
+    }
+
+
+def test_step_puts_a_prompt_back_that_has_begun_when_the_cache_is_full(
+    llama: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four sequences of up to 128 tokens fit, two that are longer. What grows pushes out what came last."""
+    monkeypatch.setattr(limits, "cache_budget", lambda _: 2 * 256 * BYTES_PER_TOKEN)
+    spy = Spy(monkeypatch, lambda _decoding, _prompts: False)
+    requests = [a_request("grows", [1, 2, 3], 150), *llama.requests]
+    model = AutoModelForCausalLM.from_pretrained(llama.folder).eval()
+    outcomes = drive(llama.engine(maxBatchSize=8, maxBatchTokens=20), requests)
+    assert max(spy.tokens) == 20
+    assert text(outcomes.pop("grows")) == f" {words(alone(model, requests[0]))}"
+    assert {name: text(outcome) for name, outcome in outcomes.items()} == {
+        name: f" {words(tokens)}" for name, tokens in llama.answers.items()
+    }
+
+
+@pytest.mark.parametrize(("max_tokens", "decoding", "room"), [(512, 0, 512), (512, 64, 448), (30, 30, 16), (8, 30, 8)])
+def test_prefill_room_is_what_decoding_leaves_and_never_nothing(max_tokens: int, decoding: int, room: int) -> None:
+    assert prefill_room(max_tokens, decoding) == room
+
+
+# Records that are given up
+
+
+def test_give_up_frees_a_place_in_the_cache_and_changes_no_other_answer(llama: Known) -> None:
+    """Of sequences that decode, one whose prompt has begun and one that waits, in the midst of everything."""
+    engine = llama.engine(maxBatchSize=6, maxBatchTokens=40)
+    works = [engine.prepare(n, one) for n, one in enumerate(llama.shuffled(6))]
+    rng, waiting, outcomes, gone = random.Random(6), deque(works), [], set()
+    engine.load()
+    while waiting or engine.running:
+        room = engine.room
+        engine.submit([waiting.popleft() for _ in range(min(room, len(waiting)))])
+        outcomes += engine.step()
+        if rng.random() < 0.2:
+            known = {outcome.work.position for outcome in outcomes}
+            chosen = {rng.randrange(len(works)) for _ in range(5)}
+            given_up = {work.position for work in engine.give_up(chosen)}
+            assert given_up <= chosen - known
+            gone |= given_up
+    assert len(gone) > 5
+    assert len(gone) + len(outcomes) == RECORDS
+    for outcome in outcomes:
+        assert text(outcome) == f" {words(llama.answers[outcome.work.request.custom_id])}"
 
 
 # Weights that are no numbers

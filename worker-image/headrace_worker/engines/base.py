@@ -8,7 +8,7 @@ engine of remote endpoints returns whatever answers have come.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -98,6 +98,8 @@ class EngineStats:
     """Sum of their sizes in tokens, as `maxBatchTokens` counts them."""
     compute_seconds: float = 0.0
     """Of an engine that generates: time in forward passes, in drawing tokens and in the KV cache. The rest is bookkeeping."""
+    stalled: bool = False
+    """Whether the last step could work on nothing, and no record was to blame for that: nobody could be asked."""
     endpoints: Mapping[str, EndpointStats] = field(default_factory=dict)
     """Of an engine that asks endpoints, by their names."""
 
@@ -150,6 +152,9 @@ class Engine(Protocol):
 
     def step(self) -> list[Outcome]:
         """Work for a while (a batch, a token, at most about a second) and hand back what is finished; maybe nothing."""
+
+    def give_up(self, positions: Collection[int]) -> list[Work]:
+        """Let go of the records at these positions that are here, finished or not; they are not handed back by `step` any more."""
 
     def close(self) -> None:
         """Give back what the engine holds."""

@@ -56,7 +56,7 @@ class PackedDecoder:
         """The logits after the last token of each sequence, of shape [sequences, vocabulary].
 
         All sequences are given whole. Of `decoding`, whose rows of the cache come first, all but the last token is cached. The beginning
-        of each of the `prompts` may be `shared` with one of `decoding`; it is not computed again.
+        of each of the `prompts` may be `shared` with one of `decoding`, or be in its own row already; it is not computed again.
         """
         tokens, positions, step = self.pack(decoding, prompts, shared)
         if self._fused is not None:
@@ -91,7 +91,7 @@ class PackedDecoder:
         self.cache.reserve(len(whole), max(map(len, whole)))
         known = [prefix.length for prefix in shared] or [0] * len(prompts)
         for row, prefix in enumerate(shared, start=len(decoding)):
-            if prefix.length:
+            if prefix.length and prefix.row != row:
                 self.cache.share(prefix.row, row, prefix.length)
         lengths = list(zip(map(len, prompts), known, strict=True))
         step = Step(self.cache, [len(ids) for ids in decoding], lengths, self._device)

@@ -6,7 +6,7 @@ A record may have several inputs; they are spread over batches as their lengths 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +110,13 @@ class Embedding:
         self._stats.batched_records += len({id(text.record) for text in batch})
         self._stats.batched_tokens += sum(len(text.ids) for text in batch)
         return self._store(batch, vectors)
+
+    def give_up(self, positions: Collection[int]) -> list[Work]:
+        """Take records out, with all of their texts that wait."""
+        records = dict.fromkeys(text.record for text in self._texts if text.record.work.position in positions)
+        self._texts = [text for text in self._texts if text.record not in records]
+        self._records -= len(records)
+        return [record.work for record in records]
 
     def _next_batch(self) -> list[_Text]:
         """The longest texts that wait: as many as the limits allow, each counted as long as the longest."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -101,6 +101,10 @@ class TransformersEngine:
     def unfinished(self) -> list[Unfinished]:
         """Of texts that are generated; vectors come whole."""
         return self._runner.unfinished() if isinstance(self._runner, Generation) else []
+
+    def give_up(self, positions: Collection[int]) -> list[Work]:
+        """Let go of records; their places are free in the next step."""
+        return self._loaded.give_up(positions)
 
     def close(self) -> None:
         """Give the memory back."""
