@@ -166,6 +166,15 @@ def test_unfinished_answers_grow_with_the_time_and_begin_as_they_end(
     assert engine.unfinished() == []
 
 
+def test_give_up_leaves_the_others_of_the_batch_what_they_have() -> None:
+    engine = Mock(a_config(latencyMilliseconds=2000), CREATED, clock := Clock())
+    engine.submit([engine.prepare(position, chat(f"r{position}")) for position in range(3)])
+    assert [work.position for work in engine.give_up([1, 7])] == [1]
+    assert engine.running == 2
+    clock.now += 2
+    assert [outcome.work.position for outcome in engine.step()] == [0, 2]
+
+
 def test_room_is_a_whole_batch_or_none() -> None:
     engine = Mock(a_config(), CREATED)
     assert (engine.room, engine.running) == (8, 0)

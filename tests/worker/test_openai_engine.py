@@ -396,6 +396,34 @@ def test_step_goes_elsewhere_when_an_endpoint_cannot_be_used(server: EndpointSer
     assert engine.stats.endpoints["e0"].open
 
 
+def test_give_up_breaks_off_a_request_that_hangs_and_frees_its_place(server: EndpointServer) -> None:
+    server.answer = server.hangs
+    with an_engine(server, batching={"maxBatchSize": 2}, recordDeadlineSeconds=1) as engine:
+        works = [engine.prepare(n, Request(f"r{n}", chat())) for n in range(3)]
+        engine.submit(works[:2])
+        while len(server.asked) < 2:
+            assert engine.step() == []
+        assert engine.room == 0
+        assert [work.position for work in engine.give_up([0, 1, 2])] == [0, 1]
+        assert (engine.room, engine.running, engine.stats.endpoints["e0"].in_flight) == (1, 0, 0), "the limit is halved"
+        server.answer = echoes
+        engine.submit(works[2:])
+        outcomes: list[Outcome] = []
+        while not outcomes:
+            outcomes = engine.step()
+        assert [outcome.work.position for outcome in outcomes] == [2]
+
+
+def test_step_that_can_ask_nobody_is_stalled() -> None:
+    with an_engine({"name": "gone", "url": f"http://127.0.0.1:{free_port()}"}) as engine:
+        engine.submit([engine.prepare(0, Request("r0", chat()))])
+        while not engine.stats.stalled:
+            assert engine.step() == []
+        assert engine.stats.endpoints["gone"].open
+        assert [work.position for work in engine.give_up([0])] == [0], "also one that waits for an endpoint"
+        assert engine.running == 0
+
+
 def test_close_breaks_off_what_is_under_way(server: EndpointServer) -> None:
     server.answer = server.hangs
     with an_engine(server) as engine:
@@ -496,6 +524,18 @@ def test_run_shard_whose_key_is_revoked_keeps_its_records_for_a_later_run(
     )
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [str(path) for path in files if key.encode() in path.read_bytes()] == []
+
+
+def test_run_shard_gives_up_a_record_after_its_time(server: EndpointServer, tmp_path: Path, key: str) -> None:
+    def tarpit(handler: Any, asked: Any) -> None:
+        (server.hangs if asked.text == "text 3" else echoes)(handler, asked)
+
+    server.answer = tarpit
+    folder = a_folder(tmp_path, server, 60, recordDeadlineSeconds=2)
+    run(folder)
+    (line,) = folder.lines("errors")
+    assert (line["custom_id"], line["error"]["code"]) == ("r3", "deadline_exceeded")
+    assert len(folder.lines("results")) == 59
 
 
 def test_run_shard_gives_up_a_record_after_its_tries(server: EndpointServer, tmp_path: Path, key: str) -> None:

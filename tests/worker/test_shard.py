@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -70,6 +70,8 @@ class ScriptedEngine:
     per_step: int = 4
     before_step: Callable[[], None] = lambda: None
     refuses: frozenset[str] = frozenset()
+    hangs: frozenset[str] = frozenset()
+    """Records that it never hands back."""
     loads: int = 0
     seen: list[Request] = field(default_factory=list)
     submitted: list[list[Work]] = field(default_factory=list)
@@ -105,8 +107,14 @@ class ScriptedEngine:
         self.stats.batches += 1
         self.stats.batched_records += len(self._running)
         self.stats.batched_tokens += sum(work.tokens for work in self._running)
-        done, self._running = self._running[: self.per_step], self._running[self.per_step :]
+        done = [work for work in self._running if work.request.custom_id not in self.hangs][: self.per_step]
+        self._running = [work for work in self._running if work not in done]
         return [self.answer(work) for work in done]
+
+    def give_up(self, positions: Collection[int]) -> list[Work]:
+        given_up = [work for work in self._running if work.position in positions]
+        self._running = [work for work in self._running if work.position not in positions]
+        return given_up
 
     def close(self) -> None:
         self._running.clear()
@@ -232,6 +240,44 @@ def test_run_gives_up_a_record_after_its_last_try(tmp_path: Path) -> None:
     scene.work(scene.engine(lambda work: fail(work, retriable=True)))
     errors = scene.folder.lines("errors")
     assert [(line["error"]["code"], line["attempts"]) for line in errors] == [("engine_error", 3)] * 2
+
+
+def test_run_gives_up_records_that_hang_and_the_others_go_on(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 40, recordDeadlineSeconds=30)
+    hanging = frozenset({"r0", "r1", "r2", "r3", "r20"})
+    engine = scene.engine(hangs=hanging)
+    scene.work(engine)
+    errors = scene.folder.lines("errors")
+    assert {line["custom_id"] for line in errors} == hanging, "four of them had all places"
+    assert {(line["error"]["code"], line["attempts"]) for line in errors} == {("deadline_exceeded", 1)}
+    assert len(scene.folder.lines("results")) == 35
+    assert scene.metric("headrace_worker_errors_total", code="deadline_exceeded") == 5
+
+
+def test_run_deadline_goes_on_through_further_tries(tmp_path: Path) -> None:
+    """The waits between tries are up to an hour: the record is not kept longer than its time lasts."""
+    backoff = {"limit": 9, "backoff": {"baseSeconds": 3600, "capSeconds": 3600}}
+    scene = a_scene(tmp_path, 4, recordDeadlineSeconds=60, retries=backoff)
+    began = scene.clock.now
+    scene.work(scene.engine(lambda work: fail(work, retriable=True) if work.position == 2 else succeed(work)))
+    (line,) = scene.folder.lines("errors")
+    assert (line["custom_id"], line["error"]["code"]) == ("r2", "deadline_exceeded")
+    assert scene.clock.now - began < 120
+
+
+def test_run_time_in_which_nothing_can_be_asked_is_not_held_against_a_record(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, 4, recordDeadlineSeconds=5)
+    engine = scene.engine(hangs=frozenset({"r1"}))
+    engine.stats.stalled = True
+
+    def recovers() -> None:
+        engine.stats.stalled = scene.clock.now < 1100
+        if scene.clock.now > 1101:
+            engine.hangs = frozenset()
+
+    engine.before_step = recovers
+    scene.work(engine)
+    assert scene.folder.lines("errors") == []
 
 
 def test_run_does_not_try_again_what_no_try_would_mend(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from headrace_worker.engines.base import Engine, Outcome
 from headrace_worker.engines.transformers import classification
 from headrace_worker.engines.transformers.classifiers import HubClassifier
 from headrace_worker.errors import JobFailed
+from headrace_worker.media.library import MediaLibrary
 from media_files import bomb, data_url, image_part, picture, recording, sound_part, tone
 from tiny_models import drive, save_ast, save_bert, save_vit, save_wav2vec2, worker_config
 from web_server import WebServer, page, redirect, web_server
@@ -227,6 +229,30 @@ def test_step_sound_of_silence_is_answered(tmp_path: Path) -> None:
     folder = save_wav2vec2(tmp_path)
     found = scores(drive(an_engine(folder, SOUNDS), [Request("s", {"input": [sound_part(silence)]})])["s"])
     assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_give_up_lets_go_of_a_record_whose_image_never_comes(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that comes later is thrown away."""
+    comes = Event()
+
+    def read(_: MediaLibrary, url: str) -> bytes:
+        if url == "late.png":
+            comes.wait()
+        return picture()
+
+    monkeypatch.setattr(MediaLibrary, "read", read)
+    engine = an_engine(vit, maxBatchSize=2)
+    engine.load()
+    engine.submit([engine.prepare(n, photo(f"r{n}", url)) for n, url in enumerate(["late.png", "a.png"])])
+    outcomes: list[Outcome] = []
+    while not outcomes:
+        outcomes = engine.step()
+    assert [outcome.work.position for outcome in outcomes] == [1]
+    assert [work.position for work in engine.give_up([0, 1])] == [0]
+    assert engine.running == 0
+    comes.set()
+    assert engine.step() == []
+    engine.close()
 
 
 def test_step_scores_that_are_no_numbers_are_an_error(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,19 @@ def test_step_text_and_token_ids_give_the_same_vector(bert: Path) -> None:
     assert torch.equal(vectors(outcomes["text"]), vectors(outcomes["list"]))
 
 
+def test_give_up_takes_a_record_out_with_all_of_its_texts(bert: Path) -> None:
+    engine = an_engine(bert, maxBatchSize=4, maxBatchTokens=1)
+    inputs = [[[1] * 9, [2]], [3, 4], [[5] * 8, [6] * 3]]
+    works = [engine.prepare(i, Request(f"r{i}", {"input": ids})) for i, ids in enumerate(inputs)]
+    engine.load()
+    engine.submit(works)
+    assert engine.step() == [], "the first of its two texts"
+    assert [work.position for work in engine.give_up([0, 9])] == [0]
+    assert engine.running == 2
+    assert [outcome.work.position for _ in range(3) for outcome in engine.step()] == [2, 1]
+    assert engine.running == 0
+
+
 def test_step_base64_holds_the_same_numbers(bert: Path) -> None:
     requests = [Request("plain", {"input": "t5"}), Request("packed", {"input": "t5", "encoding_format": "base64"})]
     outcomes = drive(an_engine(bert), requests)

@@ -165,6 +165,20 @@ def test_step_answer_that_was_broken_off_is_worth_another_try(model: Path) -> No
     assert (outcome.error.code, outcome.retriable) == (ErrorCode.ENGINE_ERROR, True)
 
 
+def test_give_up_aborts_a_request_and_makes_room_for_another(model: Path) -> None:
+    fake = FakeVllm()
+    engine = an_engine(fake, model)
+    works = [engine.prepare(n, completion(f"r{n}", [6], max_tokens=1 + 90 * n)) for n in range(8)]
+    engine.load()
+    engine.submit(works)
+    assert engine.room == 0
+    assert [work.position for work in engine.give_up([1, 3, 99])] == [1, 3]
+    assert fake.aborted == ["1.0", "3.0"]
+    assert (engine.room, engine.running) == (2, 6)
+    assert [outcome.work.position for outcome in engine.step()] == [0]
+    engine.close()
+
+
 def test_close_aborts_what_is_under_way(model: Path) -> None:
     fake = FakeVllm()
     engine = an_engine(fake, model)

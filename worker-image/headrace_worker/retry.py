@@ -37,14 +37,17 @@ class RetryQueue:
         """Whether a record is parked, or is being tried again."""
         return position in self._failures
 
-    def park(self, work: Work, now: float) -> bool:
-        """Keep a record that has just failed for another try; False when it has had them all."""
+    def park(self, work: Work, now: float, end: float | None = None) -> bool:
+        """Keep a record that has just failed for another try, but no longer than to `end`; False when it has had them all."""
         failures = self._failures.pop(work.position, 0) + 1
         if failures > self._retries.limit:
             return False
         self._failures[work.position] = failures
         due = now + delay_seconds(self._retries.backoff, self._seed, work.position, failures)
-        heappush(self._parked, (due, work.position, work._replace(attempt=work.attempt + 1)))
+        heappush(
+            self._parked,
+            (due if end is None else min(due, end), work.position, work._replace(attempt=work.attempt + 1)),
+        )
         return True
 
     def next_due(self) -> float | None:

@@ -15,6 +15,7 @@ from headrace.api.records import RecordError, Request, error_line, result_line
 from headrace.api.worker import FREE, Env, ServeReport, ToldRequest, WorkerConfig
 from headrace_worker import engines
 from headrace_worker.batcher import Batcher, BatchLimits
+from headrace_worker.deadlines import Deadlines
 from headrace_worker.engines.base import Engine, Outcome
 from headrace_worker.errors import Drained
 from headrace_worker.feed import Feed, PipeFeed, private_output
@@ -67,6 +68,7 @@ class Serving:
         self._config, self._said_free = config, False
         self._begin()
         self._partials = Partials(engine, feed, around.clock)
+        self._deadlines = Deadlines(config.record_deadline_seconds)
         self._size = config.batching.max_batch_size
         self._submitted: dict[int, float] = {}
         self._told = 0
@@ -76,8 +78,9 @@ class Serving:
         """Work until told to stop; what is answered by then has been said. Raises `Drained`."""
         while not self._around.drain.requested:
             self._hand_over()
+            self._give_up()
             if self._engine.running:
-                self._settle(self._engine.step())
+                self._settle(self._step())
                 self._partials.say()
             elif not self._said_free:
                 self._feed.say(FREE)
@@ -128,17 +131,33 @@ class Serving:
         while batch := self._batcher.next_batch(self._around.clock(), self._engine.room, more_coming=False):
             now = self._around.clock()
             self._submitted |= {work.position: now for work in batch}
+            self._deadlines.begin(batch, now)
             self._engine.submit(batch)
             self._around.metrics.batch_fill.observe(len(batch) / self._size)
+
+    def _give_up(self) -> None:
+        """Let go of the requests that have had their time."""
+        overdue = self._deadlines.overdue(self._around.clock())
+        if overdue:
+            self._settle(self._deadlines.outcomes(self._engine.give_up(overdue)))
+
+    def _step(self) -> list[Outcome]:
+        began = self._around.clock()
+        outcomes = self._engine.step()
+        if self._engine.stats.stalled:
+            self._deadlines.hold(self._around.clock() - began)
+        return outcomes
 
     def _settle(self, outcomes: Iterable[Outcome]) -> None:
         """Say what has come of requests; what is worth another try is parked, and holds up nobody else."""
         now, lines = self._around.clock(), []
         for outcome in outcomes:
             self._measure(outcome, now)
-            if outcome.retriable and self._retries.park(outcome.work, now):
+            end = self._deadlines.end(outcome.work.position)
+            if outcome.retriable and self._retries.park(outcome.work, now, end):
                 self._around.metrics.retries.inc()
             else:
+                self._deadlines.finish([outcome])
                 lines.append(self._line(outcome))
         if lines:
             self._feed.say(b"".join(lines))

@@ -14,6 +14,7 @@ from headrace_worker import engines
 from headrace_worker.batcher import Batcher, BatchLimits
 from headrace_worker.collecting import rare_collections
 from headrace_worker.commit import ShardCommit
+from headrace_worker.deadlines import Deadlines
 from headrace_worker.engines.base import Engine, Outcome, Work
 from headrace_worker.errors import Drained, JobFailed, WorkerError
 from headrace_worker.formats.shards import read_shard, verify_shard
@@ -78,6 +79,7 @@ class ShardRun:
         self._intake = Intake(records, journal.ledger, config.parameters, engine.prepare)
         self._batcher = Batcher(BatchLimits.of(config.batching))
         self._retries = RetryQueue(config.retries, seed=config.batch.uid)
+        self._deadlines = Deadlines(config.record_deadline_seconds)
         self._sharing = Sharing.of(config)
         self._look_ahead = look_ahead(shard, config.batching.max_batch_size)
         self._loaded = False
@@ -95,6 +97,7 @@ class ShardRun:
             self._obey()
             self._take_in()
             self._hand_over()
+            self._give_up()
             # Before the step: what is begun is known when the step kills this process.
             self._recorder.keep(self._clock())
             self._step()
@@ -182,10 +185,20 @@ class ShardRun:
         more_coming = len(self._retries) > 0 or not self._intake.exhausted
         while batch := self._batcher.next_batch(self._clock(), self._engine.room, more_coming=more_coming):
             self._load()
-            self._recorder.begin(batch, self._clock(), again=self._retries.has_failed)
+            now = self._clock()
+            self._recorder.begin(batch, now, again=self._retries.has_failed)
+            self._deadlines.begin(batch, now)
             with self._books_closed():
                 self._engine.submit(batch)
         self._recorder.waiting(self._waiting)
+
+    def _give_up(self) -> None:
+        """Let go of the records that have had their time, so that the others have their places."""
+        overdue = self._deadlines.overdue(self._clock())
+        if overdue:
+            with self._books_closed():
+                given_up = self._engine.give_up(overdue)
+            self._settle(self._deadlines.outcomes(given_up))
 
     def _load(self) -> None:
         """Load the model when there is work for it, and not before."""
@@ -211,9 +224,13 @@ class ShardRun:
 
     def _worked(self) -> list[Outcome]:
         """What the engine hands back."""
+        began = self._clock()
         with self._books_closed():
             outcomes = self._engine.step()
-        self._recorder.held(Activity.WORK, self._clock())
+        now = self._clock()
+        if self._engine.stats.stalled:
+            self._deadlines.hold(now - began)
+        self._recorder.held(Activity.WORK, now)
         return outcomes
 
     @contextmanager
@@ -231,10 +248,12 @@ class ShardRun:
         finished: list[Outcome] = []
         self._recorder.came_back(outcomes, now)
         for outcome in outcomes:
-            if outcome.retriable and self._retries.park(outcome.work, now):
+            end = self._deadlines.end(outcome.work.position) if outcome.retriable else None
+            if outcome.retriable and self._retries.park(outcome.work, now, end):
                 self._recorder.retry()
             else:
                 finished.append(outcome)
+        self._deadlines.finish(finished)
         self._recorder.finish(finished)
         if self._sharing is not None:
             for outcome in finished:

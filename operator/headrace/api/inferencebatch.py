@@ -85,6 +85,9 @@ class Work(ApiModel):
     budget: RunBudget = Field(default_factory=RunBudget)
     resources: Resources = Field(default_factory=Resources)
     retries: Retries = Field(default_factory=Retries)
+    record_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    """How long a worker may be at one record, further tries and the waits between them included. One that takes longer is an error line
+    (`deadline_exceeded`), and the others go on. By default there is no such bound."""
     failure_policy: FailurePolicy = Field(default_factory=FailurePolicy)
     completion_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """Wall clock from the creation of the object, or its last retry, to its end, suspended time included. What is not done by then is an
@@ -139,6 +142,7 @@ IMMUTABLE = (
     "shards",
     "resources",
     "retries",
+    "record_deadline_seconds",
     "failure_policy",
     "termination_grace_period_seconds",
     "evaluation",

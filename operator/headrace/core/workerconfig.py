@@ -34,6 +34,7 @@ def worker_config(
         batching=spec.batching,
         shards=spec.shards,
         retries=spec.retries,
+        record_deadline_seconds=spec.record_deadline_seconds,
         max_failed_records=spec.failure_policy.tolerated(batch.status.records.total),
         gpus=spec.gpus,
         round=batch.retries_asked,

@@ -10,7 +10,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import orjson
@@ -141,6 +141,12 @@ class Mock:
             so_far = int(done * tokens)
             found.append(Unfinished(work, text[: so_far * CHARACTERS_PER_TOKEN], so_far))
         return [one for one in found if one.tokens]
+
+    def give_up(self, positions: Collection[int]) -> list[Work]:
+        """Let go of records; the others of the batch take as long as they would have."""
+        given_up = [work for work in self._batch if work.position in positions]
+        self._batch = [work for work in self._batch if work.position not in positions]
+        return given_up
 
     def close(self) -> None:
         """There is nothing to give back."""

@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     INVALID_REQUEST = "invalid_request"
     ENGINE_ERROR = "engine_error"
     OUT_OF_MEMORY = "out_of_memory"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
     MEDIA_NOT_ALLOWED = "media_not_allowed"
     MEDIA_TOO_LARGE = "media_too_large"
     MEDIA_UNREACHABLE = "media_unreachable"

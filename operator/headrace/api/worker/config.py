@@ -174,6 +174,7 @@ class WorkerConfig(ApiModel):
     shards: Annotated[int, Field(ge=1)]
     """Parts wanted; the manifest may have fewer, never more."""
     retries: Retries
+    record_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
     max_failed_records: Count | None = None
     """Failed records in this shard alone after which the whole batch is given up."""
     gpus: Count = 0

@@ -2,7 +2,7 @@
 
 From a record to its answer:
 
-- `engine` holds the records that are under way, and runs the requests
+- `engine` holds the records that are in hand; `flights` are the requests under way
 - `endpoints` decides which `endpoint` a record goes to, and when: `balancing` is the choice between those that can take it, `adaptive` how
   much each is asked at once and how fast, `breaker` whether it is asked at all
 - `pods` tells the other pods of the batch what is known here, through files (`board`), and heeds what they tell (`sharing`); `parked` is

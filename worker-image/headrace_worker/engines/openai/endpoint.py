@@ -175,7 +175,7 @@ class EndpointState:
                 self._breaker.failed(now, probe=ticket.probe)
                 if was == State.CLOSED != self._breaker.state(now):  # the others are to know it before anybody probes
                     self._may_probe = self._sharers == 1
-            case Kind.BUSY:
+            case Kind.BUSY | Kind.GIVEN_UP:
                 self._breaker.released(probe=ticket.probe)
             case Kind.UNUSABLE:
                 self._breaker.released(probe=ticket.probe)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
@@ -21,6 +21,7 @@ from headrace_worker.engines.openai.board import Board
 from headrace_worker.engines.openai.client import Client, url_of
 from headrace_worker.engines.openai.endpoint import EndpointState, Ticket
 from headrace_worker.engines.openai.endpoints import Fleet
+from headrace_worker.engines.openai.flights import Flight, Flights, Waiting
 from headrace_worker.engines.openai.keys import Key
 from headrace_worker.engines.openai.parked import Parked
 from headrace_worker.engines.openai.pods import Pods
@@ -33,18 +34,6 @@ LONGEST_STEP_SECONDS = 0.5
 """So often the shard loop is heard at least, even if no answer comes."""
 KEY_PAUSE_SECONDS = 2.0
 """How long an endpoint is left alone whose key may be about to be replaced."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A record that is to be sent, or is under way."""
-
-    work: Work
-    tier: int = 0
-    """The lowest tier that it may go to."""
-    avoid: str | None = None
-    """Where it has failed last."""
-    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +66,14 @@ class EndpointsEngine:
         self._pods = Pods(Board.of(config, env), self._fleet, Parked.of(config, env))
         self._weights = Weights(settings.weights_config_map_ref, self._keys, env)
         self.stats = EngineStats(endpoints={it.spec.name: it.stats for it in self._fleet.endpoints})
-        self._lines: defaultdict[int, deque[_Waiting]] = defaultdict(deque)
+        self._lines: defaultdict[int, deque[Waiting]] = defaultdict(deque)
         """Records that wait for an endpoint, by the lowest tier that they may go to."""
-        self._parked: dict[int, _Waiting] = {}
+        self._parked: dict[int, Waiting] = {}
         """What is known of records that were handed back for another try, by position."""
         self._running = self._tokens = 0
         self._done: list[Outcome] = []
-        self._raised: BaseException | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
+        self._flights = Flights(config.record_deadline_seconds, self._news)
         self._web: _Web | None = None
 
     def prepare(self, position: int, request: Request) -> Work:
@@ -119,7 +107,7 @@ class EndpointsEngine:
             self._fleet.alive(self._clock())
         for work in batch:
             known = self._parked.pop(work.position, None)
-            waiting = _Waiting(work) if known is None or work.attempt == 1 else replace(known, work=work)
+            waiting = Waiting(work) if known is None or work.attempt == 1 else replace(known, work=work)
             self._lines[waiting.tier].append(waiting)
             self._tokens += work.tokens
         self._running += len(batch)
@@ -127,26 +115,37 @@ class EndpointsEngine:
     def step(self) -> list[Outcome]:
         """Send what can be sent, and wait a moment for answers. Raises `JobFailed` when no endpoint can be used any more."""
         assert self._web is not None, "load comes before"
+        sent = self._sent
         self.stats.batches += 1
         self.stats.batched_records += self._running
         self.stats.batched_tokens += self._tokens
         self._web.loop.run_until_complete(self._work())
-        if self._raised is not None:
-            raise self._raised
+        if self._flights.raised is not None:
+            raise self._flights.raised
         outcomes, self._done = self._done, []
         self._fleet.show(self._clock())
-        if not outcomes and not any(it.in_flight for it in self.stats.endpoints.values()):
+        idle = not outcomes and not self._flights
+        self.stats.stalled = idle and self._sent == sent
+        if idle:
             self._despair()
         return outcomes
+
+    def give_up(self, positions: Collection[int]) -> list[Work]:
+        """Break off the requests of records, and forget those that wait for an endpoint."""
+        given = self._flights.break_off(positions, self._clock())
+        for tier, line in self._lines.items():
+            given += [waiting.work for waiting in line if waiting.work.position in positions]
+            self._lines[tier] = deque(waiting for waiting in line if waiting.work.position not in positions)
+        self._running -= len(given)
+        self._tokens -= sum(work.tokens for work in given)
+        return given
 
     def close(self) -> None:
         """Break off what is under way."""
         web, self._web = self._web, None
         if web is None:
             return
-        for task in self._tasks:
-            task.cancel()
-        web.loop.run_until_complete(_ended(self._tasks))
+        web.loop.run_until_complete(self._flights.end())
         web.loop.run_until_complete(web.client.close())
         web.loop.close()
         self._pods.close()
@@ -159,7 +158,7 @@ class EndpointsEngine:
     async def _work(self) -> None:
         """Until there is something to hand back, or the moment is over."""
         over = self._clock() + LONGEST_STEP_SECONDS
-        while not self._done and self._raised is None and (now := self._clock()) < over:
+        while not self._done and self._flights.raised is None and (now := self._clock()) < over:
             self._dispatch(now)
             moment = self._fleet.next_moment(now) if any(self._lines.values()) else None
             await self._wait(min(over, moment or over) - now)
@@ -178,19 +177,20 @@ class EndpointsEngine:
         self._pods.share(now, waits=any(self._lines.values()))
         for tier, line in sorted(self._lines.items()):
             while line and (endpoint := self._fleet.choose(tier, line[0].avoid, now)) is not None:
-                task = asyncio.create_task(self._ask(line.popleft(), endpoint, endpoint.send(now)))
-                self._tasks.add(task)
-                task.add_done_callback(self._landed)
+                self._flights.begin(Flight(line.popleft(), endpoint, endpoint.send(now)), self._ask)
 
-    async def _ask(self, waiting: _Waiting, endpoint: EndpointState, ticket: Ticket) -> None:
+    async def _ask(self, flight: Flight) -> None:
         """One try of one record."""
         assert self._web is not None, "no task outlives it"
+        waiting, endpoint = flight.waiting, flight.endpoint
         spec, model = endpoint.spec, endpoint.spec.model or self._model.name
         key = self._keys[spec.name].read()
         body = orjson.dumps({**waiting.work.request.body, "model": model})
         said = await self._web.client.post(url_of(spec, self._model.task), body, key)
+        if not self._flights.land(flight):  # given up, and yet the answer was faster
+            return
         asked = Question(spec.name, self._model.task, (spec.response_model or model,), key)
-        self._settle(waiting, endpoint, ticket, self._with_key(judge(said, asked), asked))
+        self._settle(waiting, endpoint, flight.ticket, self._with_key(judge(said, asked), asked))
 
     def _with_key(self, verdict: Verdict, asked: Question) -> Verdict:
         """The verdict, in the light of what is known about the key: one that was refused may have been replaced, or soon be."""
@@ -203,7 +203,7 @@ class EndpointsEngine:
             return replace(verdict, kind=Kind.BUSY, pause_seconds=KEY_PAUSE_SECONDS)
         return verdict
 
-    def _settle(self, waiting: _Waiting, endpoint: EndpointState, ticket: Ticket, verdict: Verdict) -> None:
+    def _settle(self, waiting: Waiting, endpoint: EndpointState, ticket: Ticket, verdict: Verdict) -> None:
         """A try has ended."""
         now, work, name = self._clock(), waiting.work, endpoint.spec.name
         verdict = endpoint.settle(ticket, verdict, now)
@@ -225,32 +225,25 @@ class EndpointsEngine:
                 self._lines[waiting.tier].appendleft(replace(waiting, avoid=name))
         self._news.set()
 
-    def _failed(self, waiting: _Waiting, verdict: Verdict) -> None:
+    def _failed(self, waiting: Waiting, verdict: Verdict) -> None:
         """To the worker, which tries again; a record that has had all its tries gets one more in each tier above."""
         above = self._fleet.next_tier(waiting.tier)
         if waiting.failures > self._retries and above is not None:
             again = waiting.work._replace(attempt=waiting.work.attempt + 1)
-            self._lines[above].append(_Waiting(again, above, failures=self._retries))
+            self._lines[above].append(Waiting(again, above, failures=self._retries))
             return
         if waiting.failures <= self._retries:
             self._parked[waiting.work.position] = waiting
         self._hand_back(Outcome(waiting.work, error=verdict.error, retriable=True))
+
+    @property
+    def _sent(self) -> int:
+        return sum(it.sent for it in self.stats.endpoints.values())
 
     def _hand_back(self, outcome: Outcome) -> None:
         self._done.append(outcome)
         self._running -= 1
         self._tokens -= outcome.work.tokens
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
-        """A task is over. It raises only what nobody has thought of, and that a key is missing."""
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._raised = task.exception()
-            self._news.set()
-
 
 _SIGNS_OF_LIFE = frozenset({Kind.ANSWERED, Kind.REFUSED, Kind.BUSY})
-
-
-async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -41,6 +41,8 @@ class Kind(StrEnum):
     """The endpoint has too much to do: no try is spent."""
     UNREACHED = "unreached"
     """The request was never sent: no try is spent."""
+    GIVEN_UP = "given_up"
+    """The record's own time was over before the endpoint had had enough of it: that proves nothing."""
     UNUSABLE = "unusable"
     """Nobody would be answered: something must be mended first, and no try is spent."""
 
@@ -87,6 +89,19 @@ _RETRIABLE_CLIENT_ERRORS = frozenset({408, 409, 425})
 _CONGESTED = frozenset({408, 429, 503, 504, 529})
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated"})
 _TOO_LONG = "context_length_exceeded"
+
+
+def given_up(asked_seconds: float, record_seconds: int | None, endpoint: str) -> Verdict:
+    """What it means for an endpoint that a request was broken off after so long, because its record's time was over.
+
+    An endpoint that has had most of that time, and has not answered, is slow or hangs, and the breaker must know.
+    """
+    message = (
+        f"the endpoint {endpoint} has not answered within {asked_seconds:.0f} s, when the time of the record was over"
+    )
+    if record_seconds is not None and 2 * asked_seconds < record_seconds:
+        return Verdict(Kind.GIVEN_UP, message)
+    return Verdict(Kind.FAILED, message, code=ErrorCode.DEADLINE_EXCEEDED, congested=True)
 
 
 def judge(said: Reply | Fault, asked: Question, now: datetime | None = None) -> Verdict:

@@ -7,7 +7,7 @@ cannot be had or read is an error of its record; the others of the batch go on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from time import monotonic
 from typing import Any
 
@@ -67,7 +67,8 @@ class ClassificationEngine:
         self._responses = Responses(config, created)
         self._library = MediaLibrary(config.input)
         self._most = self._size = config.batching.max_batch_size
-        self._records = 0
+        self._records: dict[int, _Record] = {}
+        """Those that are not handed back, by position."""
         self._unread: deque[tuple[_Record, int]] = deque()
         self._ready: list[_Item] = []
         self._readings = Readings(self._read)
@@ -91,17 +92,17 @@ class ClassificationEngine:
     @property
     def room(self) -> int:
         """How many more records it would take now: two batches, for one is fetched while the other is worked on."""
-        return 2 * self._most - self._records
+        return 2 * self._most - len(self._records)
 
     @property
     def running(self) -> int:
         """Records submitted and not yet handed back."""
-        return self._records
+        return len(self._records)
 
     def submit(self, batch: Sequence[Work]) -> None:
         """Take records, and begin to fetch what they name."""
         for record in map(_Record, batch):
-            self._records += 1
+            self._records[record.work.position] = record
             self._unread.extend((record, index) for index in range(len(record.media)))
         self._fetch()
 
@@ -111,6 +112,14 @@ class ClassificationEngine:
         self._fetch()
         batch = self._next_batch()
         return outcomes + self._run(batch) if batch else outcomes
+
+    def give_up(self, positions: Collection[int]) -> list[Work]:
+        """Let go of records; a file of theirs that comes later is thrown away."""
+        records = [self._records.pop(position) for position in positions if position in self._records]
+        for record in records:
+            record.failed = True
+        self._ready = [item for item in self._ready if not item.record.failed]
+        return [record.work for record in records]
 
     def close(self) -> None:
         """Give back memory and threads."""
@@ -211,14 +220,14 @@ class ClassificationEngine:
         record.scores[item.index] = row
         if len(record.scores) < len(record.media):
             return []
-        self._records -= 1
+        del self._records[record.work.position]
         rows = [record.scores[index] for index in range(len(record.media))]
         body = self._responses.classified(rows, self._loaded.labels, _top_k(record.work.request.body))
         return [Outcome(record.work, body)]
 
     def _fail(self, record: _Record, error: RecordError, *, retriable: bool) -> Outcome:
         record.failed = True
-        self._records -= 1
+        del self._records[record.work.position]
         return Outcome(record.work, error=error, retriable=retriable)
 
     def _back_off(self, batch: list[_Item]) -> list[Outcome]:

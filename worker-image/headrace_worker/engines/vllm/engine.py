@@ -7,7 +7,7 @@ becomes free is taken in the very next iteration, while this process writes the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,7 +121,7 @@ class VllmEngine:
                     for index, ids in enumerate(work.prepared.ids):
                         self._loaded.add(_name(work.position, index), ids, work.prepared.parameters)
             except library.Refused as error:
-                self._give_up(work)
+                self._abort(work)
                 self._failed.append(Outcome(work, error=RecordError(ErrorCode.INVALID_REQUEST, f"vLLM: {error}")))
             else:
                 self._in_hand[work.position] = _Running(work)
@@ -143,6 +143,15 @@ class VllmEngine:
             self.stats.batched_tokens += running
             outcomes = [found for output in finished if (found := self._take(output)) is not None]
         return outcomes
+
+    def give_up(self, positions: Collection[int]) -> list[Work]:
+        """Abort the requests of records: vLLM frees their blocks before its next iteration. Raises `EngineDied`."""
+        given_up = [self._in_hand.pop(position) for position in positions if position in self._in_hand]
+        for running in given_up:
+            with _deaths():
+                self._loaded.abort([_name(running.work.position, index) for index in _open(running)])
+            self._requests -= len(_open(running))
+        return [running.work for running in given_up]
 
     def close(self) -> None:
         """Give up what is under way, and end vLLM."""
@@ -168,7 +177,7 @@ class VllmEngine:
             return answers.embedded(work, outputs, self._responses, as_base64=work.prepared.as_base64)
         return answers.generated(work, output, self._task, self._responses)
 
-    def _give_up(self, work: Work) -> None:
+    def _abort(self, work: Work) -> None:
         self._loaded.abort([_name(work.position, index) for index in range(len(work.prepared.ids))])
 
     @property
