@@ -80,6 +80,7 @@ class Shared:
     def __init__(self, core: library.Core) -> None:
         self._core = core
         self.add, self.step, self.abort = core.add, core.step, core.abort
+        self.max_num_seqs, self.max_num_batched_tokens = core.max_num_seqs, core.max_num_batched_tokens
 
     def close(self) -> None:
         """It goes on."""

@@ -192,7 +192,7 @@ def test_a_retry_of_records_counts_no_batch_and_no_loss_twice() -> None:
     steps = [done(asked.model_copy(update={"status": a}), b) for a, b in itertools.pairwise(statuses)]
     assert last.is_true(ConditionType.COMPLETE)
     assert sum(step.batched_records for step in steps) == 210
-    assert sum(step.batch_places for step in steps) == 5 * asked.spec.batching.max_batch_size
+    assert sum(step.batch_places for step in steps) == 5 * asked.spec.batching.size
 
 
 def test_ended_branches_are_those_of_the_last_round_alone() -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from builders import NOON, BatchBuilder, a_batch, a_job, committed, live, look
-from headrace.api.batchstatus import InferenceBatchStatus, RecordCounts
+from headrace.api.batchstatus import BatchLimits, InferenceBatchStatus, RecordCounts
 from headrace.api.meta import ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.worker import Role
@@ -94,6 +94,19 @@ def test_reconcile_shows_progress_fill_and_the_rest_of_the_time() -> None:
     assert (status.summary.progress, status.summary.state, status.summary.eta) == ("100/200", "Running", "5s")
     assert status.batch_fill_percent == round(100 * 100 / (4 * 64))
     assert status.records_per_second == "20.0"
+
+
+def test_reconcile_fill_is_of_what_workers_have_found_where_the_spec_does_not_say() -> None:
+    found = BatchLimits(max_batch_size=25, max_batch_tokens=512)
+    words = [live(0, 48, 2), live(1, 50)]
+    words[1] = replace(words[1], report=words[1].report.model_copy(update={"batch_limits": found}))
+    job = a_job(Role.RUN, active=2)
+    status = reconcile(look(RUNNING, jobs=[job], reports=words)).status
+    assert (status.batch_limits, status.batch_fill_percent) == (found, 100)
+    later = reconcile(look(RUNNING.with_status(batch_limits=found), jobs=[job], reports=words[:1])).status
+    assert later.batch_limits == found, "the pod that has said it is gone"
+    said = RUNNING.with_spec(batching={"maxBatchSize": 50})
+    assert reconcile(look(said, jobs=[job], reports=words)).status.batch_fill_percent == 50
 
 
 def test_reconcile_at_the_end_has_no_speed_and_no_estimate() -> None:

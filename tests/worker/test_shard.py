@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.api.batchstatus import BatchLimits
 from headrace.api.records import ErrorCode, RecordError, Request
 from headrace.api.worker import PlanReport, Segment, ShardReport
 from headrace_worker import engines
@@ -398,6 +399,16 @@ def test_run_reports_only_what_is_durable(tmp_path: Path) -> None:
     assert reported == sorted(reported)
     assert reported[-1] < 40
     assert scene.report.records.succeeded == 40
+
+
+def test_run_reports_what_the_engine_takes_at_once(tmp_path: Path) -> None:
+    scene = a_scene(tmp_path, batching={"orderBy": "none"})
+    engine = scene.engine(slots=3)
+    engine.stats.max_num_seqs, engine.stats.max_num_batched_tokens = 3, 90
+    scene.work(engine)
+    assert max(map(len, engine.submitted)) == 3
+    assert scene.report.batch_limits == BatchLimits(max_batch_size=3, max_batch_tokens=90)
+    assert scene.metric("headrace_worker_batch_fill_ratio_bucket", le="0.95") == 1, "the last, of one record of ten"
 
 
 def test_run_counts_what_it_does(tmp_path: Path) -> None:

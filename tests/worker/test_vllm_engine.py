@@ -37,11 +37,16 @@ class FakeVllm:
     aborted: list[str] = field(default_factory=list)
     closed: bool = False
     most: int = 0
+    max_num_batched_tokens: int = 2048
     reason: str = "length"
     busy: bool = False
     """Whether no iteration comes to its end."""
     dies: str = ""
     """When it dies, if it does."""
+
+    @property
+    def max_num_seqs(self) -> int:
+        return self.at_once
 
     def start(self, arguments: Mapping[str, Any], *, pooling: bool) -> Core:
         if self.dies == "as it starts":
@@ -163,6 +168,15 @@ def test_step_answer_that_was_broken_off_is_worth_another_try(model: Path) -> No
     outcome = drive(an_engine(FakeVllm(reason="abort"), model), [completion("r1", [6])])["r1"]
     assert outcome.error is not None
     assert (outcome.error.code, outcome.retriable) == (ErrorCode.ENGINE_ERROR, True)
+
+
+def test_load_vllm_decides_how_many_run_at_once_where_the_spec_does_not_say(model: Path) -> None:
+    fake = FakeVllm(at_once=7)
+    engine = an_engine(fake, model, batching={})
+    engine.load()
+    assert "max_num_seqs" not in fake.arguments
+    assert (engine.room, engine.stats.max_num_seqs, engine.stats.max_num_batched_tokens) == (7 * FED, 7, 2048)
+    engine.close()
 
 
 def test_give_up_aborts_a_request_and_makes_room_for_another(model: Path) -> None:

@@ -11,6 +11,7 @@ batches, and a record with n older ones in one of the next `FAIRNESS_INTERVAL ·
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class BatchLimits:
     """When a batch is cut."""
 
     max_batch_size: int
-    """Records."""
+    """Records; the engine may have room for fewer."""
     max_batch_tokens: int
     """Sum of the prompts' tokens; a record longer than this is a batch of its own."""
     max_wait_seconds: float
@@ -46,8 +47,8 @@ class BatchLimits:
     def of(cls, batching: Batching) -> BatchLimits:
         """The limits of a spec."""
         return cls(
-            max_batch_size=batching.max_batch_size,
-            max_batch_tokens=batching.max_batch_tokens,
+            max_batch_size=batching.max_batch_size or sys.maxsize,
+            max_batch_tokens=batching.tokens,
             max_wait_seconds=batching.max_wait_milliseconds / 1000,
             order_by=batching.order_by,
         )

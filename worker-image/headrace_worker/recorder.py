@@ -12,7 +12,7 @@ from enum import StrEnum
 from math import ceil
 from time import monotonic
 
-from headrace.api.batchstatus import RecordCounts, Usage
+from headrace.api.batchstatus import BatchLimits, RecordCounts, Usage
 from headrace.api.records import RecordError, Request, error_line, fingerprinter, result_line
 from headrace.api.worker import Shard, ShardReport, WorkerConfig
 from headrace_worker.commit import ShardCommit
@@ -217,8 +217,10 @@ class Recorder:
             records = (stats.batched_records - seen.batched_records) / new_batches
             tokens = (stats.batched_tokens - seen.batched_tokens) / new_batches
             for _ in range(new_batches):
-                self._metrics.batch_fill.observe(records / self._batching.max_batch_size)
-                self._metrics.token_fill.observe(tokens / self._batching.max_batch_tokens)
+                self._metrics.batch_fill.observe(records / (stats.max_num_seqs or self._batching.size))
+                self._metrics.token_fill.observe(
+                    tokens / (self._batching.max_batch_tokens or stats.max_num_batched_tokens or self._batching.tokens)
+                )
             self._seen = replace(stats)
         self._journal.note(
             Used(
@@ -235,6 +237,13 @@ class Recorder:
         if now - self._logged >= LOG_SECONDS:
             self._logged = now
             log.info("%d of %d records done, %.1f a second", self.finished, self._shard.records, speed)
+
+    @property
+    def _limits(self) -> BatchLimits | None:
+        found = self._engine.stats
+        if not found.max_num_seqs:
+            return None
+        return BatchLimits(max_batch_size=found.max_num_seqs, max_batch_tokens=found.max_num_batched_tokens)
 
     def _report(self, speed: str, now: float) -> ShardReport:
         durable, used = self._journal.durable, self._journal.ledger.used
@@ -256,6 +265,7 @@ class Recorder:
             reused=durable.reused,
             batches=used.batches,
             batched_records=used.batched_records,
+            batch_limits=self._limits,
             reprocessed=durable.reprocessed,
             records_per_second=speed,
             seconds=ceil(now - self._started),
@@ -276,6 +286,7 @@ def committed_report(commit: ShardCommit, around: Surroundings | None = None) ->
         reused=commit.reused,
         batches=commit.batches,
         batched_records=commit.batched_records,
+        batch_limits=told.batch_limits if isinstance(told, ShardReport) else None,
         reprocessed=commit.reprocessed,
         seconds=ceil(around.clock() - around.started) if around is not None else 0,
         first_record_time=around.first_record_time if around is not None else None,

@@ -69,7 +69,7 @@ class Serving:
         self._begin()
         self._partials = Partials(engine, feed, around.clock)
         self._deadlines = Deadlines(config.record_deadline_seconds)
-        self._size = config.batching.max_batch_size
+        self._size = config.batching.size
         self._submitted: dict[int, float] = {}
         self._told = 0
         self._answered = RecordCounts()
@@ -133,7 +133,7 @@ class Serving:
             self._submitted |= {work.position: now for work in batch}
             self._deadlines.begin(batch, now)
             self._engine.submit(batch)
-            self._around.metrics.batch_fill.observe(len(batch) / self._size)
+            self._around.metrics.batch_fill.observe(len(batch) / (self._engine.stats.max_num_seqs or self._size))
 
     def _give_up(self) -> None:
         """Let go of the requests that have had their time."""

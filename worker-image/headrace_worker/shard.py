@@ -81,7 +81,7 @@ class ShardRun:
         self._retries = RetryQueue(config.retries, seed=config.batch.uid)
         self._deadlines = Deadlines(config.record_deadline_seconds)
         self._sharing = Sharing.of(config)
-        self._look_ahead = look_ahead(shard, config.batching.max_batch_size)
+        self._look_ahead = look_ahead(shard, config.batching.size)
         self._loaded = False
         self._fence_due = self._clock() + FENCE_SECONDS
 

@@ -100,6 +100,15 @@ class Batched(ApiModel):
     """Records that were begun again because an earlier attempt had lost them."""
 
 
+class BatchLimits(ApiModel):
+    """What a worker takes at once: as the spec says, or as it has found that there is memory for."""
+
+    max_batch_size: Count = 0
+    """Records; for a generating model, sequences running at once (vLLM's `max_num_seqs`)."""
+    max_batch_tokens: Count = 0
+    """Tokens in one step (vLLM's `max_num_batched_tokens`)."""
+
+
 class Queue(ApiModel):
     """Where a batch stands while it waits to be admitted."""
 
@@ -188,8 +197,10 @@ class InferenceBatchStatus(WorkStatus):
     resumed_from: Annotated[str, Field(max_length=4096)] | None = None
     """The output folder of the batch that `resumeFrom` names."""
     reused: Reused = Field(default_factory=Reused)
+    batch_limits: BatchLimits | None = None
+    """What the workers take at once, once one of them has loaded its model; the largest of them."""
     batch_fill_percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Records in a batch as a share of maxBatchSize, over all batches so far."""
+    """Records in a batch as a share of what a batch may have, over all batches so far."""
     records_per_second: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")] | None = None
     """Speed now, a decimal number."""
     evenness_percent: Annotated[int, Field(ge=0, le=100)] | None = None

@@ -82,17 +82,33 @@ class OrderBy(StrEnum):
     PREFIX = "prefix"
 
 
+USUAL_BATCH_SIZE, USUAL_BATCH_TOKENS = 64, 16384
+"""Where neither a spec nor an engine says otherwise."""
+
+
 class Batching(ApiModel):
     """When waiting records become a batch: whichever limit is reached first."""
 
-    max_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
-    """Records in a batch; for a generating model, sequences running at once."""
-    max_batch_tokens: Annotated[int, Field(ge=1, le=100_000_000)] = 16384
-    """Tokens in a batch; a record longer than this is a batch of its own."""
+    max_batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Records in a batch; for a generating model, sequences running at once. By default 64; the engines transformers and vllm find out for
+    how many sequences there is memory."""
+    max_batch_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Tokens in a batch; a record longer than this is a batch of its own. By default 16,384; the engine transformers takes fewer in a step
+    where memory is short."""
     max_wait_milliseconds: Annotated[int, Field(ge=0, le=3_600_000)] = 200
     """How long a batch that is not full may wait for more records."""
     order_by: OrderBy = OrderBy.LENGTH
     """Batch mates of similar length waste the least; the output keeps the order of the input."""
+
+    @property
+    def size(self) -> int:
+        """Records in a batch, where no engine has found out better."""
+        return self.max_batch_size or USUAL_BATCH_SIZE
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in a batch, likewise."""
+        return self.max_batch_tokens or USUAL_BATCH_TOKENS
 
 
 Quantity = Annotated[

@@ -18,6 +18,7 @@ from headrace.api.kinds import OurStatus
 from headrace.api.meta import Condition, ConditionStatus
 from headrace.api.reasons import ConditionType, Reason
 from headrace.api.records import ErrorCode
+from headrace.core.progress import batch_places
 
 _ENDS = (ConditionType.COMPLETE, ConditionType.FAILED)
 
@@ -151,7 +152,7 @@ class Done:
 
 def done(batch: InferenceBatch, after: InferenceBatchStatus) -> Done:
     """What has been done since the status that the batch has."""
-    before, places = batch.status, batch.spec.batching.max_batch_size
+    before, places = batch.status, batch_places(batch.spec.batching, after.batch_limits)
     batched, now = before.batched, after.batched
 
     def more(earlier: int, later: int) -> int:

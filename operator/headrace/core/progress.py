@@ -5,16 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from headrace.api.batchstatus import InferenceBatchStatus, Summary
+from headrace.api.batchstatus import BatchLimits, InferenceBatchStatus, Summary
+from headrace.api.common import Batching
 from headrace.api.reasons import ConditionType, Reason
 from headrace.core.counts import Tally
 
 
-def fill_percent(counts: Tally, max_batch_size: int) -> int | None:
-    """Records in a batch as a share of `maxBatchSize`, over all batches so far; None before the first."""
+def batch_places(batching: Batching, found: BatchLimits | None) -> int:
+    """Records that a batch may have: as the spec says, else as the workers have found."""
+    return batching.max_batch_size or (found.max_batch_size if found is not None else 0) or batching.size
+
+
+def largest(limits: Iterable[BatchLimits | None]) -> BatchLimits | None:
+    """The largest of those that are known; None when none is."""
+    known = [one for one in limits if one is not None]
+    if not known:
+        return None
+    return BatchLimits(
+        max_batch_size=max(one.max_batch_size for one in known),
+        max_batch_tokens=max(one.max_batch_tokens for one in known),
+    )
+
+
+def fill_percent(counts: Tally, places: int) -> int | None:
+    """Records in a batch as a share of its places, over all batches so far; None before the first."""
     if not counts.batches:
         return None
-    return min(100, round(100 * counts.batched_records / (counts.batches * max_batch_size)))
+    return min(100, round(100 * counts.batched_records / (counts.batches * places)))
 
 
 def completion_estimate(counts: Tally, now: datetime) -> datetime | None:

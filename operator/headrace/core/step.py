@@ -23,7 +23,7 @@ from headrace.core.inline import inline_config_map
 from headrace.core.kueue.run import queued_run
 from headrace.core.observed import LET_IN, JobSnapshot, Observed
 from headrace.core.plan import Activation
-from headrace.core.progress import completion_estimate, earliest, fill_percent
+from headrace.core.progress import batch_places, completion_estimate, earliest, fill_percent, largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,7 @@ def progress(observed: Observed, counts: Tally) -> dict[str, Any]:
     """The status fields that tell how far the batch is."""
     job = observed.job(Role.RUN)
     moving = counts.records_per_second > 0
+    limits = largest((observed.batch.status.batch_limits, *(r.batch_limits for r in observed.shard_reports)))
     return {
         "records": counts.records,
         "shards": _shards(observed, job),
@@ -132,7 +133,8 @@ def progress(observed: Observed, counts: Tally) -> dict[str, Any]:
         "batched": counts.batched,
         "usage": counts.usage,
         "reused": counts.reused,
-        "batch_fill_percent": fill_percent(counts, observed.batch.spec.batching.max_batch_size),
+        "batch_limits": limits,
+        "batch_fill_percent": fill_percent(counts, batch_places(observed.batch.spec.batching, limits)),
         "records_per_second": f"{counts.records_per_second:.1f}" if moving else None,
         "estimated_completion_time": completion_estimate(counts, observed.now),
         "first_record_time": earliest(

@@ -98,6 +98,10 @@ class EngineStats:
     """Sum of their sizes in tokens, as `maxBatchTokens` counts them."""
     compute_seconds: float = 0.0
     """Of an engine that generates: time in forward passes, in drawing tokens and in the KV cache. The rest is bookkeeping."""
+    max_num_seqs: int = 0
+    """Records that it runs at once, as the spec says or as it has found; 0 before `load`, and where it is just what the spec says."""
+    max_num_batched_tokens: int = 0
+    """Tokens of one step, likewise."""
     stalled: bool = False
     """Whether the last step could work on nothing, and no record was to blame for that: nobody could be asked."""
     endpoints: Mapping[str, EndpointStats] = field(default_factory=dict)

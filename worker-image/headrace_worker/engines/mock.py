@@ -80,7 +80,7 @@ class Mock:
         self._settings = config.engine.mock or MockEngine()
         self._model, self._task, self._created = config.model, config.model.task, created
         self._answer = _ANSWERS[self._task]
-        self._size = config.batching.max_batch_size
+        self._size = config.batching.size
         self._clock = clock
         self._batch: list[Work] = []
         self._ready_at = 0.0

@@ -9,7 +9,7 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from headrace.api.base import ApiModel, Count, Time
-from headrace.api.batchstatus import RecordCounts, RecordProblem, Usage
+from headrace.api.batchstatus import BatchLimits, RecordCounts, RecordProblem, Usage
 from headrace.api.endpointstatus import MOST_ENDPOINTS, EndpointReport
 from headrace.api.evaluation import Decimal, Feature, Scores
 from headrace.api.reuse import Reused
@@ -77,6 +77,8 @@ class ShardReport(ApiModel):
     batches: Count = 0
     batched_records: Count = 0
     """Sum of the sizes of all batches: fill = batched_records / (batches · maxBatchSize)."""
+    batch_limits: BatchLimits | None = None
+    """What this pod takes at once; None before its model is loaded, and of an engine that takes what the spec says."""
     reprocessed: Count = 0
     """Records whose work an earlier attempt had begun and lost."""
     records_per_second: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")] = "0"

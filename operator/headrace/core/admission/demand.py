@@ -206,7 +206,7 @@ def allowed_pods(batch: InferenceBatch) -> int:
 
 def endpoint_calls(batch: InferenceBatch) -> int:
     """Requests that one pod has in flight to remote endpoints."""
-    return batch.spec.batching.max_batch_size if batch.spec.engine.name == EngineName.OPENAI else 0
+    return batch.spec.batching.size if batch.spec.engine.name == EngineName.OPENAI else 0
 
 
 def no_pods_allowed(batch: InferenceBatch) -> str:

@@ -61,7 +61,7 @@ class EndpointsEngine:
         assert settings is not None, "a rule of the spec"
         self._model, self._retries, self._clock = config.model, config.retries.limit, clock
         self._seconds = settings.request_timeout_seconds
-        self._fleet = Fleet(settings, config.batching.max_batch_size, clock(), env.get(Env.ZONE) or None)
+        self._fleet = Fleet(settings, config.batching.size, clock(), env.get(Env.ZONE) or None)
         self._keys = {it.name: Key(it.api_key_secret_ref, env) for it in settings.endpoints}
         self._pods = Pods(Board.of(config, env), self._fleet, Parked.of(config, env))
         self._weights = Weights(settings.weights_config_map_ref, self._keys, env)

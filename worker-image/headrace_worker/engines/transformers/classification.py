@@ -66,7 +66,7 @@ class ClassificationEngine:
         self._config, self._modality = config, MEDIA_TASKS[config.model.task]
         self._responses = Responses(config, created)
         self._library = MediaLibrary(config.input)
-        self._most = self._size = config.batching.max_batch_size
+        self._most = self._size = config.batching.size
         self._records: dict[int, _Record] = {}
         """Those that are not handed back, by position."""
         self._unread: deque[tuple[_Record, int]] = deque()

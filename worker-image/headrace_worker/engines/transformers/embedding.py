@@ -15,10 +15,10 @@ from torch import Tensor
 
 from headrace.api.records import ErrorCode, RecordError
 from headrace_worker.engines.base import EngineStats, Outcome, Work
-from headrace_worker.engines.transformers.generation import StepLimits
 from headrace_worker.engines.transformers.memory import is_out_of_memory, release_memory
 from headrace_worker.engines.transformers.pooling import Pooling
 from headrace_worker.engines.transformers.responses import Responses
+from headrace_worker.engines.transformers.sizing import StepLimits
 
 
 @dataclass(frozen=True, slots=True)

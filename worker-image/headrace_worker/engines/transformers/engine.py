@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 
@@ -15,7 +17,7 @@ from headrace_worker.engines.transformers import limits, weights
 from headrace_worker.engines.transformers.answers import Answers
 from headrace_worker.engines.transformers.decoder import PackedDecoder
 from headrace_worker.engines.transformers.embedding import Embedding, Encoder, Inputs
-from headrace_worker.engines.transformers.generation import Generation, StepLimits
+from headrace_worker.engines.transformers.generation import Generation
 from headrace_worker.engines.transformers.kv_cache import KVCache
 from headrace_worker.engines.transformers.memory import release_memory
 from headrace_worker.engines.transformers.parameters import sampling
@@ -23,9 +25,11 @@ from headrace_worker.engines.transformers.pooling import read_pooling
 from headrace_worker.engines.transformers.preparing import read_prompts, wants_base64
 from headrace_worker.engines.transformers.responses import Responses
 from headrace_worker.engines.transformers.sequences import Prompt
+from headrace_worker.engines.transformers.sizing import Footprint, StepLimits, step_limits
 from headrace_worker.engines.transformers.whole import written_out
 from headrace_worker.errors import JobFailed
 
+log = logging.getLogger(__name__)
 _TASKS = (Task.CHAT, Task.COMPLETION, Task.EMBEDDING)
 
 
@@ -70,8 +74,7 @@ class TransformersEngine:
         settings = self._config.engine.transformers or engines.TransformersEngine()
         generates = self._task != Task.EMBEDDING
         model = weights.load_model(self._model, self._files, settings.dtype, device, to_generate=generates)
-        batching = self._config.batching
-        most = StepLimits(batching.max_batch_size, min(batching.max_batch_tokens, limits.STEP_TOKENS[device.type]))
+        most = self._sized(model, device)
         if self._task == Task.EMBEDDING:
             encoder = Encoder(model, read_pooling(self._files))
             self._runner = Embedding(encoder, self._responses, most, self.stats)
@@ -83,7 +86,7 @@ class TransformersEngine:
     @property
     def room(self) -> int:
         """How many more records it would take now; before the weights are loaded, a whole batch."""
-        return self._config.batching.max_batch_size if self._runner is None else self._runner.room
+        return self._config.batching.size if self._runner is None else self._runner.room
 
     @property
     def running(self) -> int:
@@ -116,9 +119,29 @@ class TransformersEngine:
         assert self._runner is not None, "load() comes before the first submit"
         return self._runner
 
+    def _sized(self, model: Any, device: torch.device) -> StepLimits:
+        """How much one step may do, as the spec says or as there is memory for."""
+        batching, free = self._config.batching, limits.free_bytes(device)
+        generates = self._task != Task.EMBEDDING
+        config, number_bytes = model.config.get_text_config(), model.dtype.itemsize
+        takes = Footprint.of(config, number_bytes, self.context_tokens, generates=generates)
+        most = step_limits(takes, free, device.type, batching.max_batch_size, batching.max_batch_tokens)
+        log.info(
+            "max_num_seqs %d (%s), max_num_batched_tokens %d (%s): %d MiB are free, and a token takes %d bytes of the KV cache",
+            most.max_sequences, _source(batching.max_batch_size, "maxBatchSize"),
+            most.max_tokens, _source(batching.max_batch_tokens, "maxBatchTokens"), free >> 20, takes.cached_token,
+        )  # fmt: skip
+        self.stats.max_num_seqs, self.stats.max_num_batched_tokens = most.max_sequences, most.max_tokens
+        return most
+
     def _end_tokens(self, generation: object) -> frozenset[int]:
         """The ids that end an answer, as the model's generation settings say, else its tokeniser."""
         found = getattr(generation, "eos_token_id", None)
         if found is None:
             found = self._prompts.tokenizer.eos_token_id
         return frozenset(() if found is None else found if isinstance(found, list) else [found])
+
+
+def _source(given: int | None, field: str) -> str:
+    """Where a limit comes from."""
+    return "by free memory" if given is None else f"batching.{field}"

@@ -11,9 +11,9 @@ answer so far in one go. That costs time and changes no answer. Running out of m
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from time import monotonic
 
 from headrace.api.records import ErrorCode, RecordError
@@ -26,27 +26,13 @@ from headrace_worker.engines.transformers.prefill import Prefill, piece, prefill
 from headrace_worker.engines.transformers.prefixes import Shared, longest_shared
 from headrace_worker.engines.transformers.sampling import as_tokens, next_tokens
 from headrace_worker.engines.transformers.sequences import Sequence
+from headrace_worker.engines.transformers.sizing import StepLimits
 
 RECOVERY_STEPS = 128
-"""After so many steps without running out of memory, limits that were halved are doubled."""
+"""After so many steps without running out of memory, limits that were halved are doubled; after twice as many each further time."""
 _MIB = 1024 * 1024
 
-
-@dataclass(frozen=True, slots=True)
-class StepLimits:
-    """How much one forward pass may do."""
-
-    max_sequences: int
-    max_tokens: int
-    """New tokens."""
-
-    def halved(self, running: int) -> StepLimits:
-        """Limits for when `running` sequences were too many."""
-        return StepLimits(max(1, running // 2), max(1, self.max_tokens // 2))
-
-    def doubled(self, most: StepLimits) -> StepLimits:
-        """Limits on the way back."""
-        return StepLimits(min(most.max_sequences, self.max_sequences * 2), min(most.max_tokens, self.max_tokens * 2))
+log = logging.getLogger(__name__)
 
 
 class Generation:
@@ -57,7 +43,7 @@ class Generation:
         self._answers = answers
         self._most = self._limits = limits
         self._stats = stats
-        self._good_steps = 0
+        self._good_steps, self._patience = 0, RECOVERY_STEPS // 2
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         """Row i of the cache belongs to the i-th; all but its last token is there."""
@@ -232,12 +218,17 @@ class Generation:
             self._limits = self._most
             return [self._too_large(victims[0])]
         self._limits = self._limits.halved(len(victims))
+        self._patience *= 2
+        log.warning(
+            "out of memory with %d sequences: at most %d of them, and %d tokens in a step, for the next %d steps",
+            len(victims), self._limits.max_sequences, self._limits.max_tokens, self._patience,
+        )  # fmt: skip
         self._waiting.extendleft(reversed(victims))
         return []
 
     def _recover(self) -> None:
         self._good_steps += 1
-        if self._good_steps >= RECOVERY_STEPS and self._limits != self._most:
+        if self._good_steps >= self._patience and self._limits != self._most:
             self._limits = self._limits.doubled(self._most)
             self._good_steps = 0
 

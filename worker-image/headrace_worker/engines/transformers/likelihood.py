@@ -94,10 +94,10 @@ class TransformersLikelihood:
 
     def _batches(self, texts: list[_Text]) -> Iterator[list[_Text]]:
         """The longest first, each batch as long as its longest text times their number."""
-        most = min(self._config.batching.max_batch_tokens, STEP_TOKENS[self._device.type])
+        most = min(self._config.batching.tokens, STEP_TOKENS[self._device.type])
         batch: list[_Text] = []
         for text in sorted(texts, key=lambda it: -len(it.ids)):
-            full = len(batch) == self._config.batching.max_batch_size
+            full = len(batch) == self._config.batching.size
             if batch and (full or (len(batch) + 1) * len(batch[0].ids) > most):
                 yield batch
                 batch = []

@@ -9,14 +9,11 @@ from pathlib import Path
 import torch
 
 from headrace.api.worker import Env
+from headrace_worker.engines.transformers.sizing import CACHE_SHARE
 from headrace_worker.errors import JobFailed
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
-CACHE_SHARE = {"cpu": 0.5, "cuda": 0.8}
-"""Part of the free memory that keys and values may take; the rest is for activations, and on a CPU for neighbours."""
-STEP_TOKENS = {"cpu": 512, "cuda": 16384}
-"""The most tokens of one forward pass: enough to keep the device busy, and a step of a small model stays below a second."""
 
 
 def threads(environ: Mapping[str, str] = os.environ, cgroup: Path = CGROUP) -> int:
@@ -34,10 +31,14 @@ def threads(environ: Mapping[str, str] = os.environ, cgroup: Path = CGROUP) -> i
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be taken on a device: of a GPU as its driver says, else as the cgroup does."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+
+
 def cache_budget(device: torch.device) -> int:
     """Bytes that the KV cache may take, once the weights are loaded."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
-    return int(free * CACHE_SHARE[device.type])
+    return int(free_bytes(device) * CACHE_SHARE[device.type])
 
 
 def free_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int:

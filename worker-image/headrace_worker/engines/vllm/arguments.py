@@ -35,9 +35,10 @@ def engine_arguments(
         "model": location,
         "served_model_name": config.model.name,
         "max_model_len": context,
-        "max_num_seqs": config.batching.max_batch_size,
         "disable_log_stats": True,
     }
+    if config.batching.max_batch_size is not None:  # else vLLM decides by itself
+        derived["max_num_seqs"] = config.batching.max_batch_size
     if revision is not None:
         derived["revision"] = revision
     if config.gpus > 1:
@@ -57,9 +58,9 @@ def check(given: Mapping[str, Any], known: Collection[str], release: str) -> Non
 
 
 def most_sequences(config: WorkerConfig) -> int:
-    """How many sequences vLLM runs at once. Raises `JobFailed`."""
+    """How many sequences vLLM runs at once, as far as that is known before it has started. Raises `JobFailed`."""
     given = {} if config.engine.vllm is None else config.engine.vllm.arguments
-    found = given.get("max_num_seqs", config.batching.max_batch_size)
+    found = given.get("max_num_seqs", config.batching.size)
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise _wrong("max_num_seqs", "must be a whole number of at least 1")
     return found

@@ -6,6 +6,7 @@ becomes free is taken in the very next iteration, while this process writes the 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from headrace_worker.engines.vllm.arguments import engine_arguments, most_sequen
 from headrace_worker.engines.vllm.parameters import sampling
 from headrace_worker.errors import EngineDied, JobFailed
 
+log = logging.getLogger(__name__)
 TASKS = (Task.CHAT, Task.COMPLETION, Task.EMBEDDING)
 FED = 2
 """Records in hand, as a multiple of those that run at once."""
@@ -102,6 +104,11 @@ class VllmEngine:
         weights.fetch(self._model, self._files)
         with weights.model_errors(self._model.name), _deaths():
             self._core = self._start(self._arguments, pooling=self._task == Task.EMBEDDING)
+        self._most = self.stats.max_num_seqs = self._core.max_num_seqs
+        self.stats.max_num_batched_tokens = self._core.max_num_batched_tokens
+        log.info(
+            "max_num_seqs %d, max_num_batched_tokens %d: as vLLM runs", self._most, self._core.max_num_batched_tokens
+        )
 
     @property
     def room(self) -> int:

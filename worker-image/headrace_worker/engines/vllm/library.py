@@ -40,6 +40,14 @@ class Died(Exception):
 class Core(Protocol):
     """A running vLLM."""
 
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that it runs at once."""
+
+    @property
+    def max_num_batched_tokens(self) -> int:
+        """Tokens of one iteration."""
+
     def add(self, name: str, ids: Sequence[int], parameters: Mapping[str, Any]) -> None:
         """Take one request. Raises `Refused`, `Died`."""
 
@@ -127,6 +135,9 @@ class _Vllm:
         from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415
 
         self._engine, self._words, self._tokens_input = engine, words, tokens_input
+        scheduler = engine.vllm_config.scheduler_config
+        self.max_num_seqs: int = scheduler.max_num_seqs
+        self.max_num_batched_tokens: int = scheduler.max_num_batched_tokens
         self._structured, self._no = StructuredOutputsParams, (VLLMClientError, ValueError, TypeError)
         self._dead = EngineDeadError
         self._parameters = PoolingParams if pooling else SamplingParams
