@@ -68,7 +68,7 @@ def load_classifier(model: Model, dtype: str, device: torch.device) -> Classifie
             return found
     files = find(model)
     loaded = weights.load_model(model, files, dtype, device)
-    read = _image_reader(model, files) if model.task == Task.IMAGE_CLASSIFICATION else _sound_reader(model, files)
+    read = image_reader(model, files) if model.task == Task.IMAGE_CLASSIFICATION else _sound_reader(model, files)
     return HubClassifier(loaded, read)
 
 
@@ -78,7 +78,8 @@ def check_files(model: Model) -> None:
         weights.load_config(model, find(model))
 
 
-def _image_reader(model: Model, files: ModelFiles) -> Any:
+def image_reader(model: Model, files: ModelFiles) -> Any:
+    """From the bytes of an image to what the model takes of it; called by several threads at once."""
     with weights.model_errors(model.name):
         processor = AutoImageProcessor.from_pretrained(files.location, **files.options)
 
