@@ -83,8 +83,8 @@ def test_sampling_hands_on_what_vllm_knows() -> None:
         "frequency_penalty": -1.5,
     }
     given |= {"presence_penalty": 1, "repetition_penalty": 1.1, "min_tokens": 3, "ignore_eos": True, "max_tokens": 5}
-    given |= {"stop_token_ids": [3], "logit_bias": {"5": 10}, "bad_words": ["no"]}
-    assert chosen(Task.CHAT, **given) == given
+    given |= {"stop_token_ids": [3], "allowed_token_ids": [3, 4], "bad_words": ["no"]}
+    assert chosen(Task.CHAT, **given, logit_bias={"5": 10}) == {**given, "logit_bias": {5: 10.0}}
 
 
 def test_sampling_of_a_record_drawn_at_random_is_the_same_in_every_run() -> None:
@@ -125,7 +125,12 @@ def test_sampling_form_of_the_answer(form: dict[str, Any], found: Any) -> None:
         ({"n": 0}, "n must be a whole number of at least 1 and at most 128"),
         ({"stop": [""]}, "stop must be a text or a list of texts, none of them empty"),
         ({"ignore_eos": 1}, "ignore_eos must be true or false"),
-        ({"logit_bias": [1]}, "logit_bias must be an object"),
+        ({"logit_bias": [1]}, "logit_bias must be an object of token ids and numbers"),
+        ({"logit_bias": {"no": 1}}, "logit_bias must have token ids for names"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5 must be a number of at least -100 and at most 100"),
+        ({"bad_words": [5]}, "bad_words must be a list of texts"),
+        ({"stop_token_ids": ["a"]}, "stop_token_ids must be a list of token ids"),
+        ({"allowed_token_ids": [True]}, "allowed_token_ids must be a list of token ids"),
         ({"top_logprobs": 3}, "top_logprobs may be set only when logprobs is true"),
         ({"tools": [{}]}, "tools must be absent: the engine vllm of this worker cannot do that"),
         ({"response_format": {"type": "xml"}}, "response_format.type must be text, json_object or json_schema"),

@@ -138,7 +138,8 @@ class _Vllm:
         scheduler = engine.vllm_config.scheduler_config
         self.max_num_seqs: int = scheduler.max_num_seqs
         self.max_num_batched_tokens: int = scheduler.max_num_batched_tokens
-        self._structured, self._no = StructuredOutputsParams, (VLLMClientError, ValueError, TypeError)
+        self._structured = StructuredOutputsParams
+        self._no = (VLLMClientError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
         self._dead = EngineDeadError
         self._parameters = PoolingParams if pooling else SamplingParams
         # All of an answer at its end: what comes before would be made and thrown away in every iteration.

@@ -37,17 +37,20 @@ _NUMBERS: dict[str, dict[str, Any]] = {
     "n": {"at_least": 1, "at_most": MOST_CHOICES, "whole": True},
 }
 """Numbers that are handed on under their own names, and their bounds."""
-_FLAG, _LIST = (bool, "true or false"), (list, "a list")
+_FLAG = (bool, "true or false")
 _KINDS: dict[str, tuple[type, str]] = {
     "ignore_eos": _FLAG,
     "include_stop_str_in_output": _FLAG,
     "skip_special_tokens": _FLAG,
-    "stop_token_ids": _LIST,
-    "bad_words": _LIST,
-    "allowed_token_ids": _LIST,
-    "logit_bias": (dict, "an object"),
 }
 """What is handed on likewise, and what it must be."""
+_LISTS: dict[str, tuple[type, str]] = {
+    "stop_token_ids": (int, "a list of token ids"),
+    "allowed_token_ids": (int, "a list of token ids"),
+    "bad_words": (str, "a list of texts"),
+}
+"""Lists, and what must be in them: vLLM looks at some of that only where it falls over it."""
+_MOST_BIAS = 100
 _REFUSED = ("tools", "functions", "echo", "suffix", "best_of", "use_beam_search", "stream", "audio", "prompt_logprobs")
 """What would change the answer, and is not done."""
 
@@ -60,6 +63,8 @@ def sampling(request: Request, task: Task, room: int) -> dict[str, Any]:
     given = {
         **{name: number(body, name, **bounds) for name, bounds in _NUMBERS.items()},
         **{name: _of_kind(body, name, kind, words) for name, (kind, words) in _KINDS.items()},
+        **{name: _list_of(body, name, kind, words) for name, (kind, words) in _LISTS.items()},
+        "logit_bias": _biases(body),
         "stop": list(stop_texts(body)) or None,
         "logprobs": wanted_logprobs(body, task),
         "structured_outputs": _structured(body),
@@ -93,6 +98,25 @@ def _of_kind(body: JsonObject, name: str, kind: type, words: str) -> Any:
     if found is not None and not isinstance(found, kind):
         raise invalid(name, f"must be {words}")
     return found
+
+
+def _list_of(body: JsonObject, name: str, kind: type, words: str) -> list[Any] | None:
+    found = body.get(name)
+    if found is not None and not (isinstance(found, list) and all(type(it) is kind for it in found)):
+        raise invalid(name, f"must be {words}")
+    return found
+
+
+def _biases(body: JsonObject) -> dict[int, float] | None:
+    """By token id, which is a text in JSON and a number for vLLM."""
+    found = _of_kind(body, "logit_bias", dict, "an object of token ids and numbers")
+    if found is None:
+        return None
+    if not all(token.isascii() and token.isdecimal() for token in found):
+        raise invalid("logit_bias", "must have token ids for names")
+    named = {f"logit_bias.{token}": value for token, value in found.items()}
+    numbers = (number(named, name, at_least=-_MOST_BIAS, at_most=_MOST_BIAS) for name in named)
+    return {int(token): float(value or 0) for token, value in zip(found, numbers, strict=True)}
 
 
 def _structured(body: JsonObject) -> dict[str, Any] | None:
