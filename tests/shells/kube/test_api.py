@@ -110,6 +110,20 @@ def test_no_answer_in_time_is_transient() -> None:
     assert type(error_of(answer, timeout_seconds=0.1)) is TransientFailure
 
 
+def test_stream_that_is_not_opened_in_time_is_transient() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async def story() -> None:
+        async with an_api(answer, timeout_seconds=0.1) as api:
+            with pytest.raises(TransientFailure, match="WATCH"):
+                async for _ in api.watch(BATCHES, None, "", "7", 86_400):
+                    pass
+
+    asyncio.run(story())
+
+
 def test_nothing_is_written_by_one_who_may_not() -> None:
     async def story() -> list[str]:
         asked = []

@@ -96,7 +96,8 @@ class Api:
         query |= {"timeoutSeconds": str(seconds), **_selected(selector, fields)}
         request = _Request("GET", resource.path(namespace), query)
         try:
-            response = await self._send(request, aiohttp.ClientTimeout(total=seconds + self._timeout_seconds))
+            async with asyncio.timeout(self._timeout_seconds):  # a stream may be silent for long, but is there at once
+                response = await self._send(request, aiohttp.ClientTimeout(total=seconds + self._timeout_seconds))
             async with response:
                 async for line in response.content:
                     event = orjson.loads(line)

@@ -59,7 +59,7 @@ class WorkWatch:
             except Gone:
                 self._version = ""
             except (TransientFailure, ApiError) as failure:
-                self.is_live = False
+                self.is_live, self._version = False, ""  # only a list that has come shows that somebody is there again
                 wait = self._backoff(getattr(failure, "retry_after", None))
                 logger.warning(
                     "watching %s of %s: %s; again in %.1f s", self.resource.plural, self.namespace, failure, wait
