@@ -23,8 +23,8 @@ from .kubectl import Kubectl
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 DRY_RUN = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts", "--filename=-")
-NO_OBJECTS = ("Kustomization", "networkPolicy", "models", "webhooks", "tenants", "gateway", "config")
-"""What other tests read: a kustomization, values of the chart, and the gateway's file of models, or a part of it."""
+NO_OBJECTS = ("Kustomization", "networkPolicy", "models", "webhooks", "tenants", "gateway", "config", "endpoints")
+"""No specs: a kustomization, values of the chart, the gateway's file of models or a part of it, which other tests read, and a status."""
 WORK = {"model": {"name": "mock"}, "engine": {"name": "mock"}}
 INPUT = {"uri": "s3://in/records.jsonl", "format": "jsonl"}
 BASES: dict[str, tuple[type[ApiModel], dict[str, Any]]] = {

@@ -151,6 +151,6 @@ def test_workers_get_api_keys_as_files_by_reference(rig: Rig) -> None:
     variables = {it["name"]: it for it in container["env"]}
     assert mount["mountPath"] == f"{variables[Env.SECRETS]['value']}/canary"
     assert variables[Env.ZONE]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['topology.kubernetes.io/zone']"
-    assert json.loads(variables[Env.CONFIG]["value"])["engine"] == ENGINE | {
-        "openai": ENGINE["openai"] | {"endpoints": [ENDPOINT | {"weight": 1, "tier": 0}], "requestTimeoutSeconds": 600}
-    }
+    engine = json.loads(variables[Env.CONFIG]["value"])["engine"]
+    assert (engine["name"], engine["openai"]["loadBalancing"]) == ("openai", "Locality")
+    assert engine["openai"]["endpoints"] == [ENDPOINT | {"weight": 1, "tier": 0}]

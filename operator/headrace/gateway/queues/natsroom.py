@@ -11,12 +11,13 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-_TAKEN, _TIGHT, _GROWN = 75, 80, 110
-"""In percent: of the disk, for what the server needs beside what it keeps; of that; and what makes a new start worth it."""
+_TAKEN, _TIGHT, _GROWN = 50, 80, 110
+"""In percent: of the disk, for what was deleted lies there as long again until its file is written anew, and a server that finds no room
+for that answers nobody; of what it may keep; and what makes a new start worth it."""
 
 
 def room(folder: Path) -> int:
-    """Bytes that a server may keep in a folder: most of what it has and of what is free."""
+    """Bytes that a server may keep in a folder: half of what it has and of what is free."""
     return (used(folder) + shutil.disk_usage(folder).free) * _TAKEN // 100
 
 
